@@ -1,0 +1,54 @@
+# make run      the main job: set-up, training, samples, free energy, dump file (about ten minutes the first time)
+# make test     the test suite
+# make lint     ruff and mypy
+# make bench    every benchmark in tests/benchmarks
+# make physics  the long physical validation
+# make clean    remove the environment and the caches; runs stay
+
+PYTHON ?= python3
+SCRIPT ?= inputs/in.mw_cubic
+REP ?= 2 2 2
+OUT ?= runs/$(patsubst in.%,%,$(notdir $(SCRIPT)))
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: run test lint bench physics clean
+.DELETE_ON_ERROR:
+
+run: $(READY)
+	@if [ -d "$(OUT)" ] && [ -n "$$(ls -A "$(OUT)")" ]; then \
+	  echo "make run: expected a new folder but $(OUT) holds an earlier run, which is never overwritten."; \
+	  echo "  another run:       make run OUT=$(OUT)-2"; \
+	  echo "  continue that one: $(BIN)/lammps-bg run -in $(SCRIPT) -rep $(REP) -out $(OUT) --resume"; \
+	  exit 2; \
+	fi
+	$(BIN)/lammps-bg run -in $(SCRIPT) -rep $(REP) -out $(OUT) $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	@for file in tests/benchmarks/bench_*.py; do \
+	  echo "== $$file"; \
+	  $(BIN)/python "$$file" || exit 1; \
+	done
+
+physics: $(READY)
+	$(BIN)/python -m pytest -m physics $(ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made again when the dependencies or their tested versions change.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("make: expected Python 3.10 or later, " + sys.executable + " is " + sys.version.split()[0] + "; use make PYTHON=python3.x" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,ovito,plot]" --constraint constraints.txt
+	@touch $@

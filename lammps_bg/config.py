@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Strict typed configuration: one TOML file, overridden by --set; unknown keys are errors that name the closest key."""
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lammps_bg.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BaseConfig(_Block):
+    """The Gaussian reference crystal."""
+
+    kind: Literal["phonon", "einstein"] = Field("phonon", description="phonon crystal, or independent atoms on springs")
+    iterations: Annotated[int, Field(ge=0)] = Field(10, description="most self-consistent iterations; 0 keeps the harmonic crystal")
+    n_samples: Annotated[int, Field(ge=50)] = Field(1000, description="configurations evaluated for each iteration")
+
+
+class FlowConfig(_Block):
+    """The learned bijection."""
+
+    kind: Literal["sublattice", "augmented"] = Field("sublattice", description="architecture")
+    n_neighbours: PositiveInt | None = Field(None, description="lattice neighbours read by a site; none: whole shells that hold 12")
+    n_bins: Annotated[int, Field(ge=2, le=64)] = Field(8, description="bins of each spline")
+    spline_range: Positive = Field(6.0, description="half range of the splines in thermal amplitudes")
+    width: PositiveInt = Field(64, description="hidden width of the networks")
+    n_sweeps: PositiveInt = Field(2, description="sublattice: sweeps over all colours")
+    n_layers: PositiveInt = Field(4, description="augmented: layers of two couplings each")
+    n_frequencies: PositiveInt = Field(4, description="augmented: Fourier frequencies of each coordinate")
+
+
+class TrainConfig(_Block):
+    """The training loop."""
+
+    objective: Literal["path", "usual"] = Field("path", description="reverse KL with path gradients or with the usual gradient")
+    steps: Annotated[int, Field(ge=0)] = Field(1200, description="steps; 0 leaves the flow the identity")
+    max_seconds: Positive | None = Field(None, description="wall-clock budget in seconds; the learning rate falls with whichever ends first")
+    batch_size: PositiveInt = Field(32, description="samples for each step")
+    learning_rate: Positive = Field(3e-3, description="Adam's largest learning rate")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(20, description="steps of linear warm-up")
+    clip_norm: Positive = Field(1.0, description="largest norm of the gradient of the loss per atom")
+    softening: Positive = Field(6.0, description="energies above E_0 + softening N kT grow only logarithmically in training")
+    evaluate_every: PositiveInt = Field(100, description="steps between evaluations with exact energies")
+    evaluate_samples: Annotated[int, Field(ge=16)] = Field(128, description="samples of such an evaluation")
+    checkpoint_seconds: Positive = Field(30.0, description="seconds between checkpoints")
+
+
+class SampleConfig(_Block):
+    """Drawing from the trained flow."""
+
+    n_samples: Annotated[int, Field(ge=2)] = Field(4096, description="samples")
+    n_dump: Annotated[int, Field(ge=0)] = Field(512, description="samples written to samples.dump.gz (all are in samples.csv)")
+    n_resample: Annotated[int, Field(ge=0)] = Field(0, description="frames of an equal-weight trajectory, resampled.dump.gz")
+    batch_size: PositiveInt | None = Field(None, description="samples drawn together; none: bounded by memory")
+
+
+class EstimateConfig(_Block):
+    """Free energies and observables."""
+
+    n_bootstraps: Annotated[int, Field(ge=50)] = Field(1000, description="bootstrap resamplings for errors")
+    length_scale: Positive | None = Field(None, description="Lambda of the absolute free energy in length units; none: see the README")
+    marginal_draws: PositiveInt = Field(200, description="augmented: auxiliary draws M of the marginal density")
+    marginal_samples: Annotated[int, Field(ge=2)] = Field(128, description="augmented: samples on which it is evaluated")
+    rdf_samples: Annotated[int, Field(ge=0)] = Field(256, description="samples for the radial distribution function")
+
+
+class Config(_Block):
+    """Everything beside the input script and the thermodynamic state."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(1, description="seed of every random number")
+    base: BaseConfig = BaseConfig()
+    flow: FlowConfig = FlowConfig()
+    train: TrainConfig = TrainConfig()
+    sample: SampleConfig = SampleConfig()
+    estimate: EstimateConfig = EstimateConfig()
+
+
+def load_config(path: Path | None = None, overrides: tuple[str, ...] = (), start: Config | None = None) -> Config:
+    """Defaults (or `start`), then a TOML file, then `key=value` overrides such as `train.steps=5000`.
+
+    Raises:
+        ConfigError: A file, key or value is not usable.
+    """
+    values = start.model_dump() if start else {}
+    if path is not None:
+        _merge(values, _read_toml(path))
+    for text in overrides:
+        _merge(values, _override(text))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def known_keys() -> dict[str, tuple[Any, str]]:
+    """Every key with its default and description."""
+    keys: dict[str, tuple[Any, str]] = {}
+    for name, field in Config.model_fields.items():
+        if isinstance(field.default, _Block):
+            for inner, entry in type(field.default).model_fields.items():
+                keys[f"{name}.{inner}"] = (entry.default, entry.description or "")
+        else:
+            keys[name] = (field.default, field.description or "")
+    return keys
+
+
+def to_toml(config: Config) -> str:
+    """The resolved configuration as a TOML file with every key explained; unset keys are comments."""
+    lines = ["# lammps-bg configuration, every key"]
+    described = known_keys()
+    for name, value in config.model_dump().items():
+        if isinstance(value, dict):
+            lines.append(f"\n[{name}]")
+            lines += [_toml_line(key, inner, described[f"{name}.{key}"][1]) for key, inner in value.items()]
+        else:
+            lines.append(_toml_line(name, value, described[name][1]))
+    return "\n".join(lines) + "\n"
+
+
+def _toml_line(key: str, value: Any, description: str) -> str:  # noqa: ANN401
+    if value is None:
+        return f"# {key} =   # {description}"
+    return f"{key} = {_quote(value)}  # {description}"
+
+
+def _quote(value: Any) -> str:  # noqa: ANN401
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"expected a readable TOML file, got {path} ({error.strerror}); check -config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"expected TOML in {path}, got something else ({error}); see `lammps-bg config`") from None
+
+
+def _override(text: str) -> dict[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"expected --set key=value such as train.steps=5000, got '{text}'")
+    value = value.strip()
+    try:
+        parsed = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word such as einstein
+    result: Any = parsed
+    for part in reversed(key.strip().split(".")):
+        result = {part: result}
+    return result
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """One sentence for the first thing that is wrong."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = list(known_keys())
+        same_name = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+        close = same_name or difflib.get_close_matches(key, known, 1, 0.4) or known[:1]
+        return f"expected a known configuration key, got '{key}'; did you mean '{close[0]}'?"
+    return f"expected a valid value for '{key}', got {first['input']!r} ({first['msg'].lower()}); see `lammps-bg config`"

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The fixed neighbour graph of the ideal lattice: who reads whom, in an order that is the same in every cell."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from ase.neighborlist import primitive_neighbor_list
+from numpy.typing import NDArray
+
+from lammps_bg.crystal.structure import Array
+from lammps_bg.crystal.system import Crystal
+from lammps_bg.errors import ConfigError
+
+log = logging.getLogger(__name__)
+_SHELL_TOLERANCE = 2e-3  # two distances belong to one shell when they agree to this fraction of the nearest distance
+
+
+@dataclass(frozen=True)
+class NeighbourGraph:
+    """Neighbours of every site, ordered by shell and then by direction.
+
+    Attributes:
+        neighbours: Site index of each neighbour, shape [N, K].
+        vectors: Ideal bond vectors from the site to the neighbour, length units, shape [N, K, 3].
+        shells: Shell number of each neighbour, from 0, shape [N, K].
+    """
+
+    neighbours: NDArray[np.int64]
+    vectors: Array
+    shells: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """Neighbours per site, K."""
+        return self.neighbours.shape[1]
+
+
+def neighbour_graph(crystal: Crystal, *, count: int | None = None, shells: int | None = None) -> NeighbourGraph:
+    """Neighbours from the ideal lattice, by count or by whole shells.
+
+    Args:
+        crystal: The reference crystal.
+        count: Neighbours of every site; without `count` and `shells`, the smallest whole number of shells that holds 12.
+        shells: Whole shells around the site with the most neighbours in them.
+
+    Raises:
+        ConfigError: `count` or `shells` is not positive.
+    """
+    if (count is not None and count < 1) or (shells is not None and shells < 1):
+        raise ConfigError(f"expected a positive number of neighbours or shells, got {count if count is not None else shells}")
+    lists = _ordered_neighbours(crystal, 4 * max(count or 0, 24))
+    k = count or _whole_shells(lists, shells)
+    if k > min(len(entry[0]) for entry in lists):
+        raise ConfigError(f"expected at most {min(len(entry[0]) for entry in lists)} neighbours, got {k}")
+    for basis, (shell, *_) in enumerate(lists):
+        if len(shell) > k and shell[k] == shell[k - 1]:
+            log.warning(
+                "%d neighbours cut through shell %d of basis site %d (whole shells: %s); bonds of equal length are then treated differently",
+                k, shell[k] + 1, basis + 1, ", ".join(str(c) for c in np.cumsum(np.bincount(shell))[:6]),
+            )  # fmt: skip
+    cells, basis = crystal.cell_grid, np.arange(crystal.n_basis)
+    other = np.array([entry[1][:k] for entry in lists])
+    offset = np.array([entry[2][:k] for entry in lists])
+    vectors = np.array([entry[3][:k] for entry in lists])
+    target = crystal.site_index(cells[:, None, None] + offset[None], np.broadcast_to(other, (len(cells), len(basis), k)))
+    repeat = (len(cells), 1, 1)
+    shell = np.tile(np.array([entry[0][:k] for entry in lists]), repeat[:2])
+    return NeighbourGraph(target.reshape(-1, k), np.tile(vectors, repeat), shell)
+
+
+def _ordered_neighbours(crystal: Crystal, at_least: int) -> list[tuple[NDArray, NDArray, NDArray, NDArray]]:
+    """For each basis site: shell number, basis index, cell offset and vector of its neighbours, nearest first."""
+    unit = crystal.unit
+    cutoff = (at_least / (4 / 3 * np.pi) * crystal.volume / crystal.n_sites) ** (1 / 3) + crystal.nearest_distance
+    i, j, d, vector, offset = primitive_neighbor_list("ijdDS", (True,) * 3, unit.cell, unit.basis, cutoff)
+    lists = []
+    for basis in range(crystal.n_basis):
+        mine = np.flatnonzero(i == basis)
+        mine = mine[np.argsort(d[mine], kind="stable")]
+        gaps = np.diff(d[mine], prepend=d[mine][:1]) > _SHELL_TOLERANCE * crystal.nearest_distance
+        shell = np.cumsum(gaps)
+        # rounding makes equal directions of different sites sort alike; the odd offset keeps lattice vectors off the rounding edge
+        direction = np.round(vector[mine] / (0.01 * crystal.nearest_distance) + 0.1234).astype(int)
+        order = np.lexsort((direction[:, 2], direction[:, 1], direction[:, 0], shell))
+        mine = mine[order]
+        lists.append((shell[order], j[mine], offset[mine], vector[mine]))
+    return lists
+
+
+def _whole_shells(lists: list[tuple[NDArray, NDArray, NDArray, NDArray]], shells: int | None) -> int:
+    """The count that ends with a whole shell for every basis site (by request, or the smallest of at least 12)."""
+    ends = [set(np.cumsum(np.bincount(entry[0])).tolist()) for entry in lists]
+    if shells is not None:
+        return max(int(np.cumsum(np.bincount(entry[0]))[shells - 1]) for entry in lists)
+    common = sorted(c for c in set.intersection(*ends) if 12 <= c <= 26)
+    return common[0] if common else 16

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Translational symmetry of a structure: unit cell x replicate, and which sites of the cell are equivalent by translation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import spglib
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from lammps_bg.crystal.structure import Array, Structure
+from lammps_bg.errors import CrystalError
+
+
+@dataclass(frozen=True)
+class UnitCell:
+    """The part of a structure that repeats along its own box vectors.
+
+    Attributes:
+        cell: Cell vectors as rows, lower triangular, shape [3, 3].
+        basis: Cartesian site positions relative to the cell's corner, shape [n_basis, 3].
+        types: LAMMPS type of each basis site, shape [n_basis].
+        site_class: Equal numbers mark sites that a translation of the crystal maps onto each other, shape [n_basis].
+        n_primitive: Atoms per primitive cell.
+        space_group: International symbol and number as given by spglib.
+    """
+
+    cell: Array
+    basis: Array
+    types: NDArray[np.int64]
+    site_class: NDArray[np.int64]
+    n_primitive: int
+    space_group: str
+
+
+def nearest_distance(cell: Array, positions: Array) -> float:
+    """Shortest distance between two atoms, images included; `cell` rows and `positions` in length units."""
+    images = np.array([[i, j, k] for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]) @ cell
+    wrapped = positions - np.floor(positions @ np.linalg.inv(cell) + 1e-9) @ cell
+    tree = cKDTree((wrapped[None] + images[:, None]).reshape(-1, 3))
+    return float(tree.query(wrapped, k=2)[0][:, 1].min())
+
+
+def match_sites(cell: Array, sites: Array, positions: Array, tolerance: float) -> NDArray[np.int64]:
+    """Index of the site nearest to each position in the periodic cell, -1 where none lies within `tolerance` (length units)."""
+    inverse = np.linalg.inv(cell)
+    # adding 1 before the second modulo keeps values of -1e-17 from becoming exactly 1, which cKDTree refuses
+    tree = cKDTree(((sites @ inverse) % 1.0) % 1.0, boxsize=1.0)
+    _, index = tree.query(((positions @ inverse) % 1.0) % 1.0)
+    delta = (positions - sites[index]) @ inverse
+    distance = np.linalg.norm((delta - np.round(delta)) @ cell, axis=1)
+    return np.where(distance < tolerance, index, -1)
+
+
+def find_unit_cell(structure: Structure, tolerance: float = 1e-3) -> tuple[UnitCell, tuple[int, int, int]]:
+    """Reduce a structure to the smallest cell along its own box vectors, and count how often it repeats.
+
+    Args:
+        structure: Atoms in a periodic cell.
+        tolerance: Largest deviation of an atom from its image, in units of the nearest-neighbour distance.
+
+    Raises:
+        CrystalError: Two atoms lie on the same place.
+    """
+    length = nearest_distance(structure.cell, structure.positions)
+    if length < 1e-6 * structure.volume ** (1 / 3):
+        raise CrystalError("expected atoms on distinct sites, got two atoms on the same place; check create_atoms or the data file")
+    positions = structure.positions - structure.origin
+    counts = tuple(_repeats(structure, positions, axis, tolerance * length) for axis in range(3))
+    cell = structure.cell / np.array(counts)[:, None]
+    basis, types = _fold(structure, positions, cell, counts, tolerance * length)
+    return _describe(cell, basis, types, tolerance * length), (counts[0], counts[1], counts[2])
+
+
+def _repeats(structure: Structure, positions: Array, axis: int, tolerance: float) -> int:
+    """How many times the structure repeats along one of its box vectors."""
+    n = structure.n_atoms
+    for count in range(n, 1, -1):
+        if n % count:
+            continue
+        image = match_sites(structure.cell, positions, positions + structure.cell[axis] / count, tolerance)
+        if (image >= 0).all() and (structure.types[image] == structure.types).all() and len(set(image)) == n:
+            return count
+    return 1
+
+
+def _fold(
+    structure: Structure, positions: Array, cell: Array, counts: tuple[int, ...], tolerance: float
+) -> tuple[Array, NDArray[np.int64]]:
+    """Average the images of each atom onto one cell; atoms keep the order of their lowest atom id."""
+    if counts == (1, 1, 1):
+        return positions.copy(), structure.types.copy()
+    first: list[int] = []
+    left = np.ones(len(positions), dtype=bool)
+    basis = []
+    while left.any():
+        lead = int(np.argmax(left))
+        member = left & (match_sites(cell, positions[lead : lead + 1], positions, tolerance) == 0)
+        delta = (positions[member] - positions[lead]) @ np.linalg.inv(cell)
+        basis.append(positions[lead] + ((delta - np.round(delta)) @ cell).mean(0))
+        first.append(lead)
+        left &= ~member
+    return np.array(basis), structure.types[first]
+
+
+def _describe(cell: Array, basis: Array, types: NDArray[np.int64], tolerance: float) -> UnitCell:
+    """Ask spglib for the space group and the pure translations inside the cell."""
+    n = len(basis)
+    fractional = basis @ np.linalg.inv(cell)
+    data = spglib.get_symmetry_dataset((cell, fractional, types), symprec=max(tolerance, 1e-5))
+    if data is None:
+        return UnitCell(cell, basis, types, np.arange(n), n, "P1 (1)")
+    pure = data.translations[(data.rotations == np.eye(3, dtype=int)).all((1, 2))]
+    site_class = np.full(n, -1)
+    for site in range(n):
+        if site_class[site] < 0:
+            image = match_sites(cell, basis, basis[site] + pure @ cell, 10 * tolerance)
+            site_class[image[image >= 0]] = site_class.max() + 1
+    return UnitCell(cell, basis, types, site_class, n // len(pure), f"{data.international} ({data.number})")

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What LAMMPS holds after a script, in this package's words: units, structure, names of the atom types, length scale."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_masses, chemical_symbols
+from numpy.typing import NDArray
+
+from lammps_bg.crystal.structure import Array, Structure
+from lammps_bg.crystal.units import LABELS, Units
+from lammps_bg.engine.instance import Instance
+from lammps_bg.errors import ScriptError
+
+_TIMESTEPS = {"lj": 0.005, "real": 1.0, "metal": 0.001, "si": 1e-8, "cgs": 1e-8, "electron": 0.001, "micro": 2.0, "nano": 0.00045}
+_SKINS = {"lj": 0.3, "real": 2.0, "metal": 2.0, "si": 0.001, "cgs": 0.1, "electron": 2.0, "micro": 0.1, "nano": 0.1}
+_MASS_TOLERANCE = 0.01  # of a mass in g/mol to count as that element
+_WRAP_TOLERANCE = 1e-9  # fractional: a site at -1e-12 stays there instead of going to the far side
+
+
+def units(lammps: Any) -> Units:  # noqa: ANN401
+    """The unit style of an instance with LAMMPS' own constants.
+
+    Args:
+        lammps: The library object.
+    """
+    name = str(lammps.extract_global("units"))
+    if name not in LABELS:
+        raise ScriptError(f"expected `units` to be one of {', '.join(LABELS)}, got '{name}'")
+    constants = [float(lammps.extract_global(key)) for key in ("boltz", "hplanck", "mvv2e", "nktv2p")]
+    return Units(name, *constants, timestep=_TIMESTEPS[name])
+
+
+def skin(instance: Instance) -> float:
+    """The script's neighbour skin, or LAMMPS' default of the unit style, length units.
+
+    Args:
+        instance: The instance.
+    """
+    words = instance.reader.neighbor
+    return float(words[0]) if words and float(words[0]) > 0 else _SKINS[str(instance.lammps.extract_global("units"))]
+
+
+def box(lammps: Any) -> tuple[Array, Array]:  # noqa: ANN401
+    """Cell vectors as rows, shape [3, 3], and origin, shape [3], of the current box.
+
+    Args:
+        lammps: The library object.
+    """
+    low, high, xy, yz, xz = lammps.extract_box()[:5]
+    cell = np.diag(np.subtract(high, low)).astype(np.float64)
+    cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
+    return cell, np.array(low, dtype=np.float64)
+
+
+def structure(instance: Instance) -> Structure:
+    """The atoms of an instance, ordered by id, wrapped into the cell.
+
+    Whole-cell image flags are dropped: in a crystal they say nothing about the site.
+
+    Args:
+        instance: The instance.
+    """
+    lammps = instance.lammps
+    cell, origin = box(lammps)
+    rows = instance.rows()
+    n = len(rows)
+    positions, types = np.empty((n, 3)), np.empty(n, dtype=np.int64)
+    positions[rows] = instance.view(b"x")
+    types[rows] = lammps.numpy.extract_atom("type")[:n]
+    fractional = (positions - origin) @ np.linalg.inv(cell)
+    positions -= np.floor(fractional + _WRAP_TOLERANCE) @ cell
+    masses = _masses(lammps, types, rows)
+    return Structure(cell, origin, positions, types, masses, labels(instance, masses))
+
+
+def _masses(lammps: Any, types: NDArray[np.int64], rows: NDArray[np.int64]) -> Array:  # noqa: ANN401
+    """Mass of each type, shape [n_types]; of atom styles with a mass per atom, its mean over the type."""
+    n_types = lammps.extract_setting("ntypes")
+    if not lammps.extract_setting("rmass_flag"):
+        return np.array(lammps.numpy.extract_atom("mass"), dtype=np.float64).ravel()[1 : n_types + 1]
+    per_atom = np.empty(len(rows))
+    per_atom[rows] = lammps.numpy.extract_atom("rmass")[: len(rows)]
+    return np.array([per_atom[types == t + 1].mean() if (types == t + 1).any() else 0.0 for t in range(n_types)])
+
+
+def labels(instance: Instance, masses: Array) -> tuple[str, ...]:
+    """Name of each type: an element symbol from pair_coeff or from its mass, else `X1`, `X2`, ...
+
+    Args:
+        instance: The instance.
+        masses: Mass of each type, shape [n_types].
+    """
+    named = [""] * len(masses)
+    for words in instance.reader.pair_coeffs:
+        symbols = words[-len(masses) :]
+        if words[:2] == ["*", "*"] and len(words) > 2 + len(masses):
+            named = [old or _symbol(word) for old, word in zip(named, symbols, strict=True)]
+    if str(instance.lammps.extract_global("units")) in ("real", "metal"):
+        named = [old or _element_of_mass(mass) for old, mass in zip(named, masses, strict=True)]
+    return tuple(name or f"X{index}" for index, name in enumerate(named, 1))
+
+
+def _symbol(word: str) -> str:
+    return word if word in chemical_symbols[1:] else ""
+
+
+def _element_of_mass(mass: float) -> str:
+    nearest = int(np.argmin(np.abs(atomic_masses[1:] - mass))) + 1
+    return chemical_symbols[nearest] if abs(atomic_masses[nearest] - mass) < _MASS_TOLERANCE * mass else ""
+
+
+def length_scale(instance: Instance) -> tuple[float, str] | None:
+    """The potential's own length, in length units, with how it is known; nothing where there is no single one.
+
+    Args:
+        instance: The instance.
+    """
+    style = instance.pair_style
+    if style.startswith("lj/cut"):
+        sigma = np.array(instance.lammps.extract_pair("sigma"))[1:, 1:]
+        diagonal = np.diag(sigma)
+        return (float(diagonal[0]), f"sigma of pair_style {style}") if np.ptp(diagonal) == 0 and diagonal[0] > 0 else None
+    if style.split("/")[0] == "sw" and len(instance.reader.pair_coeffs) == 1:
+        return _sw_sigma(instance.reader.pair_coeffs[0], instance.reader.files.found)
+    return None
+
+
+def _sw_sigma(words: list[str], files: list[Path]) -> tuple[float, str] | None:
+    """Sigma of the `El El El` entry of the Stillinger-Weber file in use."""
+    species = set(words[3:]) - {"NULL"}
+    path = next((file for file in files if file.name == Path(words[2]).name), None)
+    if len(species) != 1 or path is None:
+        return None
+    text = " ".join(line.split("#")[0] for line in path.read_text().splitlines()).split()
+    name = species.pop()
+    for at in range(len(text) - 4):
+        if text[at : at + 3] == [name] * 3:
+            return float(text[at + 4]), f"sigma of {name} in {path.name}"
+    return None

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Batched energies and forces: one LAMMPS instance, one neighbour list built at the sites."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lammps_bg.crystal.structure import Array, Structure
+from lammps_bg.engine import describe, rules
+from lammps_bg.engine.instance import Instance
+from lammps_bg.engine.interpreter import lammps_message
+from lammps_bg.errors import CrystalError, PotentialError
+
+_KEPT_LIST = "run 1 pre no post no"  # forces at the new positions with the neighbour list as it is
+_FULL_SETUP = "run 0 post no"
+_HELD = 0.999  # of half the skin: below it LAMMPS' own check never rebuilds the list
+_FAR = 1e6  # cell lengths: farther out a coordinate has lost its meaning
+_MIN_BATCH = 16  # configurations that say something about the skin
+_SKIN_QUANTILE = 0.99
+_SKIN_STEP = 0.05  # skins are multiples of this many default skins
+_SKIN_RANGE = (0.5, 2.0)  # in default skins
+_MANY_OUTSIDE = 0.1
+
+
+class Evaluator:
+    """Evaluates configurations of one crystal.
+
+    To rounding, the energy is a pure function of the positions: configurations whose atoms lie within half a neighbour skin of
+    the sites use the list built at the sites, all others a list of their own.
+
+    Attributes:
+        n_evaluations: Configurations evaluated so far.
+        n_nonfinite: Those of them without a finite energy and finite forces.
+
+    Args:
+        make: Makes the LAMMPS instance, at the start and again should it be lost.
+        structure: The sites in the instance's cell, ordered by id.
+    """
+
+    def __init__(self, make: Callable[[], Instance], structure: Structure) -> None:
+        self._make = make
+        self._instance = make()
+        self._fractional = structure.fractional
+        self.n_evaluations = 0
+        self.n_nonfinite = 0
+        self._default_skin = self._skin = describe.skin(self._instance)
+        self._tuned = self._fixed_skin = False
+        # fixes may act every few steps or remember the last configuration: only a full set-up is safe with them
+        kept = self._instance.reader.kept_fixes.values()
+        self._needs_setup = any(style not in rules.STATELESS_FIXES for style in kept)
+        self._use_cell(structure.cell, structure.origin)
+        self._send_skin()
+        self._first_setup()
+
+    def _first_setup(self) -> None:
+        """Evaluate the sites once, so that a potential that does not work says so now."""
+        try:
+            self._hold()
+        except Exception as error:  # LAMMPS raises plain Exception
+            self.close()
+            raise PotentialError(f"LAMMPS cannot evaluate the structure of the script: '{lammps_message(error)}'") from None
+        if not math.isfinite(self._instance.potential_energy()):
+            self.close()
+            raise PotentialError("expected a finite energy of the script's structure, got none; do atoms overlap?")
+
+    @property
+    def lammps(self) -> Any:  # noqa: ANN401
+        """The LAMMPS library object; call `invalidate` after changing its state."""
+        return self._instance.lammps
+
+    # ---- cell
+
+    @property
+    def cell(self) -> Array:
+        """Vectors of the current cell as rows, shape [3, 3], length units."""
+        return self._cell.copy()
+
+    @property
+    def sites(self) -> Array:
+        """The sites, scaled into the current cell, shape [N, 3], length units."""
+        return self._sites.copy()
+
+    def set_cell(self, cell: Array, origin: Array | None = None) -> None:
+        """Change the cell; the sites keep their fractional coordinates.
+
+        Args:
+            cell: Cell vectors as rows, lower triangular, shape [3, 3], length units.
+            origin: Lower corner, shape [3], length units; the present one if not given.
+        """
+        cell = np.array(cell, dtype=np.float64)
+        if cell.shape != (3, 3) or not np.isfinite(cell).all() or np.abs(np.triu(cell, 1)).max() > 1e-12 * np.abs(cell).max():
+            raise CrystalError(f"expected a lower triangular 3x3 cell, got {cell.tolist()}; rotate it as LAMMPS does")
+        if np.diag(cell).min() <= 0:
+            raise CrystalError(f"expected positive box lengths, got {np.diag(cell).tolist()}")
+        self._use_cell(cell, self._origin if origin is None else np.array(origin, dtype=np.float64))
+        self._change_box()
+
+    def _use_cell(self, cell: Array, origin: Array) -> None:
+        self._cell, self._origin = np.tril(cell), origin
+        self._inverse = np.linalg.inv(self._cell)
+        self._sites = self._fractional @ self._cell + origin
+        # below half the shortest distance between opposite faces a displacement is its own nearest image
+        self._half_width = 0.5 / np.linalg.norm(self._inverse, axis=0).max() / math.sqrt(3.0)
+        self._held = False
+
+    def _change_box(self) -> None:
+        """Tell LAMMPS the cell, reduced to small tilts: the lattice, and so the energy, is the same."""
+        box, low = _reduced(self._cell), self._origin
+        bounds = zip("xyz", low.tolist(), (low + np.diag(box)).tolist(), strict=True)
+        command = "change_box all " + " ".join(f"{axis} final {lo!r} {hi!r}" for axis, lo, hi in bounds)
+        tilts = (float(box[1, 0]), float(box[2, 0]), float(box[2, 1]))
+        if any(tilts) or self.lammps.extract_setting("triclinic"):
+            self._instance.command("change_box all triclinic")
+            command += " xy final {!r} xz final {!r} yz final {!r}".format(*tilts)
+        self._instance.command(command + " units box")
+        self._held = False
+
+    def invalidate(self) -> None:
+        """Say that LAMMPS' state was changed from outside: the next evaluation sets everything up again."""
+        self._change_box()
+
+    # ---- evaluation
+
+    def energies(self, positions: Array) -> Array:
+        """Total potential energies, shape [n], energy units; infinity where there is none.
+
+        Args:
+            positions: Cartesian positions ordered by id, any image, shape [n, N, 3], length units.
+        """
+        return self._evaluate(positions, None)
+
+    def energies_forces(self, positions: Array) -> tuple[Array, Array]:
+        """Total potential energies, shape [n], and forces, shape [n, N, 3].
+
+        A configuration without a finite energy or forces has energy infinity and forces nan, and is counted.
+
+        Args:
+            positions: Cartesian positions ordered by id, any image, shape [n, N, 3], length units.
+        """
+        forces = np.full(np.shape(positions), np.nan)
+        return self._evaluate(positions, forces), forces
+
+    def _evaluate(self, positions: Array, forces: Array | None) -> Array:
+        displacements, reach = self._displacements(positions)
+        self._tune(reach)
+        energies = np.full(len(displacements), np.inf)
+        held = (reach < _HELD * 0.5 * self._skin) & (not self._needs_setup)
+        # those that keep the list first: the others rebuild it
+        for index in (*np.flatnonzero(held), *np.flatnonzero(np.isfinite(reach) & ~held)):
+            energies[index] = self._one(displacements[index], bool(held[index]), None if forces is None else forces[index])
+        self.n_evaluations += len(energies)
+        self.n_nonfinite += int(np.count_nonzero(~np.isfinite(energies)))
+        return energies
+
+    def _displacements(self, positions: Array) -> tuple[Array, Array]:
+        """Displacements to the nearest image of the site, and the longest in each configuration (infinity: not usable)."""
+        positions = np.asarray(positions, dtype=np.float64)
+        if positions.ndim != 3 or positions.shape[1:] != self._sites.shape:
+            raise ValueError(f"expected positions of shape [n, {len(self._sites)}, 3], got {list(positions.shape)}")
+        with np.errstate(invalid="ignore", over="ignore"):
+            displacements = positions - self._sites
+            largest = np.abs(displacements).reshape(len(positions), -1).max(axis=1, initial=0.0)
+            for index in np.flatnonzero(~(largest < self._half_width)):
+                fractional = displacements[index] @ self._inverse
+                usable = (np.abs(fractional) < _FAR).all()  # false for nan, too
+                displacements[index] = displacements[index] - np.rint(fractional) @ self._cell if usable else np.inf
+            squares = np.einsum("nij,nij->ni", displacements, displacements)
+        return displacements, np.sqrt(squares.max(axis=1, initial=0.0))
+
+    def _one(self, displacement: Array, held: bool, forces: Array | None) -> float:
+        """Evaluate one configuration; any refusal by LAMMPS makes it infinite."""
+        try:
+            if held and not self._held:
+                self._hold()
+            self._held = held
+            self._write(self._held_sites if held else self._sites, displacement)
+            self.lammps.command(_KEPT_LIST if held else _FULL_SETUP)
+            energy = self._instance.potential_energy()
+            if math.isfinite(energy) and (forces is None or self._read_forces(forces)):
+                return energy
+        except Exception:  # LAMMPS raises plain Exception, for one bad configuration as for anything else
+            self._recover()
+        if forces is not None:
+            forces[...] = np.nan
+        return math.inf
+
+    def _read_forces(self, forces: Array) -> bool:
+        """Copy the forces in id order; whether all are finite."""
+        local = self._instance.view(b"f")
+        if self._rows is None:
+            forces[...] = local
+        else:
+            forces[self._rows] = local
+        # nan and infinity survive the sum, which is cheaper than isfinite
+        return math.isfinite(forces.sum())
+
+    def _write(self, sites: Array, displacement: Array | float) -> None:
+        """Write sites + displacement, in id order, into LAMMPS."""
+        target = self._instance.view(b"x")
+        if self._rows is None:
+            np.add(sites, displacement, out=target)
+        else:
+            target[...] = (sites + displacement)[self._rows]
+
+    def _hold(self) -> None:
+        """Build the neighbour list at the sites, and keep the images of the sites that LAMMPS chooses."""
+        self._order()
+        self._write(self._sites, 0.0)
+        self.lammps.command(_FULL_SETUP)
+        self._held_sites = self._gather(b"x")
+        self._held = True
+
+    def _order(self) -> None:
+        """Row of each local atom; nothing where LAMMPS' order is that of the ids, the usual case."""
+        rows = self._instance.rows()
+        self._rows = None if np.array_equal(rows, np.arange(len(rows))) else rows
+
+    def _gather(self, name: bytes) -> Array:
+        """A per-atom quantity in id order, shape [N, 3]."""
+        self._order()
+        values = np.empty_like(self._sites)
+        values[slice(None) if self._rows is None else self._rows] = self._instance.view(name)
+        return values
+
+    def _recover(self) -> None:
+        """After LAMMPS refused a configuration: make sure that the sites still work, else start from the script again."""
+        try:
+            self._hold()
+        except Exception:
+            self._instance.close()
+            self._instance = self._make()
+            self._change_box()
+            self._send_skin()
+            self._hold()
+
+    # ---- neighbour skin
+
+    @property
+    def skin(self) -> float:
+        """The neighbour skin in use, length units."""
+        return self._skin
+
+    def set_skin(self, skin: float) -> None:
+        """Set the neighbour skin and stop its automatic choice; it changes the speed, never the energy.
+
+        Args:
+            skin: Skin, length units.
+        """
+        self._skin, self._fixed_skin = float(skin), True
+        self._send_skin()
+
+    def _send_skin(self) -> None:
+        words = self._instance.reader.neighbor
+        self._instance.command(f"neighbor {self._skin!r} {words[1] if len(words) > 1 else 'bin'}")
+        self._held = False
+
+    def _tune(self, reach: Array) -> None:
+        """Choose the smallest skin whose list, built at the sites, holds for nearly all configurations.
+
+        The first real batch decides; later ones only widen it, when many of theirs lie outside.
+        """
+        reach = reach[np.isfinite(reach)]
+        if self._fixed_skin or self._needs_setup or len(reach) < _MIN_BATCH:
+            return
+        step = _SKIN_STEP * self._default_skin
+        wanted = step * math.ceil(2.0 * float(np.quantile(reach, _SKIN_QUANTILE)) / _HELD / step)
+        wanted = min(max(wanted, _SKIN_RANGE[0] * self._default_skin), _SKIN_RANGE[1] * self._default_skin)
+        outside = float(np.mean(reach >= _HELD * 0.5 * self._skin))
+        if not self._tuned or (outside > _MANY_OUTSIDE and wanted > self._skin):
+            self._tuned, self._skin = True, wanted
+            self._send_skin()
+
+    # ---- other quantities
+
+    def virial_pressure(self, positions: Array) -> Array:
+        """Configurational pressure, without the kinetic part, shape [n], pressure units; nan where there is none.
+
+        Args:
+            positions: Cartesian positions ordered by id, any image, shape [n, N, 3], length units.
+        """
+        displacements, reach = self._displacements(positions)
+        self._instance.command("compute lammps_bg_pressure all pressure NULL virial")
+        self._thermo("step pe c_lammps_bg_pressure")
+        try:
+            return np.array(
+                [self._pressure(d) if math.isfinite(r) else math.nan for d, r in zip(displacements, reach, strict=True)]
+            )
+        finally:
+            self._thermo("step pe")
+            self._instance.command("uncompute lammps_bg_pressure")
+            self._held = False
+
+    def _pressure(self, displacement: Array) -> float:
+        if not math.isfinite(self._one(displacement, False, None)):
+            return math.nan
+        return float(self.lammps.extract_compute("lammps_bg_pressure", 0, 0))
+
+    def _thermo(self, columns: str) -> None:
+        for command in self._instance.thermo_commands(columns):
+            self._instance.command(command)
+
+    def relaxed_positions(self) -> Array:
+        """Positions after LAMMPS' minimisation at the present cell from the sites, shape [N, 3]; the state is restored."""
+        self._hold()
+        try:
+            self.lammps.command("minimize 1e-12 1e-8 2000 20000")
+        except Exception as error:
+            self._recover()
+            raise CrystalError(f"LAMMPS cannot minimise the script's structure: '{lammps_message(error)}'") from None
+        displacements, _ = self._displacements(self._gather(b"x")[None])
+        self._held = False
+        return self._sites + displacements[0]
+
+    # ---- end
+
+    def close(self) -> None:
+        """Free the LAMMPS instance."""
+        self._instance.close()
+
+
+def _reduced(cell: Array) -> Array:
+    """The same lattice with tilts of at most half a box length, shape [3, 3]."""
+    a, b, c = cell.copy()
+    c -= np.rint(c[1] / b[1]) * b
+    b -= np.rint(b[0] / a[0]) * a
+    c -= np.rint(c[0] / a[0]) * a
+    return np.stack([a, b, c])

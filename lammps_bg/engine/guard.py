@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads a user's LAMMPS script into a LAMMPS instance: what defines the crystal is sent, what acts is skipped and listed."""
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lammps_bg.engine import rules
+from lammps_bg.engine.interpreter import Interpreter, Quit, lammps_message
+from lammps_bg.engine.script_text import Word
+
+# a -var variable outlives these styles; the others clash with it
+_OVERRIDABLE = frozenset(("index", "loop", "universe", "uloop", "world", "delete"))
+# the same on one partition, and without LAMMPS' lock files
+_ONE_PARTITION = {"universe": "index", "uloop": "loop", "world": "index"}
+
+
+class ScriptReader(Interpreter):
+    """Interprets a LAMMPS script with no effect but on the LAMMPS instance.
+
+    Attributes:
+        removed_fixes: `ID style` of fixes that were left out.
+        kept_fixes: Style by ID of the fixes LAMMPS has.
+        pair_coeffs: Words of each pair_coeff command of the pair style in use.
+        neighbor: Words of the last `neighbor` command.
+
+    Args:
+        lammps: The LAMMPS instance.
+        script: The script file.
+        variables: Index variables set before the script, as by -var.
+        prologue: Commands sent before the script and again after each `clear`.
+    """
+
+    def __init__(
+        self,
+        lammps: Any,  # noqa: ANN401
+        script: Path,
+        variables: Mapping[str, Sequence[str]],
+        prologue: Sequence[str] = (),
+    ) -> None:
+        super().__init__(lammps, script)
+        self._variables = dict(variables)
+        self._prologue = prologue
+        self.removed_fixes: list[str] = []
+        self._forget()
+        self._handlers |= {
+            "fix": self._fix,
+            "fix_modify": self._of_fix,
+            "unfix": self._of_fix,
+            "print": self._print,
+            "variable": self._variable,
+            "clear": self._clear,
+        }
+
+    def _forget(self) -> None:
+        """Forget what `clear` undoes."""
+        self.kept_fixes: dict[str, str] = {}
+        self.pair_coeffs: list[list[str]] = []
+        self.neighbor: list[str] = []
+        self._gone: set[str] = set()  # ids of fixes and computes that LAMMPS did not get
+
+    def read(self) -> None:
+        """Read the script.
+
+        Raises:
+            ScriptError: LAMMPS refuses a command, or the script does not end.
+            PotentialError: LAMMPS refuses the potential.
+        """
+        for name, values in self._variables.items():
+            self.send(f"variable {name} index " + " ".join(_quoted(value) for value in values))
+        self._send_prologue()
+        with contextlib.suppress(Quit):
+            self.run_file(self._script)
+
+    def execute(self, text: str, words: list[Word]) -> None:
+        """Send a command that defines the crystal, skip one that acts.
+
+        Args:
+            text: The command after substitution.
+            words: Its words.
+        """
+        name = words[0].text
+        if name in rules.SKIPPED:
+            self.skip(text, rules.SKIPPED[name])
+            self._ran = self._ran or name in rules.DYNAMICS
+            if name == "quit":
+                raise Quit
+        elif name not in rules.ALLOWED and self._lammps.has_style("command", name):
+            self.skip(text, "not needed to define the crystal")
+        elif name not in rules.REPLACED:
+            self._define(text, words)
+
+    def lacks(self, text: str) -> bool:
+        """Whether a command names a fix or compute that was left out.
+
+        Args:
+            text: The command.
+        """
+        return any(name in self._gone for name in re.findall(r"\b[fcC]_(\w+)", text))
+
+    def _define(self, text: str, words: list[Word]) -> None:
+        """Send a command, with the files it names found, unless it fails only for something that was left out."""
+        name, args = words[0].text, words[1:]
+        if name in rules.FILE_COMMANDS:
+            text = " ".join([name, *self.files.resolve(args, self._folder())])
+        self._note(name, [word.text for word in args])
+        try:
+            self._lammps.command(text)
+        except Exception as error:  # LAMMPS raises plain Exception
+            after_run = self._ran and name in ("variable", "compute", "group")
+            if not (after_run or self.lacks(text)):
+                raise self._lammps_error(error, text) from None
+            self.skip(text, "needs a command that was skipped")
+            if name == "compute" and args:
+                self._gone.add(args[0].text)
+
+    def _note(self, name: str, args: list[str]) -> None:
+        """Remember what the engine needs to know later."""
+        if name == "pair_style":
+            self.pair_coeffs.clear()
+        elif name == "pair_coeff":
+            self.pair_coeffs.append(args)
+        elif name == "neighbor":
+            self.neighbor = args
+
+    def _clear(self, text: str, words: list[Word]) -> None:
+        self.send(text)
+        self._forget()
+        self._send_prologue()
+
+    def _send_prologue(self) -> None:
+        for command in self._prologue:
+            self.send(command)
+
+    def _fix(self, text: str, words: list[Word]) -> None:
+        """Keep what belongs to the energy, remove what moves atoms or writes files, refuse constraints."""
+        self._need(words, 4, "fix ID group-ID style args")
+        name, style = words[1].text, words[3].text
+        if rules.fix_is_refused(style):
+            raise self._error(f"expected free atoms, but `fix {style}` constrains them; use a potential without constraints")
+        if rules.fix_is_kept(style):
+            self._gone.discard(name)
+            self.kept_fixes[name] = rules.base_style(style)
+            self._define(text, words)
+            return
+        self.removed_fixes.append(f"{name} {style}")
+        self._gone.add(name)
+
+    def _of_fix(self, text: str, words: list[Word]) -> None:
+        """fix_modify and unfix, of a fix that LAMMPS may not have got."""
+        self._need(words, 2, f"{words[0].text} ID")
+        name = words[1].text
+        if name not in self._gone:
+            self.send(text)
+            if words[0].text == "unfix":
+                self.kept_fixes.pop(name, None)
+
+    def _print(self, text: str, words: list[Word]) -> None:
+        """Printing to a file is skipped; printing to the screen never stops the reading."""
+        if any(word.text in ("file", "append") for word in words[2:]):
+            self.skip(text, "writes files")
+            return
+        try:
+            self._lammps.command(text)
+        except Exception as error:
+            self.skip(text, lammps_message(error))
+
+    def _variable(self, text: str, words: list[Word]) -> None:
+        self._need(words, 3, "variable name style args")
+        name, style = words[1].text, words[2].text
+        if name in self._variables and style not in _OVERRIDABLE and self._lammps.has_id("variable", name):
+            value = words[3].raw if len(words) > 3 else "value"
+            raise self._error(
+                f"-var {name} cannot override `variable {name} {style}`; write `variable {name} index {value}` in the script instead"
+            )
+        args = [word.raw for word in words[3:]]
+        if style in ("file", "atomfile"):
+            args = self.files.resolve(words[3:], self._folder())
+        words = [words[0], words[1]]
+        self._define(" ".join(["variable", name, _ONE_PARTITION.get(style, style), *args]), words)
+
+
+def _quoted(value: str) -> str:
+    """A value as one word of a LAMMPS command."""
+    if value and not any(c.isspace() or c in "#&$" for c in value):
+        return value
+    quote = '"' if '"' not in value else "'"
+    return f"{quote}{value}{quote}"

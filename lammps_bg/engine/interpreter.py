@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The control flow of LAMMPS scripts: files, includes, jumps, loops and conditions, so that each command passes one gate."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lammps_bg.engine.potential_files import FileSearch
+from lammps_bg.engine.script_text import Line, Word, has_open_variable, read_lines, split_words
+from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
+
+MAX_COMMANDS = 100_000
+MAX_LOOP_SECONDS = 5.0
+MAX_DEPTH = 16
+_FLAG = "lammps_bg_condition"
+_NOT_POTENTIAL = (
+    "atom_style",
+    "atom_modify",
+    "fix_modify",
+    "comm_style",
+    "comm_modify",
+    "neigh_modify",
+    "min_style",
+    "min_modify",
+)
+
+Handler = Callable[[str, list[Word]], None]
+
+
+@dataclass(frozen=True)
+class SkippedCommand:
+    """A command of the script that was not executed.
+
+    Attributes:
+        file: The script file.
+        line: Line number in it.
+        command: The command as written, after substitution.
+        reason: Why it was skipped.
+    """
+
+    file: Path
+    line: int
+    command: str
+    reason: str
+
+
+@dataclass
+class _Frame:
+    """One open script file; `at` is the index of the line to read next."""
+
+    path: Path
+    lines: list[Line]
+    at: int = 0
+
+
+class Quit(Exception):  # noqa: N818
+    """The script said `quit`: no error, it asked for it."""
+
+
+def lammps_message(error: Exception) -> str:
+    """LAMMPS' message of an exception, on one line, without source positions.
+
+    Args:
+        error: What the LAMMPS library raised.
+    """
+    text = str(error).split("\nLast input line")[0].split("\n--> parsed")[0]
+    text = re.sub(r"\s*\(\S*src/\S+:\d+\)", "", text)
+    text = re.sub(r"^ERROR( on proc \d+)?: ", "", text)
+    text = re.sub(r"\s*For more information see (\S+)", r" (\1)", text)
+    return " ".join(text.split())
+
+
+class Interpreter:
+    """Follows a LAMMPS script; what to do with a command that is not control flow is the subclass' business.
+
+    Attributes:
+        skipped: Commands that were not executed, in order.
+        script_files: The script and everything it included.
+        files: The search for the files it names.
+
+    Args:
+        lammps: The LAMMPS instance, which substitutes variables and evaluates conditions.
+        script: The script file.
+    """
+
+    def __init__(self, lammps: Any, script: Path) -> None:  # noqa: ANN401
+        self._lammps = lammps
+        self._script = script
+        self.files = FileSearch(script.resolve().parent)
+        self.skipped: list[SkippedCommand] = []
+        self.script_files: list[Path] = []
+        self._count, self._started = 0, time.monotonic()
+        self._ran = False  # a run was skipped: variables and conditions may lack their values
+        self._jump_skip = False
+        self._stack: list[_Frame] = []
+        self._where = (script, 0)
+        self._handlers: dict[str, Handler] = {
+            "include": self._include,
+            "jump": self._jump,
+            "label": lambda text, words: None,
+            "next": self._next,
+            "if": self._if,
+            "partition": self._partition,
+        }
+
+    def execute(self, text: str, words: list[Word]) -> None:
+        """Execute, skip or refuse a command that is not control flow.
+
+        Args:
+            text: The command after substitution.
+            words: Its words.
+        """
+        raise NotImplementedError
+
+    def lacks(self, text: str) -> bool:
+        """Whether a command names something that was left out.
+
+        Args:
+            text: The command.
+        """
+        raise NotImplementedError
+
+    # ---- files and lines
+
+    def run_file(self, path: Path) -> None:
+        """Read one file to its end; `jump` may replace it by another one on the way.
+
+        Args:
+            path: The file.
+        """
+        if len(self._stack) >= MAX_DEPTH:
+            raise self._error(f"expected at most {MAX_DEPTH} nested includes, got more; does the file include itself?")
+        self._stack.append(self._open(path))
+        frame = self._stack[-1]
+        while frame.at < len(frame.lines):
+            line = frame.lines[frame.at]
+            frame.at += 1
+            self._where = (frame.path, line.number)
+            if line.text:
+                self.dispatch(line.text)
+        self._stack.pop()
+
+    def _open(self, path: Path) -> _Frame:
+        path = path.resolve()
+        lines = read_lines(path)
+        if path not in self.script_files:
+            self.script_files.append(path)
+        return _Frame(path, lines)
+
+    def _folder(self) -> Path | None:
+        return self._stack[-1].path.parent if self._stack else None
+
+    def _find_script(self, name: str) -> Path:
+        path = self.files.find(name, self._folder())
+        if path is None:
+            raise self._error(f"the file '{name}' was not found; {self.files.looked_in(self._folder())}")
+        return path
+
+    # ---- one command
+
+    def dispatch(self, text: str) -> None:
+        """Follow or hand on one command.
+
+        Args:
+            text: The command, without comment.
+        """
+        self._count += 1
+        if self._count > MAX_COMMANDS:
+            raise self._endless()
+        if has_open_variable(text):
+            expanded = self._expand(text)
+            if expanded is None:
+                return
+            text = expanded
+        words = self._words(text)
+        if words and words[0].text in self._handlers:
+            self._handlers[words[0].text](text, words)
+        elif words:
+            self.execute(text, words)
+
+    def _endless(self) -> LammpsBGError:
+        return self._error(
+            f"expected the script to end, but after {self._count} commands it still goes on; "
+            "take the loop out of the script, it may wait for the result of a run"
+        )
+
+    def _expand(self, text: str) -> str | None:
+        """Substitute variables; nothing where a value would come from a skipped run."""
+        try:
+            return str(self._lammps.expand(text))
+        except Exception as error:  # LAMMPS raises plain Exception
+            if not (self._ran and text.split()[0] in ("variable", "print", "if", "compute", "group")):
+                raise self._lammps_error(error, text) from None
+            self.skip(text, f"needs the result of a skipped command ({lammps_message(error)})")
+            return None
+
+    def _words(self, text: str) -> list[Word]:
+        try:
+            return split_words(text)
+        except ScriptError as error:
+            raise self._error(str(error)) from None
+
+    def send(self, text: str) -> None:
+        """Send a command; LAMMPS' refusal is an error of the script.
+
+        Args:
+            text: The command.
+        """
+        try:
+            self._lammps.command(text)
+        except Exception as error:
+            raise self._lammps_error(error, text) from None
+
+    def skip(self, text: str, reason: str) -> None:
+        """List a command as not executed.
+
+        Args:
+            text: The command.
+            reason: Why.
+        """
+        self.skipped.append(SkippedCommand(self._where[0], self._where[1], " ".join(text.split()), reason))
+
+    # ---- control flow
+
+    def _include(self, text: str, words: list[Word]) -> None:
+        self._need(words, 2, "include file")
+        where = self._where
+        self.run_file(self._find_script(words[1].text))
+        self._where = where
+
+    def _jump(self, text: str, words: list[Word]) -> None:
+        self._need(words, 2, "jump SELF|file [label]")
+        if self._jump_skip:
+            self._jump_skip = False
+            return
+        if time.monotonic() - self._started > MAX_LOOP_SECONDS:
+            raise self._endless()
+        frame = self._stack[-1]
+        if words[1].text != "SELF":
+            target = self._open(self._find_script(words[1].text))
+            frame.path, frame.lines = target.path, target.lines
+        frame.at = self._label(frame, words[2].text) if len(words) > 2 else 0
+
+    def _label(self, frame: _Frame, label: str) -> int:
+        """Index of the line after a label."""
+        for index, line in enumerate(frame.lines):
+            words = line.text.split()
+            if len(words) == 2 and words[0] == "label":
+                name = str(self._lammps.expand(words[1])) if "$" in words[1] else words[1]
+                if name == label:
+                    return index + 1
+        raise self._error(f"the label '{label}' was not found in {frame.path}")
+
+    def _next(self, text: str, words: list[Word]) -> None:
+        self._need(words, 2, "next variables")
+        self.send(text)
+        # LAMMPS deletes exhausted variables and then ignores the next jump
+        self._jump_skip = not all(self._lammps.has_id("variable", word.text) for word in words[1:])
+
+    def _if(self, text: str, words: list[Word]) -> None:
+        for condition, commands in self._branches(words):
+            holds = True if condition is None else self._holds(text, condition)
+            if holds is None:
+                return
+            if holds:
+                for command in commands:
+                    self.dispatch(command)
+                return
+
+    def _branches(self, words: list[Word]) -> list[tuple[str | None, list[str]]]:
+        """Conditions, raw, with their commands; the condition of `else` is nothing."""
+        self._need(words, 4, 'if boolean then "command" ... else "command"')
+        if words[2].text != "then":
+            raise self._error(f"expected `then` after the condition of `if`, got '{words[2].text}'")
+        branches: list[tuple[str | None, list[str]]] = [(words[1].raw, [])]
+        rest = iter(words[3:])
+        for word in rest:
+            if word.text == "elif":
+                branches.append((next(rest, word).raw, []))
+            elif word.text == "else":
+                branches.append((None, []))
+            else:
+                branches[-1][1].append(word.text)
+        return branches
+
+    def _holds(self, text: str, condition: str) -> bool | None:
+        """Let LAMMPS evaluate a condition; nothing where it needs a skipped command."""
+        try:
+            self._lammps.command(f"if {condition} then 'variable {_FLAG} string yes' else 'variable {_FLAG} string no'")
+        except Exception as error:
+            if not (self._ran or self.lacks(text)):
+                raise self._lammps_error(error, text) from None
+            self.skip(text, f"its condition needs a skipped command ({lammps_message(error)})")
+            return None
+        holds = self._lammps.extract_variable(_FLAG) == "yes"
+        self._lammps.command(f"variable {_FLAG} delete")
+        return holds
+
+    def _partition(self, text: str, words: list[Word]) -> None:
+        """There is one partition, number 1; the range is `N`, `N*`, `*M` or `N*M`."""
+        self._need(words, 4, "partition yes|no N command")
+        first, star, last = words[2].text.partition("*")
+        mine = int(first or 1) <= 1 <= int(last or (1 if star else first))
+        if mine == (words[1].text == "yes"):
+            self.dispatch(" ".join(word.raw for word in words[3:]))
+
+    # ---- errors
+
+    def _need(self, words: list[Word], count: int, usage: str) -> None:
+        if len(words) < count:
+            raise self._error(f"expected `{usage}`, got '{' '.join(word.raw for word in words)}'")
+
+    def _error(self, message: str, kind: type[LammpsBGError] = ScriptError) -> LammpsBGError:
+        path, number = self._where
+        return kind(f"{path.name} line {number}: {message}" if number else message)
+
+    def _lammps_error(self, error: Exception, text: str) -> LammpsBGError:
+        """LAMMPS' refusal of a command as one sentence with what to do."""
+        message, name = lammps_message(error), (text.split() or [""])[0]
+        hint = ""
+        if "Unknown command" in message and not self._lammps.extract_setting("box_exist"):
+            hint = "; expected a LAMMPS input script, whose first missing command is `create_box` or `read_data`"
+        elif "is part of the" in message:
+            hint = "; this LAMMPS lacks that package, install a LAMMPS Python library that has it"
+        elif "annot open" in message:
+            hint = f"; {self.files.looked_in(self._folder())}"
+        potential = name.endswith(("_style", "_coeff", "_modify")) and name not in _NOT_POTENTIAL
+        return self._error(
+            f"LAMMPS says '{message}' to `{' '.join(text.split())}`{hint}", PotentialError if potential else ScriptError
+        )

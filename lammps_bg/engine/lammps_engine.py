@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine: a user's LAMMPS script and what LAMMPS says about it, with the energies and forces of its crystal."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lammps_bg import parallel
+from lammps_bg.crystal.structure import Structure
+from lammps_bg.engine import describe
+from lammps_bg.engine.evaluator import Evaluator
+from lammps_bg.engine.flags import LammpsFlags
+from lammps_bg.engine.guard import ScriptReader
+from lammps_bg.engine.instance import Instance
+from lammps_bg.engine.interpreter import SkippedCommand
+from lammps_bg.errors import ScriptError
+
+__all__ = ["Engine", "LammpsFlags", "SkippedCommand"]
+
+
+class Engine(Evaluator):
+    """A LAMMPS instance made from a script, and the only way to it.
+
+    Attributes:
+        units: The script's units with LAMMPS' constants.
+        script_structure: The structure as the script leaves it.
+        structure: The structure after `replicate`, ordered by id.
+        atom_ids: LAMMPS ids in that order, shape [N].
+
+    Args:
+        script: A LAMMPS input script, as `lmp -in` takes it.
+        variables: Index variables and their values, as by -var.
+        replicate: Copies of the script's box along its three vectors.
+        flags: LAMMPS' own command-line flags.
+        communicator: The mpi4py communicator the instance runs on.
+    """
+
+    def __init__(
+        self,
+        script: Path,
+        *,
+        variables: Mapping[str, Sequence[str]] | None = None,
+        replicate: tuple[int, int, int] = (1, 1, 1),
+        flags: LammpsFlags | None = None,
+        communicator: Any = parallel.SELF,  # noqa: ANN401
+    ) -> None:
+        def load() -> Instance:
+            return Instance(Path(script), variables or {}, flags or LammpsFlags(), communicator)
+
+        def make() -> Instance:
+            instance = load()
+            _replicate(instance, replicate)
+            return instance
+
+        first: list[Instance] = [load()]
+        self.units = describe.units(first[0].lammps)
+        self.script_structure = describe.structure(first[0])
+        _replicate(first[0], replicate)
+        self.structure = describe.structure(first[0])
+        self.atom_ids: NDArray[np.int64] = np.arange(1, self.structure.n_atoms + 1)
+        if self.structure.n_atoms < 2:
+            first[0].close()
+            raise ScriptError("expected at least 2 atoms, got 1; use a larger cell or -rep")
+        super().__init__(lambda: first.pop() if first else make(), self.structure)
+
+    @property
+    def reader(self) -> ScriptReader:
+        """The guard that read the script."""
+        return self._instance.reader
+
+    @property
+    def skipped(self) -> list[SkippedCommand]:
+        """Commands of the script that were not executed."""
+        return list(self.reader.skipped)
+
+    @property
+    def removed_fixes(self) -> list[str]:
+        """`ID style` of the fixes left out."""
+        return list(self.reader.removed_fixes)
+
+    @property
+    def potential_files(self) -> list[Path]:
+        """Files the script names: potentials, data files, molecules."""
+        return list(self.reader.files.found)
+
+    @property
+    def script_files(self) -> list[Path]:
+        """The script and its includes."""
+        return list(self.reader.script_files)
+
+    @property
+    def lines(self) -> list[str]:
+        """LAMMPS' warnings while it read the script, one line each."""
+        return list(self._instance.warnings)
+
+    @property
+    def pair_style(self) -> str:
+        """The pair style in use."""
+        return self._instance.pair_style
+
+    @property
+    def version(self) -> str:
+        """LAMMPS' version, year month day."""
+        return str(self.lammps.version())
+
+    @property
+    def script_timestep(self) -> float:
+        """The time step the script leaves, time units."""
+        return float(self.lammps.extract_global("dt"))
+
+    def variable(self, name: str) -> float | None:
+        """Numeric value of a LAMMPS variable after the script, or nothing.
+
+        Args:
+            name: Name of the variable.
+        """
+        if not self.lammps.has_id("variable", name):
+            return None
+        try:
+            return float(self.lammps.extract_variable(name))
+        except Exception:  # LAMMPS raises plain Exception; ValueError and TypeError where it is no number
+            return None
+
+    def length_scale(self) -> tuple[float, str] | None:
+        """The potential's own length, in length units, and how it is known; nothing where there is no single one."""
+        return describe.length_scale(self._instance)
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _replicate(instance: Instance, copies: tuple[int, int, int]) -> None:
+    if tuple(copies) != (1, 1, 1):
+        instance.command("replicate {} {} {}".format(*copies))

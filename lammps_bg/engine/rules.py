@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which LAMMPS commands and fixes define the crystal and its energy, and which would act on files or on time."""
+
+_ALLOWED = """
+    angle_coeff angle_style atom_modify atom_style bond_coeff bond_style boundary box change_box clear comm_modify
+    comm_style compute compute_modify create_atoms create_bonds create_box delete_atoms delete_bonds dielectric dihedral_coeff
+    dihedral_style dimension displace_atoms echo fix fix_modify group improper_coeff improper_style kim_interactions
+    kspace_modify kspace_style labelmap lattice mass min_modify min_style molecule neigh_modify neighbor newton package
+    pair_coeff pair_modify pair_style plugin print read_data read_dump read_restart region replicate reset_atom_ids
+    reset_atoms reset_ids reset_mol_ids reset_timestep set special_bonds suffix timestep uncompute unfix units variable
+"""
+# sent to LAMMPS as they stand
+ALLOWED = frozenset(_ALLOWED.split())
+
+SKIPPED = {
+    **dict.fromkeys(("run", "minimize", "rerun", "hyper", "neb", "neb/spin", "prd", "tad", "temper"), "moves atoms"),
+    **dict.fromkeys(("temper/grem", "temper/npt", "velocity"), "moves atoms"),
+    **dict.fromkeys(("dump", "dump_modify", "undump", "write_data", "write_dump", "write_restart"), "writes files"),
+    **dict.fromkeys(("write_coeff", "restart", "log", "info", "angle_write", "bond_write", "dihedral_write"), "writes files"),
+    **dict.fromkeys(("pair_write", "group2ndx", "region2vmd", "dynamical_matrix", "third_order", "fitpod"), "writes files"),
+    **dict.fromkeys(("shell", "python"), "runs other programs"),
+    **dict.fromkeys(
+        ("geturl", "kim_query", "kim_param", "kim_property", "kim", "mdi", "message", "server"), "talks to other programs"
+    ),
+    **dict.fromkeys(("processors", "balance"), "parallel layout"),
+    "quit": "ends the reading of the script",
+}
+
+# replaced by this program's own settings; skipping them changes nothing, so they are not listed
+REPLACED = frozenset(("thermo", "thermo_style", "thermo_modify", "timer", "run_style"))
+
+# commands after which variables and conditions of the script may lack their values
+DYNAMICS = frozenset(("run", "minimize", "rerun", "temper", "neb", "prd", "tad", "hyper"))
+
+_FILE_COMMANDS = """
+    pair_coeff pair_style bond_coeff angle_coeff dihedral_coeff improper_coeff read_data read_restart read_dump molecule
+    fix plugin kspace_modify
+"""
+# their words may name files
+FILE_COMMANDS = frozenset(_FILE_COMMANDS.split())
+
+_KEPT = """
+    cmap amoeba/bitorsion amoeba/pitorsion property/atom spring restrain addforce addtorque gravity indent drag rhok adapt
+    acks2/reaxff acks2/reax qtpie/reaxff
+"""
+_KEPT_FIXES = frozenset(_KEPT.split())
+_KEPT_FAMILIES = ("efield", "qeq/", "spring/", "wall/", "orient/", "electrode/", "polarize/")
+_DISSIPATIVE_WALLS = ("wall/gran", "wall/reflect", "wall/piston", "wall/srd", "wall/flow", "wall/body")
+_REFUSED_FAMILIES = ("shake", "rattle", "rigid", "poems")
+# part of the bonded energy, with no memory and no period of their own
+STATELESS_FIXES = frozenset(("cmap", "amoeba/bitorsion", "amoeba/pitorsion", "property/atom"))
+
+# accelerator variants carry the rule of the plain style
+_SUFFIXES = ("/omp", "/kk", "/gpu", "/intel", "/opt", "/kk/device", "/kk/host")
+
+
+def base_style(style: str) -> str:
+    """A style name without its accelerator suffix."""
+    for suffix in _SUFFIXES:
+        if style.endswith(suffix):
+            return style[: -len(suffix)]
+    return style
+
+
+def fix_is_kept(style: str) -> bool:
+    """Whether a fix contributes to the potential energy (or its charges) and so must stay."""
+    style = base_style(style)
+    if style.startswith(_DISSIPATIVE_WALLS):
+        return False
+    return style in _KEPT_FIXES or style.startswith(_KEPT_FAMILIES)
+
+
+def fix_is_refused(style: str) -> bool:
+    """Whether a fix constrains degrees of freedom, so that the free energy here would be another one."""
+    return base_style(style).startswith(_REFUSED_FAMILIES)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The potential energy surface of a crystal: LAMMPS energies and forces as functions of displacements in grid order."""
+
+from pathlib import Path
+
+import numpy as np
+
+from lammps_bg.crystal.structure import Array
+from lammps_bg.crystal.system import Crystal
+from lammps_bg.engine.lammps_engine import Engine
+
+
+class EnergySurface:
+    """Energies and forces of displacements from the sites of a crystal.
+
+    Attributes:
+        engine: The LAMMPS instance that evaluates them.
+        crystal: The reference crystal, with the atom ids of that instance.
+        static_energy: Energy of the undisplaced crystal, energy units.
+        static_forces: Forces on the undisplaced sites, shape [N, 3].
+    """
+
+    def __init__(self, engine: Engine, crystal: Crystal) -> None:
+        self.engine, self.crystal = engine, crystal
+        self._site_of_atom = np.argsort(crystal.atom_ids)
+        energies, forces = self(np.zeros((1, crystal.n_sites, 3)))
+        self.static_energy, self.static_forces = float(energies[0]), forces[0]
+
+    def __call__(self, displacements: Array) -> tuple[Array, Array]:
+        """Energies [n] and forces [n, N, 3] of displacements [n, N, 3]; +inf and nan where LAMMPS gives no finite energy."""
+        energies, forces = self.engine.energies_forces(self.positions(displacements)[:, self._site_of_atom])
+        return energies, forces[:, self.crystal.atom_ids - 1]
+
+    def energies(self, displacements: Array) -> Array:
+        """Energies [n] of displacements [n, N, 3]; +inf where LAMMPS gives no finite energy."""
+        return self.engine.energies(self.positions(displacements)[:, self._site_of_atom])
+
+    def positions(self, displacements: Array) -> Array:
+        """Cartesian positions, not wrapped, shape [n, N, 3]."""
+        return self.crystal.sites + np.asarray(displacements, dtype=np.float64)
+
+    @property
+    def n_evaluations(self) -> int:
+        """Configurations evaluated so far."""
+        return self.engine.n_evaluations
+
+    @property
+    def files(self) -> list[Path]:
+        """Script, includes and potential files."""
+        return [*self.engine.script_files, *self.engine.potential_files]

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The published flow: physical and auxiliary displacements update each other, given a graph network of the other.
+
+Schebek, Noé and Rogal, "Scalable Boltzmann Generators for equilibrium sampling of large-scale materials", Nature
+Communications 17, 5010 (2026). Here the range of the splines is a few thermal amplitudes, and an affine map joins them.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lammps_bg.flow.gnn import GraphConditioner, Lattice, NeighbourGraph
+from lammps_bg.flow.transforms import affine, rational_quadratic
+
+
+class Coupling(nn.Module):
+    """Elementwise spline and affine map of one variable, with parameters from the other; identity at start.
+
+    Args:
+        n_basis: Number of basis sites of the crystal.
+        width: Width of the network.
+        n_bins: Bins of the spline.
+        n_frequencies: Fourier frequencies of the network's input.
+        n_message_layers: Rounds of messages of the network.
+        spline_range: Half range of the spline, in amplitudes.
+    """
+
+    def __init__(
+        self, n_basis: int, *, width: int, n_bins: int, n_frequencies: int, n_message_layers: int, spline_range: float
+    ) -> None:
+        super().__init__()
+        self.n_bins, self.spline_range = n_bins, spline_range
+        self.conditioner = GraphConditioner(
+            n_basis,
+            3 * (3 * n_bins + 1),
+            width=width,
+            n_frequencies=n_frequencies,
+            n_message_layers=n_message_layers,
+            period=2 * spline_range,
+        )
+
+    def forward(self, lattice: Lattice, x: Tensor, condition: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """Map `x` [N, n, 3] given `condition` [N, n, 3] (mean zero), units of `lattice`; log-determinant [n] in float64."""
+        params = self.conditioner(lattice, condition).unflatten(-1, (3, 3 * self.n_bins + 1))
+        # small factors: the affine parameters act on all of the density at once, the others each on one bin
+        log_scale, shift = 0.2 * params[..., -2], 0.5 * params[..., -1]
+        spline, bound = params[..., :-2], self.spline_range * lattice.amplitude
+        shift = shift * lattice.amplitude
+        if inverse:
+            x, log_affine = affine(x, log_scale, shift, inverse=True)
+            x, log_spline = rational_quadratic(x, spline, bound, inverse=True)
+        else:
+            x, log_spline = rational_quadratic(x, spline, bound)
+            x, log_affine = affine(x, log_scale, shift)
+        return x, (log_spline + log_affine).sum((0, 2), dtype=torch.float64)
+
+
+class AugmentedFlow(nn.Module):
+    """Layers of two couplings, auxiliary given physical and physical given auxiliary.
+
+    A coupling's conditioning variable has its centre of mass at zero, the other is free: between couplings both are shifted by the
+    centre of mass of the next conditioning variable. On (mean-zero u, free a) these shifts have a determinant of one.
+
+    Args:
+        graph: Neighbour graph of the crystal; the weights do not depend on its size.
+        amplitude: Thermal amplitude of a displacement component, per site [N] or one for all, length units.
+        n_layers: Number of layers, two couplings each.
+        width: Width of the networks.
+        n_bins: Bins of each spline.
+        n_frequencies: Fourier frequencies of the networks' inputs.
+        n_message_layers: Rounds of messages of each network.
+        spline_range: Half range of the splines, in amplitudes.
+    """
+
+    channels = 2
+
+    def __init__(
+        self,
+        graph: NeighbourGraph,
+        *,
+        amplitude: Tensor,
+        n_layers: int = 4,
+        width: int = 32,
+        n_bins: int = 16,
+        n_frequencies: int = 4,
+        n_message_layers: int = 2,
+        spline_range: float = 8.0,
+    ) -> None:
+        super().__init__()
+        self.lattice = Lattice(graph, amplitude)
+        self.couplings = nn.ModuleList(
+            Coupling(
+                graph.n_basis,
+                width=width,
+                n_bins=n_bins,
+                n_frequencies=n_frequencies,
+                n_message_layers=n_message_layers,
+                spline_range=spline_range,
+            )
+            for _ in range(2 * n_layers)
+        )
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `state` [n, 2, N, 3] (channel 0 physical, mean zero; channel 1 auxiliary), length units.
+
+        Returns:
+            The new state, in the precision of the network, and the log-determinant [n] in float64.
+        """
+        u, a = self._split(state)
+        log_det = u.new_zeros(len(state), dtype=torch.float64)
+        for update_a, update_u in zip(self.couplings[::2], self.couplings[1::2], strict=True):
+            a, log_det_a = update_a(self.lattice, a, u)
+            a, u = _centre_first(a, u)
+            u, log_det_u = update_u(self.lattice, u, a)
+            u, a = _centre_first(u, a)
+            log_det = log_det + log_det_a + log_det_u
+        return self._join(u, a), log_det
+
+    def inverse(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo `forward`; returns the state and the log-determinant [n] of the inverse map, in float64."""
+        u, a = self._split(state)
+        log_det = u.new_zeros(len(state), dtype=torch.float64)
+        for update_u, update_a in zip(self.couplings[::-2], self.couplings[-2::-2], strict=True):
+            a, u = _centre_first(a, u)
+            u, log_det_u = update_u(self.lattice, u, a, inverse=True)
+            u, a = _centre_first(u, a)
+            a, log_det_a = update_a(self.lattice, a, u, inverse=True)
+            log_det = log_det + log_det_a + log_det_u
+        return self._join(u, a), log_det
+
+    def _split(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return u and a, [N, n, 3] each, in units of the mean amplitude."""
+        weight = self.couplings[0].conditioner.out.weight
+        scaled = state.to(weight) / self.lattice.mean_amplitude
+        u, a = scaled.permute(1, 2, 0, 3).contiguous()
+        return u, a
+
+    def _join(self, u: Tensor, a: Tensor) -> Tensor:
+        return torch.stack((u, a)).permute(2, 0, 1, 3) * self.lattice.mean_amplitude
+
+
+def _centre_first(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift both variables [N, n, 3] by the centre of mass of the first one."""
+    centre = first.mean(0, keepdim=True)
+    return first - centre, second - centre

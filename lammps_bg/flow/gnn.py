@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Graph neural network over the fixed lattice neighbours: from displacements to the parameters of a coupling.
+
+Inside, tensors are site-first ([N, n, ...], n the batch): a gather along sites then moves long contiguous blocks.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class NeighbourGraph(Protocol):
+    """What the network needs to know of a crystal.
+
+    Attributes:
+        neighbours: Site index of each neighbour, shape [N, K].
+        vectors: Bond vectors of the ideal lattice, shape [N, K, 3], length units.
+        basis_index: Basis index of each site, shape [N].
+        n_basis: Number of basis sites.
+    """
+
+    @property
+    def neighbours(self) -> Tensor: ...  # noqa: D102
+    @property
+    def vectors(self) -> Tensor: ...  # noqa: D102
+    @property
+    def basis_index(self) -> Tensor: ...  # noqa: D102
+    @property
+    def n_basis(self) -> int: ...  # noqa: D102
+
+
+class Lattice(nn.Module):
+    """The tables of one crystal that all conditioners of a flow share; none of them enters the state_dict.
+
+    Args:
+        graph: Neighbour graph of the crystal.
+        amplitude: Thermal amplitude of a displacement component, per site [N] or one for all, length units.
+
+    Attributes:
+        mean_amplitude: Mean of the amplitudes over the sites: the unit of length of the conditioners.
+        amplitude: Amplitude of each site in that unit, shape [N, 1, 1], or [1, 1, 1].
+    """
+
+    amplitude: Tensor
+    neighbours: Tensor
+    edges_by_neighbour: Tensor
+    edge_offsets: Tensor
+    directions: Tensor
+    basis_index: Tensor
+
+    def __init__(self, graph: NeighbourGraph, amplitude: Tensor) -> None:
+        super().__init__()
+        self.mean_amplitude = float(amplitude.mean())
+        self.n_sites, self.n_neighbours = graph.neighbours.shape
+        flat = graph.neighbours.flatten()
+        counts = torch.bincount(flat, minlength=self.n_sites)
+        length = graph.vectors.norm(dim=-1, keepdim=True)
+        directions = torch.cat((graph.vectors / length, length / length.mean() - 1), -1)
+        dtype = torch.get_default_dtype()
+        tables = {
+            "amplitude": (amplitude / self.mean_amplitude).to(dtype).reshape(-1, 1, 1),
+            "neighbours": flat,
+            # the edges that end at each site, in the order of the sites: the backward of a gather without a scatter
+            "edges_by_neighbour": torch.argsort(flat, stable=True),
+            "edge_offsets": counts.cumsum(0) - counts,
+            "directions": directions.to(dtype),
+            "basis_index": graph.basis_index,
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the neighbours' values, [N*K, ...], of site values [N, ...]."""
+        return values.index_select(0, self.neighbours)
+
+    def collect(self, edge_values: Tensor) -> Tensor:
+        """Sum edge values [N*K, ...] over the edges that end at each site, [N, ...]: the transpose of `gather`."""
+        rows = edge_values.reshape(len(edge_values), -1)
+        summed = functional.embedding_bag(self.edges_by_neighbour, rows, self.edge_offsets, mode="sum")
+        return summed.view(self.n_sites, *edge_values.shape[1:])
+
+
+class GraphConditioner(nn.Module):
+    """Message passing on displacements in units of the thermal amplitude; its last layer starts at zero.
+
+    Args:
+        n_basis: Number of basis sites, each with a learned embedding.
+        n_out: Numbers returned per site.
+        width: Width of the hidden layers.
+        n_frequencies: Fourier frequencies of displacements and of differences of displacements.
+        n_message_layers: Number of rounds of messages.
+        period: Longest period of the Fourier features, in amplitudes.
+    """
+
+    def __init__(
+        self, n_basis: int, n_out: int, *, width: int, n_frequencies: int, n_message_layers: int, period: float
+    ) -> None:
+        super().__init__()
+        n_features = 3 * (2 * n_frequencies + 1)
+        self.n_frequencies, self.period = n_frequencies, period
+        self.embedding = nn.Embedding(n_basis, width)
+        self.node = nn.Linear(n_features, width)
+        self.direction = nn.Sequential(nn.Linear(4, width), nn.SiLU(), nn.Linear(width, width))
+        self.layers = nn.ModuleList(MessageLayer(width, n_features) for _ in range(n_message_layers))
+        self.out = nn.Linear(width, n_out)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, lattice: Lattice, x: Tensor) -> Tensor:
+        """Return [N, n, n_out] for the displacements `x` [N, n, 3], in mean amplitudes and with a centre of mass of zero."""
+        across = (x / lattice.amplitude).flatten(0, 1).t()
+        near = _Neighbours.apply(x, lattice)
+        bond = (near.view(lattice.n_sites, -1, *x.shape[1:]) - x[:, None]).flatten(0, 2).t()
+        edges = fourier(bond, self.n_frequencies, self.period)
+        h = self.node(fourier(across, self.n_frequencies, self.period).t())
+        h = h.view(*x.shape[:2], -1) + self.embedding(lattice.basis_index)[:, None]
+        direction = self.direction(lattice.directions)
+        for layer in self.layers:
+            h = layer(lattice, h, edges, direction)
+        return self.out(h)
+
+
+class MessageLayer(nn.Module):
+    """One round: a sum over neighbours of a two-layer edge network, then a residual update of the site.
+
+    The first linear map of the edge network acts on sites before the gather, the last one after the sum.
+
+    Args:
+        width: Width of the hidden layers.
+        n_features: Number of features of an edge.
+    """
+
+    def __init__(self, width: int, n_features: int) -> None:
+        super().__init__()
+        self.source = nn.Linear(width, width, bias=False)
+        self.target = nn.Linear(width, width)
+        self.direction = nn.Linear(width, width, bias=False)
+        self.edge = nn.Linear(n_features, width, bias=False)
+        self.gathered = nn.Linear(width, width)
+        self.update = nn.Linear(width, width)
+
+    def forward(self, lattice: Lattice, h: Tensor, edges: Tensor, direction: Tensor) -> Tensor:
+        """Return the new site features [N, n, width].
+
+        Args:
+            lattice: Tables of the crystal.
+            h: Site features, shape [N, n, width].
+            edges: Features of the edges, shape [n_features, N*K*n].
+            direction: Features of the ideal bonds, shape [N, K, width].
+        """
+        fixed = self.direction(direction)
+        message = _Message.apply(self.source(h), self.target(h), fixed, edges, self.edge.weight, lattice)
+        message = self.gathered(message / lattice.n_neighbours**0.5)
+        return h + self.update(functional.silu(h + message))
+
+
+def fourier(x: Tensor, n_frequencies: int, period: float) -> Tensor:
+    """Return x itself and sin, cos of its multiples 2 pi m / period, shape [(2 n_frequencies + 1) * C, M], of `x` [C, M]."""
+    return _Fourier.apply(x, n_frequencies, 2 * torch.pi / period)
+
+
+class _Fourier(torch.autograd.Function):
+    """Multiples by the addition theorem: one sine and one cosine whatever the number of frequencies."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, n_frequencies: int, wave: float) -> Tensor:  # noqa: D102
+        out = x.new_empty(2 * n_frequencies + 1, *x.shape)
+        out[0] = x
+        phase = out[0] * wave
+        torch.sin(phase, out=out[1])
+        torch.cos(phase, out=out[2])
+        for m in range(3, 2 * n_frequencies + 1, 2):
+            torch.mul(out[m - 2], out[2], out=out[m]).addcmul_(out[m - 1], out[1])
+            torch.mul(out[m - 1], out[2], out=out[m + 1]).addcmul_(out[m - 2], out[1], value=-1)
+        ctx.save_for_backward(out)
+        ctx.wave = wave
+        return out.flatten(0, 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+        (out,) = ctx.saved_tensors
+        grad = grad.view_as(out)
+        g_x = grad[0].clone()
+        for m in range(1, len(out), 2):
+            wave = ctx.wave * (m + 1) / 2
+            g_x.addcmul_(grad[m], out[m + 1], value=wave).addcmul_(grad[m + 1], out[m], value=-wave)
+        return g_x, None, None
+
+
+class _Neighbours(torch.autograd.Function):
+    """Gather along the neighbour table, [N, ...] -> [N*K, ...]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, lattice: Lattice) -> Tensor:  # noqa: D102
+        ctx.lattice = lattice
+        return lattice.gather(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+        return ctx.lattice.collect(grad), None
+
+
+class _Message(torch.autograd.Function):
+    """Sum over neighbours of silu(source_j + target_i + fixed_ij + weight edge_ij), [N, n, width].
+
+    One buffer over the edges, kept for the backward; the parts are added in place.
+    """
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any, source: Tensor, target: Tensor, fixed: Tensor, edges: Tensor, weight: Tensor, lattice: Lattice
+    ) -> Tensor:
+        n_sites, batch, width = source.shape
+        total = lattice.gather(source)
+        total.view(-1, width).addmm_(edges.t(), weight.t())
+        total = total.view(n_sites, -1, batch, width).add_(target[:, None]).add_(fixed[:, :, None])
+        ctx.save_for_backward(total, edges, weight)
+        ctx.lattice = lattice
+        return functional.silu(total).sum(1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        total, edges, weight = ctx.saved_tensors
+        g = torch.ops.aten.silu_backward(grad[:, None].expand_as(total), total)
+        flat = g.view(-1, total.shape[-1])
+        g_weight = (edges @ flat).t() if ctx.needs_input_grad[4] else None
+        return ctx.lattice.collect(g.flatten(0, 1)), g.sum(1), g.sum(2), weight.t() @ flat.t(), g_weight, None

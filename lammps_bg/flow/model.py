@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A prior and a flow that belong together: the generator of a crystal."""
+
+from dataclasses import dataclass
+
+import torch
+
+from lammps_bg.config import FlowConfig
+from lammps_bg.crystal.colouring import colour_sites
+from lammps_bg.crystal.neighbours import neighbour_graph
+from lammps_bg.crystal.system import Crystal
+from lammps_bg.flow.augmented import AugmentedFlow
+from lammps_bg.flow.base import Base
+from lammps_bg.flow.graph import LatticeGraph
+from lammps_bg.flow.prior import AugmentedPrior, Prior
+from lammps_bg.flow.sublattice import SublatticeFlow
+
+
+@dataclass
+class Generator:
+    """Prior density and bijection.
+
+    Attributes:
+        prior: Density of the states that enter the flow.
+        flow: The bijection, an nn.Module with `forward` and `inverse` on states [n, channels, N, 3].
+    """
+
+    prior: Prior
+    flow: SublatticeFlow | AugmentedFlow
+
+
+def build_generator(config: FlowConfig, crystal: Crystal, base: Base, *, seed: int) -> Generator:
+    """The generator a configuration asks for, with the identity as its bijection.
+
+    Args:
+        config: Architecture and its size.
+        crystal: The reference crystal.
+        base: Fitted base at this crystal's replicate.
+        seed: Seed of the weights.
+    """
+    graph = LatticeGraph.from_crystal(crystal, config.n_neighbours)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _BUILDERS[config.kind](config, crystal, base, graph)
+
+
+def _sublattice(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph) -> Generator:
+    colour = torch.from_numpy(colour_sites(crystal, neighbour_graph(crystal, count=config.n_neighbours)))
+    flow = SublatticeFlow(
+        graph,
+        colour,
+        _relative_amplitude(base, graph),
+        n_sweeps=config.n_sweeps,
+        width=config.width,
+        n_bins=config.n_bins,
+        spline_range=config.spline_range,
+    )
+    return Generator(Prior(base), flow)
+
+
+def _augmented(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph) -> Generator:
+    amplitude = base.amplitude.mean()
+    flow = AugmentedFlow(
+        graph,
+        amplitude=amplitude,
+        n_layers=config.n_layers,
+        width=config.width,
+        n_bins=config.n_bins,
+        n_frequencies=config.n_frequencies,
+        spline_range=config.spline_range,
+    )
+    return Generator(AugmentedPrior(base, float(amplitude)), flow)
+
+
+_BUILDERS = {"sublattice": _sublattice, "augmented": _augmented}
+
+
+def _relative_amplitude(base: Base, graph: LatticeGraph) -> torch.Tensor:
+    """Root-mean-square displacement relative to the first shell for each site class, from draws of the base, shape [n_classes]."""
+    u = base.sample(256, torch.Generator().manual_seed(0))
+    first = (graph.shells == 0).double()
+    mean = (u[:, graph.neighbours] * first[..., None]).sum(2) / first.sum(1)[:, None]
+    variance = (u - mean).square().mean((0, 2))
+    return torch.stack([variance[graph.site_class == c].mean().sqrt() for c in range(graph.n_classes)])

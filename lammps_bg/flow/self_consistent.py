@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Fitting a base to the potential: harmonic force constants and the self-consistent finite-temperature iteration."""
+
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lammps_bg.crystal.structure import Array
+from lammps_bg.crystal.system import Crystal
+from lammps_bg.crystal.units import Units
+from lammps_bg.errors import UnstableCrystalError
+from lammps_bg.flow.base import Base, EinsteinBase
+from lammps_bg.flow.force_constants import ForceConstants, ForceField, finite_differences
+from lammps_bg.flow.phonon import PhononBase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BoundStep:
+    """One iteration of a fit: the Gibbs-Bogoliubov bound <beta U + log q0> per atom, its standard error, samples with finite energy."""
+
+    bound: float
+    error: float
+    n: int
+
+
+@dataclass(frozen=True)
+class FittedBase:
+    """A base with what it was made from.
+
+    Attributes:
+        base: The distribution.
+        constants: Force constants (phonon) or None (Einstein).
+        history: The bound of every iteration; the last is that of `base`.
+    """
+
+    base: Base
+    constants: ForceConstants | None
+    history: tuple[BoundStep, ...]
+
+
+def harmonic(force_field: ForceField, crystal: Crystal) -> ForceConstants:
+    """Force constants at the minimum closest to the reference sites (Newton steps on the cell's internal coordinates)."""
+    offset = np.zeros((crystal.n_basis, 3))
+    step = 4e-4 * crystal.nearest_distance
+    for _ in range(6):
+        constants = finite_differences(force_field, crystal, offset, step)
+        force = _mean_force(force_field(np.tile(offset, (crystal.n_cells, 1))[None])[1], crystal)
+        move = _newton_move(constants, force)
+        if np.abs(move).max() < 1e-6 * crystal.nearest_distance or np.abs(move).max() > 0.1 * crystal.nearest_distance:
+            break
+        offset = offset + move
+    return constants
+
+
+def _mean_force(forces: Array, crystal: Crystal) -> Array:
+    """Force on each basis site, averaged over samples and cells, without net force, shape [n_basis, 3]."""
+    mean = forces.reshape(-1, crystal.n_basis, 3).mean(0)
+    return mean - mean.mean(0)
+
+
+def _newton_move(constants: ForceConstants, force: Array) -> Array:
+    """Displacement of the basis sites that balances a mean force, length units, shape [n_basis, 3]."""
+    move = np.linalg.pinv(constants.stiffness[0, 0, 0].real, rcond=1e-8) @ force.ravel()
+    return move.reshape(-1, 3) - move.reshape(-1, 3).mean(0)
+
+
+class PhononFit:
+    """Self-consistent phonons: K <- -<F u^T> <u u^T>^-1 under the current Gaussian, wave vector by wave vector (design.md, item 1).
+
+    Args:
+        force_field: Energies and forces of displacements in grid order.
+        crystal: The reference crystal.
+        units: Unit style, for messages.
+        beta: 1 / (k_B T), inverse energy.
+        seed: Seed of the random displacements.
+    """
+
+    def __init__(self, force_field: ForceField, crystal: Crystal, units: Units, beta: float, *, seed: int) -> None:
+        self.force_field, self.crystal, self.units, self.beta = force_field, crystal, units, beta
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def run(self, *, iterations: int, n_samples: int, start: ForceConstants | None = None) -> FittedBase:
+        """Iterate until the bound no longer falls by more than its error.
+
+        Args:
+            iterations: Largest number of self-consistent updates; 0 keeps the harmonic crystal.
+            n_samples: Configurations evaluated for each update.
+            start: Force constants to start from, instead of those at the minimum.
+
+        Raises:
+            UnstableCrystalError: Modes of negative stiffness remain.
+        """
+        constants = start or harmonic(self.force_field, self.crystal)
+        labels = self.units.labels
+        if iterations == 0:
+            constants.require_stable(labels.energy, labels.length)
+        elif constants.unstable_modes():
+            log.warning("%d modes are unstable at the minimum; the self-consistent iteration starts from their absolute value",
+                        len(constants.unstable_modes()))  # fmt: skip
+            constants = constants.rectified()
+        best, history, misses = constants, [self._measure(constants, n_samples)], 0
+        for _ in range(iterations):
+            update = self._update(constants, history[-1][1])
+            update.require_stable(labels.energy, labels.length)
+            constants = update
+            history.append(self._measure(constants, n_samples))
+            bounds = [step.bound for step, _ in history]
+            if bounds[-1] <= min(bounds):
+                best = constants
+            misses = misses + 1 if bounds[-1] > min(bounds[:-1]) - 0.5 * history[-1][0].error else 0
+            if misses == 2:
+                break
+        return FittedBase(PhononBase(best, self.beta), best, (*(h[0] for h in history), min((h[0] for h in history), key=lambda s: s.bound)))
+
+    def _measure(self, constants: ForceConstants, n: int) -> tuple[BoundStep, tuple[Array, Array]]:
+        """Draw from the Gaussian of these constants; its bound, and the displacements and forces with finite energy."""
+        base = PhononBase(constants, self.beta)
+        u = base.sample(n, self._generator)
+        energies, forces = self.force_field(u.numpy())
+        step, finite = measured_bound(self.beta * energies + base.log_prob(u).numpy(), self.crystal.n_sites)
+        return step, (u.numpy()[finite], forces[finite])
+
+    def _update(self, constants: ForceConstants, data: tuple[Array, Array]) -> ForceConstants:
+        """One step of the iteration, half mixed with the old constants."""
+        u, forces = data
+        shape = (-1, *self.crystal.replicate, 3 * self.crystal.n_basis)
+        offset = constants.offset + _newton_move(constants, _mean_force(forces, self.crystal))
+        centred = u - np.tile(constants.offset - constants.offset.mean(0), (self.crystal.n_cells, 1))
+        uk, fk = (np.fft.fftn(a.reshape(shape), axes=(1, 2, 3)) for a in (centred, forces))
+        # regress the anharmonic rest only: it is small, and so is then the noise of the estimate
+        rest = fk + np.einsum("...ab,s...b->s...a", constants.stiffness, uk, optimize=True)
+        cross, square = (np.einsum("s...a,s...b->...ab", p, uk.conj(), optimize=True) for p in (rest, uk))
+        change = -cross @ np.linalg.pinv(square, rcond=1e-8, hermitian=True)
+        return ForceConstants(constants.stiffness + 0.7 * change, offset).symmetrised()
+
+
+class EinsteinFit:
+    """Self-consistent Einstein crystal: 1 / s^2 = -beta <F u> / <u^2>, one width for each species.
+
+    Args:
+        force_field: Energies and forces of displacements in grid order.
+        crystal: The reference crystal.
+        beta: 1 / (k_B T), inverse energy.
+        seed: Seed of the random displacements.
+    """
+
+    def __init__(self, force_field: ForceField, crystal: Crystal, beta: float, *, seed: int) -> None:
+        self.force_field, self.crystal, self.beta = force_field, crystal, beta
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def run(self, *, iterations: int, n_samples: int) -> FittedBase:
+        """Iterate from the harmonic widths; `n_samples` configurations are evaluated for each of the `iterations`.
+
+        Raises:
+            UnstableCrystalError: An atom is not bound to its site.
+        """
+        widths = self._harmonic_widths()
+        steps = []
+        for iteration in range(iterations + 1):
+            base = EinsteinBase(torch.from_numpy(widths))
+            u = base.sample(n_samples, self._generator)
+            energies, forces = self.force_field(u.numpy())
+            step, finite = measured_bound(self.beta * energies + base.log_prob(u).numpy(), self.crystal.n_sites)
+            steps.append((step, base))
+            if iteration < iterations:
+                widths = self._widths(-(forces * u.numpy())[finite].mean(0).sum(-1) / u.square().numpy()[finite].mean(0).sum(-1))
+        best = min(steps, key=lambda entry: entry[0].bound)
+        return FittedBase(best[1], None, (*(s for s, _ in steps), best[0]))
+
+    def _harmonic_widths(self) -> Array:
+        """Widths from the curvature felt by one atom while the others rest."""
+        own = harmonic(self.force_field, self.crystal).real_space[0, 0, 0].diagonal()
+        return self._widths(np.tile(own.reshape(-1, 3).mean(1), self.crystal.n_cells))
+
+    def _widths(self, springs: Array) -> Array:
+        """sqrt(kT / k) with k [N] averaged over each species."""
+        types = self.crystal.types
+        mean = np.array([springs[types == t].mean() for t in types])
+        if (mean <= 0).any():
+            raise UnstableCrystalError(
+                f"expected atoms bound to their sites, got a spring constant of {mean.min():.3g} for one species; "
+                "check density, temperature and potential"
+            )
+        return 1.0 / np.sqrt(self.beta * mean)
+
+
+def measured_bound(values: Array, n_sites: int) -> tuple[BoundStep, np.ndarray]:
+    """The bound from beta U + log q0 [n] of samples, non-finite ones left out of mean and error; and which are finite.
+
+    Raises:
+        UnstableCrystalError: More than half of the samples have no finite energy.
+    """
+    finite = np.isfinite(values)
+    if finite.mean() < 0.5:
+        raise UnstableCrystalError(
+            f"expected finite energies of thermal displacements, got {len(values) - int(finite.sum())} infinite ones of {len(values)}; "
+            "lower the temperature or check the density"
+        )
+    kept = values[finite]
+    return BoundStep(kept.mean() / n_sites, kept.std(ddof=1) / math.sqrt(len(kept)) / n_sites, len(kept)), finite

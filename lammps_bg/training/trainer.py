@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one training loop: steps, schedule, evaluation, recovery from diverging steps, and its resumable state."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lammps_bg.config import TrainConfig
+from lammps_bg.errors import TrainingError
+from lammps_bg.flow.model import Generator
+from lammps_bg.interrupt import StopFlag
+from lammps_bg.training.objectives import OBJECTIVES, Batch
+from lammps_bg.training.target import ExactTarget, SoftenedTarget
+
+_SNAPSHOT_EVERY = 20  # steps between the states a diverging step falls back to
+_MOST_UNDONE = 12  # undone steps after which training gives up
+_JUMP = 0.5  # rise of -<log w> / N over its recent median that counts as diverging, beside five times its spread
+
+
+@dataclass
+class StepRecord:
+    """One row of train.csv; `ess`, `exact_bound` and `free_energy` are None between evaluations.
+
+    `bound` is -<log w> / N of the softened batch and `exact_bound` that of the evaluation; both are beta F / N up to the constants
+    of the absolute convention, relative to beta E_0 / N, as `free_energy` is.
+    """
+
+    step: int
+    seconds: float
+    bound: float
+    std_log_w: float
+    learning_rate: float
+    grad_norm: float
+    n_bad: int
+    n_undone: int
+    ess: float | None = None
+    exact_bound: float | None = None
+    free_energy: float | None = None
+
+
+class Trainer:
+    """Adam on an objective, with warm-up, cosine decay and clipping.
+
+    Args:
+        generator: Prior and flow; the flow is trained in place.
+        softened: Target of the objective.
+        exact: Target of the evaluations.
+        config: Training configuration.
+        seed: Seed of the base samples.
+    """
+
+    def __init__(self, generator: Generator, softened: SoftenedTarget, exact: ExactTarget, config: TrainConfig, *, seed: int) -> None:
+        self.generator, self.softened, self.exact, self.config = generator, softened, exact, config
+        self.objective = OBJECTIVES[config.objective]()
+        self.optimiser = torch.optim.Adam(generator.flow.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
+        self.random = torch.Generator().manual_seed(seed)
+        self.evaluation_seed = seed + 1
+        self.step, self.elapsed, self.damping, self.undone = 0, 0.0, 1.0, 0
+        self.recent: list[float] = []
+        self._snapshot = self._weights()
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent, by steps or wall-clock, whichever is further."""
+        budget = self.config.max_seconds
+        by_steps = self.step / self.config.steps if self.config.steps else 1.0
+        return min(1.0, max(by_steps, self.elapsed / budget if budget else 0.0))
+
+    def run(
+        self, stop: StopFlag, *, report: Callable[[StepRecord], None], save: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Train until the budget is spent or a signal comes.
+
+        Args:
+            stop: Looked at after every step.
+            report: Called with every step's record.
+            save: Called with the resumable state now and then, and at the end.
+
+        Raises:
+            TrainingError: Diverging steps keep happening.
+        """
+        saved = start = time.monotonic() - self.elapsed
+        while self.progress < 1.0 and not stop:
+            record = self._advance()
+            self.elapsed = time.monotonic() - start
+            record.seconds = self.elapsed
+            if self.step % self.config.evaluate_every == 0 or self.progress >= 1.0:
+                self._evaluate(record)
+            report(record)
+            if time.monotonic() - saved > self.config.checkpoint_seconds:
+                save(self.state_dict())
+                saved = time.monotonic()
+        save(self.state_dict())
+
+    def _learning_rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+        return self.config.learning_rate * self.damping * warm * (0.5 * (1 + math.cos(math.pi * self.progress)) + 1e-3)
+
+    def _advance(self) -> StepRecord:
+        """One step, or the undoing of one."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimiser.zero_grad(set_to_none=True)
+        batch = self.objective(self.generator, self.softened, self.config.batch_size, self.random)
+        norm = math.inf
+        if not self._diverges(batch):
+            batch.loss.backward()
+            norm = float(nn.utils.clip_grad_norm_(self.generator.flow.parameters(), self.config.clip_norm))
+        if math.isfinite(norm):
+            self.optimiser.step()
+        else:
+            self._undo(batch)
+        self.step += 1
+        bound = self._bound(batch.log_w)
+        if math.isfinite(norm):
+            self.recent = [*self.recent[-49:], bound]
+            if self.step % _SNAPSHOT_EVERY == 0:
+                self._snapshot = self._weights()
+        spread = float(batch.log_w.std()) if len(batch.log_w) > 1 else math.nan
+        rate = self.optimiser.param_groups[0]["lr"]
+        return StepRecord(self.step, self.elapsed, bound, spread, rate, norm, batch.n_bad, self.undone)
+
+    def _bound(self, log_w: Tensor) -> float:
+        """-<log w> / N relative to beta E_0 / N."""
+        n = self.n_sites
+        return -(float(log_w.mean()) + self.softened.beta * self.softened.surface.static_energy) / n if len(log_w) else math.inf
+
+    @property
+    def n_sites(self) -> int:
+        """Number of atoms N."""
+        return len(self.generator.prior.base.amplitude)
+
+    def _diverges(self, batch: Batch) -> bool:
+        """Whether a batch shows that the last steps went wrong: lost samples, a non-finite loss, or a jump of the bound."""
+        if batch.n_bad > 0.25 * batch.n or not torch.isfinite(batch.loss):
+            return True
+        if len(self.recent) < 10:
+            return False
+        recent = torch.tensor(self.recent, dtype=torch.float64)
+        median = recent.median()
+        spread = 1.4826 * (recent - median).abs().median()
+        return self._bound(batch.log_w) > float(median) + max(_JUMP, 10 * float(spread))
+
+    def _undo(self, batch: Batch) -> None:
+        """Go back to the last snapshot with half the learning rate."""
+        self.undone += 1
+        self.damping *= 0.5
+        if self.undone > _MOST_UNDONE:
+            raise TrainingError(
+                f"expected training to settle, got {self.undone} diverging steps, the last at step {self.step} with {batch.n_bad} of {batch.n} "
+                f"samples without finite energy; lower train.learning_rate (now {self.config.learning_rate:g}) or use a larger train.batch_size"
+            )
+        self._restore(self._snapshot)
+
+    def _evaluate(self, record: StepRecord) -> None:
+        """Exact energies of fresh samples: ESS, bound and free energy."""
+        random = torch.Generator().manual_seed(self.evaluation_seed + self.step)
+        with torch.no_grad():
+            start = self.generator.prior.sample(self.config.evaluate_samples, random)
+            state, log_det = self.generator.flow.forward(start)
+            log_w = self.exact.log_prob(state[:, 0]) + self.generator.prior.log_auxiliary(state)
+            log_w = log_w - self.generator.prior.log_prob(start) + log_det
+        shift = self.exact.beta * self.exact.surface.static_energy
+        total = torch.logsumexp(log_w, 0)
+        record.ess = float(torch.exp(2 * total - torch.logsumexp(2 * log_w, 0)) / len(log_w))
+        record.exact_bound = float(-(log_w.mean() + shift) / self.n_sites)
+        record.free_energy = float(-(total - math.log(len(log_w)) + shift) / self.n_sites)
+
+    def _weights(self) -> dict[str, Any]:
+        return copy.deepcopy({"flow": self.generator.flow.state_dict(), "optimiser": self.optimiser.state_dict()})
+
+    def _restore(self, weights: dict[str, Any]) -> None:
+        self.generator.flow.load_state_dict(weights["flow"])
+        self.optimiser.load_state_dict(copy.deepcopy(weights["optimiser"]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, as tensors and numbers."""
+        counters = {"step": self.step, "elapsed": self.elapsed, "damping": self.damping, "undone": self.undone, "recent": self.recent}
+        return {**self._weights(), **counters, "snapshot": self._snapshot, "random": self.random.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self._restore(state)
+        self.step, self.elapsed, self.damping = state["step"], state["elapsed"], state["damping"]
+        self.undone, self.recent, self._snapshot = state["undone"], list(state["recent"]), state["snapshot"]
+        self.random.set_state(state["random"])
