@@ -16,7 +16,7 @@ from lammps_bg.errors import ScriptError
 _TIMESTEPS = {"lj": 0.005, "real": 1.0, "metal": 0.001, "si": 1e-8, "cgs": 1e-8, "electron": 0.001, "micro": 2.0, "nano": 0.00045}
 _SKINS = {"lj": 0.3, "real": 2.0, "metal": 2.0, "si": 0.001, "cgs": 0.1, "electron": 2.0, "micro": 0.1, "nano": 0.1}
 _MASS_TOLERANCE = 0.01  # of a mass in g/mol to count as that element
-_WRAP_TOLERANCE = 1e-9  # fractional: a site at -1e-12 stays there instead of going to the far side
+WRAP_TOLERANCE = 1e-9  # fractional: a site at -1e-12 stays there instead of going to the far side
 
 
 def units(lammps: Any) -> Units:  # noqa: ANN401
@@ -28,8 +28,8 @@ def units(lammps: Any) -> Units:  # noqa: ANN401
     name = str(lammps.extract_global("units"))
     if name not in LABELS:
         raise ScriptError(f"expected `units` to be one of {', '.join(LABELS)}, got '{name}'")
-    constants = [float(lammps.extract_global(key)) for key in ("boltz", "hplanck", "mvv2e", "nktv2p")]
-    return Units(name, *constants, timestep=_TIMESTEPS[name])
+    boltzmann, planck, mvv2e, nktv2p = (float(lammps.extract_global(key)) for key in ("boltz", "hplanck", "mvv2e", "nktv2p"))
+    return Units(name, boltzmann, planck, mvv2e, nktv2p, _TIMESTEPS[name])
 
 
 def skin(instance: Instance) -> float:
@@ -70,9 +70,42 @@ def structure(instance: Instance) -> Structure:
     positions[rows] = instance.view(b"x")
     types[rows] = lammps.numpy.extract_atom("type")[:n]
     fractional = (positions - origin) @ np.linalg.inv(cell)
-    positions -= np.floor(fractional + _WRAP_TOLERANCE) @ cell
+    positions -= np.floor(fractional + WRAP_TOLERANCE) @ cell
     masses = _masses(lammps, types, rows)
     return Structure(cell, origin, positions, types, masses, labels(instance, masses))
+
+
+def unwrapped(instance: Instance) -> Array:
+    """Positions with image flags applied, ordered by id, shape [N, 3], length units: what fixes with a memory refer to.
+
+    Args:
+        instance: The instance.
+    """
+    rows = instance.rows()
+    cell, _ = box(instance.lammps)
+    flags = np.asarray(instance.lammps.numpy.extract_atom("image")[: len(rows)], dtype=np.int64).ravel()
+    bits, half = _image_layout(instance)
+    images = np.stack([((flags >> shift) & (2 * half - 1)) - half for shift in (0, bits, 2 * bits)], axis=1)
+    positions = np.empty((len(rows), 3))
+    positions[rows] = instance.view(b"x") + images @ cell
+    return positions
+
+
+def encoded_images(instance: Instance, images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Image flags in LAMMPS' packed form, shape [N].
+
+    Args:
+        instance: The instance.
+        images: Cells to add to each position, shape [N, 3].
+    """
+    bits, half = _image_layout(instance)
+    packed = images + half
+    return packed[:, 0] | (packed[:, 1] << bits) | (packed[:, 2] << 2 * bits)
+
+
+def _image_layout(instance: Instance) -> tuple[int, int]:
+    """Bits per direction and the number that stands for image 0."""
+    return (10, 512) if instance.lammps.extract_setting("imageint") == 4 else (21, 1 << 20)
 
 
 def _masses(lammps: Any, types: NDArray[np.int64], rows: NDArray[np.int64]) -> Array:  # noqa: ANN401

@@ -17,6 +17,7 @@ _KEPT_LIST = "run 1 pre no post no"  # forces at the new positions with the neig
 _FULL_SETUP = "run 0 post no"
 _HELD = 0.999  # of half the skin: below it LAMMPS' own check never rebuilds the list
 _FAR = 1e6  # cell lengths: farther out a coordinate has lost its meaning
+_PIECE = 256  # configurations prepared at a time
 _MIN_BATCH = 16  # configurations that say something about the skin
 _SKIN_QUANTILE = 0.99
 _SKIN_STEP = 0.05  # skins are multiples of this many default skins
@@ -43,6 +44,8 @@ class Evaluator:
         self._make = make
         self._instance = make()
         self._fractional = structure.fractional
+        inverse = np.linalg.inv(structure.cell)
+        self._offsets = np.rint((describe.unwrapped(self._instance) - structure.positions) @ inverse)  # the script's image flags
         self.n_evaluations = 0
         self.n_nonfinite = 0
         self._default_skin = self._skin = describe.skin(self._instance)
@@ -51,6 +54,8 @@ class Evaluator:
         kept = self._instance.reader.kept_fixes.values()
         self._needs_setup = any(style not in rules.STATELESS_FIXES for style in kept)
         self._use_cell(structure.cell, structure.origin)
+        if not np.array_equal(self._box, structure.cell):
+            self._change_box()
         self._send_skin()
         self._first_setup()
 
@@ -99,23 +104,35 @@ class Evaluator:
 
     def _use_cell(self, cell: Array, origin: Array) -> None:
         self._cell, self._origin = np.tril(cell), origin
-        self._inverse = np.linalg.inv(self._cell)
         self._sites = self._fractional @ self._cell + origin
+        # what LAMMPS gets: the same lattice with small tilts, the sites inside that box
+        self._box = _reduced(self._cell)
+        self._inverse = np.linalg.inv(self._box)
+        self._box_sites = self._sites - np.floor((self._sites - origin) @ self._inverse + describe.WRAP_TOLERANCE) @ self._box
+        images = np.rint((self._sites + self._offsets @ self._cell - self._box_sites) @ self._inverse)
+        self._images = describe.encoded_images(self._instance, images.astype(np.int64))
         # below half the shortest distance between opposite faces a displacement is its own nearest image
         self._half_width = 0.5 / np.linalg.norm(self._inverse, axis=0).max() / math.sqrt(3.0)
         self._held = False
 
     def _change_box(self) -> None:
-        """Tell LAMMPS the cell, reduced to small tilts: the lattice, and so the energy, is the same."""
-        box, low = _reduced(self._cell), self._origin
-        bounds = zip("xyz", low.tolist(), (low + np.diag(box)).tolist(), strict=True)
+        """Tell LAMMPS the cell."""
+        low = self._origin
+        bounds = zip("xyz", low.tolist(), (low + np.diag(self._box)).tolist(), strict=True)
         command = "change_box all " + " ".join(f"{axis} final {lo!r} {hi!r}" for axis, lo, hi in bounds)
-        tilts = (float(box[1, 0]), float(box[2, 0]), float(box[2, 1]))
+        tilts = (float(self._box[1, 0]), float(self._box[2, 0]), float(self._box[2, 1]))
         if any(tilts) or self.lammps.extract_setting("triclinic"):
-            self._instance.command("change_box all triclinic")
+            self._make_triclinic()
             command += " xy final {!r} xz final {!r} yz final {!r}".format(*tilts)
         self._instance.command(command + " units box")
         self._held = False
+
+    def _make_triclinic(self) -> None:
+        if self.lammps.extract_setting("triclinic"):
+            return
+        self._instance.command("change_box all triclinic")
+        for command in self._instance.reader.kspace:  # LAMMPS wants them again after this
+            self._instance.command(command)
 
     def invalidate(self) -> None:
         """Say that LAMMPS' state was changed from outside: the next evaluation sets everything up again."""
@@ -143,6 +160,17 @@ class Evaluator:
         return self._evaluate(positions, forces), forces
 
     def _evaluate(self, positions: Array, forces: Array | None) -> Array:
+        """Evaluate in pieces, so that the memory for displacements stays small."""
+        pieces = []
+        for start in range(0, len(positions), _PIECE):
+            piece = slice(start, start + _PIECE)
+            pieces.append(self._evaluate_piece(positions[piece], None if forces is None else forces[piece]))
+        energies = np.concatenate(pieces) if pieces else np.empty(0)
+        self.n_evaluations += len(energies)
+        self.n_nonfinite += int(np.count_nonzero(~np.isfinite(energies)))
+        return energies
+
+    def _evaluate_piece(self, positions: Array, forces: Array | None) -> Array:
         displacements, reach = self._displacements(positions)
         self._tune(reach)
         energies = np.full(len(displacements), np.inf)
@@ -150,8 +178,6 @@ class Evaluator:
         # those that keep the list first: the others rebuild it
         for index in (*np.flatnonzero(held), *np.flatnonzero(np.isfinite(reach) & ~held)):
             energies[index] = self._one(displacements[index], bool(held[index]), None if forces is None else forces[index])
-        self.n_evaluations += len(energies)
-        self.n_nonfinite += int(np.count_nonzero(~np.isfinite(energies)))
         return energies
 
     def _displacements(self, positions: Array) -> tuple[Array, Array]:
@@ -165,7 +191,7 @@ class Evaluator:
             for index in np.flatnonzero(~(largest < self._half_width)):
                 fractional = displacements[index] @ self._inverse
                 usable = (np.abs(fractional) < _FAR).all()  # false for nan, too
-                displacements[index] = displacements[index] - np.rint(fractional) @ self._cell if usable else np.inf
+                displacements[index] = displacements[index] - np.rint(fractional) @ self._box if usable else np.inf
             squares = np.einsum("nij,nij->ni", displacements, displacements)
         return displacements, np.sqrt(squares.max(axis=1, initial=0.0))
 
@@ -175,7 +201,10 @@ class Evaluator:
             if held and not self._held:
                 self._hold()
             self._held = held
-            self._write(self._held_sites if held else self._sites, displacement)
+            if held:
+                self._write(self._held_sites, displacement)
+            else:
+                self._write_box(displacement)
             self.lammps.command(_KEPT_LIST if held else _FULL_SETUP)
             energy = self._instance.potential_energy()
             if math.isfinite(energy) and (forces is None or self._read_forces(forces)):
@@ -204,10 +233,16 @@ class Evaluator:
         else:
             target[...] = (sites + displacement)[self._rows]
 
+    def _write_box(self, displacement: Array | float) -> None:
+        """Write into the box, with the image flags that fixes with a memory (springs) refer to."""
+        self._order()
+        self._write(self._box_sites, displacement)
+        images = self.lammps.numpy.extract_atom("image")[: len(self._images)]
+        images[...] = (self._images if self._rows is None else self._images[self._rows]).reshape(images.shape)
+
     def _hold(self) -> None:
         """Build the neighbour list at the sites, and keep the images of the sites that LAMMPS chooses."""
-        self._order()
-        self._write(self._sites, 0.0)
+        self._write_box(0.0)
         self.lammps.command(_FULL_SETUP)
         self._held_sites = self._gather(b"x")
         self._held = True

@@ -25,6 +25,7 @@ class ScriptReader(Interpreter):
         kept_fixes: Style by ID of the fixes LAMMPS has.
         pair_coeffs: Words of each pair_coeff command of the pair style in use.
         neighbor: Words of the last `neighbor` command.
+        kspace: The kspace commands.
 
     Args:
         lammps: The LAMMPS instance.
@@ -59,6 +60,7 @@ class ScriptReader(Interpreter):
         self.kept_fixes: dict[str, str] = {}
         self.pair_coeffs: list[list[str]] = []
         self.neighbor: list[str] = []
+        self.kspace: list[str] = []
         self._gone: set[str] = set()  # ids of fixes and computes that LAMMPS did not get
 
     def read(self) -> None:
@@ -124,6 +126,8 @@ class ScriptReader(Interpreter):
             self.pair_coeffs.append(args)
         elif name == "neighbor":
             self.neighbor = args
+        elif name.startswith("kspace_"):
+            self.kspace.append(" ".join([name, *args]))
 
     def _clear(self, text: str, words: list[Word]) -> None:
         self.send(text)
@@ -173,13 +177,12 @@ class ScriptReader(Interpreter):
         if name in self._variables and style not in _OVERRIDABLE and self._lammps.has_id("variable", name):
             value = words[3].raw if len(words) > 3 else "value"
             raise self._error(
-                f"-var {name} cannot override `variable {name} {style}`; write `variable {name} index {value}` in the script instead"
+                f"-var {name} cannot override `variable {name} {style}`; write `variable {name} index {value}` in the script"
             )
         args = [word.raw for word in words[3:]]
         if style in ("file", "atomfile"):
             args = self.files.resolve(words[3:], self._folder())
-        words = [words[0], words[1]]
-        self._define(" ".join(["variable", name, _ONE_PARTITION.get(style, style), *args]), words)
+        self._define(" ".join(["variable", name, _ONE_PARTITION.get(style, style), *args]), words[:2])
 
 
 def _quoted(value: str) -> str:

@@ -150,7 +150,8 @@ class Instance:
         ids = np.sort(self.lammps.numpy.extract_atom("id")[:n])
         if not np.array_equal(ids, np.arange(1, n + 1)):
             raise ScriptError(
-                f"{name}: expected atom ids 1 to {n} without gaps, got ids from {ids[0]} to {ids[-1]}; add `reset_atoms id` to the script"
+                f"{name}: expected atom ids 1 to {n} without gaps, got ids from {ids[0]} to {ids[-1]}; "
+                "add `reset_atoms id` to the script"
             )
 
     def _check_potential(self, name: str) -> None:

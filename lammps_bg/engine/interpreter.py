@@ -303,6 +303,8 @@ class Interpreter:
         """There is one partition, number 1; the range is `N`, `N*`, `*M` or `N*M`."""
         self._need(words, 4, "partition yes|no N command")
         first, star, last = words[2].text.partition("*")
+        if words[1].text not in ("yes", "no") or not all(part.isdigit() for part in (first, last) if part) or not (first or star):
+            raise self._error(f"expected `partition yes|no N command`, got '{text}'")
         mine = int(first or 1) <= 1 <= int(last or (1 if star else first))
         if mine == (words[1].text == "yes"):
             self.dispatch(" ".join(word.raw for word in words[3:]))
@@ -321,13 +323,14 @@ class Interpreter:
         """LAMMPS' refusal of a command as one sentence with what to do."""
         message, name = lammps_message(error), (text.split() or [""])[0]
         hint = ""
-        if "Unknown command" in message and not self._lammps.extract_setting("box_exist"):
+        unknown = "Unknown command" in message
+        if unknown and not self._lammps.extract_setting("box_exist"):
             hint = "; expected a LAMMPS input script, whose first missing command is `create_box` or `read_data`"
         elif "is part of the" in message:
             hint = "; this LAMMPS lacks that package, install a LAMMPS Python library that has it"
         elif "annot open" in message:
             hint = f"; {self.files.looked_in(self._folder())}"
-        potential = name.endswith(("_style", "_coeff", "_modify")) and name not in _NOT_POTENTIAL
+        potential = name.endswith(("_style", "_coeff", "_modify")) and name not in _NOT_POTENTIAL and not unknown
         return self._error(
             f"LAMMPS says '{message}' to `{' '.join(text.split())}`{hint}", PotentialError if potential else ScriptError
         )

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg import parallel
-from lammps_bg.crystal.structure import Structure
 from lammps_bg.engine import describe
 from lammps_bg.engine.evaluator import Evaluator
 from lammps_bg.engine.flags import LammpsFlags

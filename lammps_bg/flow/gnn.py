@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_CACHED = 2**17  # numbers that stay in a core's cache between two elementwise passes
+
 
 class NeighbourGraph(Protocol):
     """What the network needs to know of a crystal.
@@ -32,7 +34,7 @@ class NeighbourGraph(Protocol):
 
 
 class Lattice(nn.Module):
-    """The tables of one crystal that all conditioners of a flow share; none of them enters the state_dict.
+    """The tables of one crystal that all conditioners of a flow share; only the unit of length enters the state_dict.
 
     Args:
         graph: Neighbour graph of the crystal.
@@ -43,6 +45,7 @@ class Lattice(nn.Module):
         amplitude: Amplitude of each site in that unit, shape [N, 1, 1], or [1, 1, 1].
     """
 
+    mean_amplitude: Tensor
     amplitude: Tensor
     neighbours: Tensor
     edges_by_neighbour: Tensor
@@ -52,15 +55,16 @@ class Lattice(nn.Module):
 
     def __init__(self, graph: NeighbourGraph, amplitude: Tensor) -> None:
         super().__init__()
-        self.mean_amplitude = float(amplitude.mean())
+        dtype = torch.get_default_dtype()
+        # a unit the weights were trained in: kept with them, though a larger replicate has a slightly larger amplitude
+        self.register_buffer("mean_amplitude", amplitude.mean().to(dtype))
         self.n_sites, self.n_neighbours = graph.neighbours.shape
         flat = graph.neighbours.flatten()
         counts = torch.bincount(flat, minlength=self.n_sites)
         length = graph.vectors.norm(dim=-1, keepdim=True)
         directions = torch.cat((graph.vectors / length, length / length.mean() - 1), -1)
-        dtype = torch.get_default_dtype()
         tables = {
-            "amplitude": (amplitude / self.mean_amplitude).to(dtype).reshape(-1, 1, 1),
+            "amplitude": (amplitude / amplitude.mean()).to(dtype).reshape(-1, 1, 1),
             "neighbours": flat,
             # the edges that end at each site, in the order of the sites: the backward of a gather without a scatter
             "edges_by_neighbour": torch.argsort(flat, stable=True),
@@ -220,7 +224,8 @@ class _Message(torch.autograd.Function):
         total = total.view(n_sites, -1, batch, width).add_(target[:, None]).add_(fixed[:, :, None])
         ctx.save_for_backward(total, edges, weight)
         ctx.lattice = lattice
-        return functional.silu(total).sum(1)
+        rows = max(1, _CACHED * n_sites // total.numel())
+        return torch.cat([functional.silu(part).sum(1) for part in total.split(rows)])
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -23,8 +23,8 @@ Colour = Literal["displacement", "species"]
 VULKAN_PACKAGES = "libvulkan1 mesa-vulkan-drivers"
 _POOL = 400  # samples are independent, so the first ones are as good as any and the rest of the file need not be read
 _VIEW = np.array([-0.88, -0.40, -0.25])  # close to a cube edge: rows of atoms stay visible, the tilt gives depth
-_MARGIN = 1.12
-_CLOUD, _SITE, _STICK, _EDGE = 0.034, 0.045, 0.030, 0.012  # sizes in nearest-neighbour distances
+_MARGIN, _LEGEND = 1.05, 0.09  # free space around the cell, and the share of the height below it that the legend takes
+_CLOUD, _SITE, _STICK, _EDGE = 0.034, 0.017, 0.017, 0.010  # sizes in nearest-neighbour distances
 _GRADIENT = [(0.09, 0.10, 0.36), (0.11, 0.33, 0.62), (0.16, 0.60, 0.68), (0.95, 0.72, 0.30), (0.91, 0.42, 0.22)]
 _SPECIES = [(0.13, 0.38, 0.68), (0.88, 0.40, 0.18), (0.20, 0.60, 0.42), (0.52, 0.35, 0.66), (0.80, 0.62, 0.15)]
 _GREY, _EDGE_GREY = (0.78, 0.79, 0.81), (0.50, 0.52, 0.56)
@@ -159,17 +159,17 @@ def _by_displacement(pipeline: Any, data: Any, unit: str) -> Any:  # noqa: ANN40
     coding.gradient = modifiers.ColorCodingModifier.Gradient(_GRADIENT)
     coding.start_value, coding.end_value = 0.0, _far(distances[distances > 0])
     pipeline.modifiers.append(coding)
-    return _legend(modifier=coding, title=f"distance from the site ({unit})", format_string="%.2f")
+    return _legend(0.28, modifier=coding, title=f"distance from the site ({unit})", format_string="%.2f", font_size=0.09)
 
 
 def _by_species() -> Any:  # noqa: ANN401
-    return _legend(property="particles/Particle Type", title=" ")
+    return _legend(0.13, property="particles/Particle Type", title=" ", font_size=0.35)
 
 
-def _legend(**what: object) -> Any:  # noqa: ANN401
+def _legend(width: float, **what: object) -> Any:  # noqa: ANN401
     alignment = _ovito("qt_compat").QtCore.Qt.AlignmentFlag
     place = {"alignment": alignment.AlignBottom | alignment.AlignHCenter, "offset_y": 0.01}
-    return _ovito("vis").ColorLegendOverlay(font_size=0.09, legend_size=0.28, aspect_ratio=14.0, **place, **what)
+    return _ovito("vis").ColorLegendOverlay(legend_size=width, aspect_ratio=14.0, **place, **what)
 
 
 def _far(distances: Array) -> float:
@@ -189,12 +189,17 @@ def _nearest_image(vectors: NDArray, cell: NDArray, inverse: NDArray) -> Array:
 
 
 def _sticks(sites: Array, cell: Array) -> tuple[NDArray, NDArray, NDArray, float]:
-    """Pairs of nearest neighbours (i, j, image of j), each once, and their distance in length units."""
+    """Pairs of nearest neighbours (i, j, image of j), each once, and their distance in length units.
+
+    Close-packed crystals get no sticks: with 8 or 12 at each site they would hide the clouds.
+    """
     from ase.neighborlist import primitive_neighbor_list
 
     lengths = primitive_neighbor_list("d", [True] * 3, cell, sites, float(_guess_spacing(sites, cell)))
     spacing = float(lengths.min())
     i, j, image = primitive_neighbor_list("ijS", [True] * 3, cell, sites, 1.15 * spacing)
+    if len(i) > 6 * len(sites):
+        i, j, image = i[:0], j[:0], image[:0]
     once = (i < j) | ((i == j) & (image @ np.array([1_000_000, 1_000, 1]) > 0))
     return i[once], j[once], image[once], spacing
 
@@ -212,10 +217,11 @@ def _camera(cell: Array, origin: Array, aspect: float) -> tuple[Array, Array, fl
     up = np.cross(right, view)
     corners = origin + np.array(list(np.ndindex(2, 2, 2)), dtype=np.float64) @ cell
     target = corners.mean(axis=0)
-    distance = 2.6 * float(np.linalg.norm(corners - target, axis=1).max())
+    distance = 3.2 * float(np.linalg.norm(corners - target, axis=1).max())
     for _ in range(8):  # centre the projection; perspective makes the near corners count more
         seen = corners - (target - distance * view)
         x, y = (seen @ axis / (seen @ view) for axis in (right, up))
         target = target + distance * ((x.max() + x.min()) / 2 * right + (y.max() + y.min()) / 2 * up)
-    half = _MARGIN * max(float(np.ptp(y)), float(np.ptp(x)) / aspect) / 2
+    half = _MARGIN * max(float(np.ptp(y)) / (1 - _LEGEND), float(np.ptp(x)) / aspect) / 2
+    target = target - distance * _LEGEND * half * up
     return target - distance * view, view, 2 * float(np.arctan(half))

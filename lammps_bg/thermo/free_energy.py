@@ -247,6 +247,10 @@ def absolute_free_energy(
 def marginal_log_q(log_q_joint: ArrayLike, log_aux: ArrayLike) -> Array:
     """Log-density of the physical coordinates alone, log (1/M) sum_j q(x, a_j) / p(a_j | x), with a_j drawn from p, shape [m].
 
+    If one of the a_j is the auxiliary that the flow drew together with x, then exp(-beta U) / q is an exact importance weight
+    for any M: the draws have the joint density q(x) prod_j p(a_j | x) once the place of that one is forgotten. With fresh
+    a_j only, the mean weight is too large by a relative amount of order 1/M.
+
     Args:
         log_q_joint: Joint log-density of configuration i with auxiliaries j, shape [m, M].
         log_aux: Log-density of these auxiliaries where they were drawn from, shape [m, M].

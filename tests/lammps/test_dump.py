@@ -2,6 +2,8 @@
 """Dump files are read back by LAMMPS `rerun`, OVITO, ASE and our own reader, for straight and tilted cells."""
 
 import gzip
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,10 +142,29 @@ def test_ovito_reads_all_frames(dumped):
         data = pipeline.compute(index)
         images = np.asarray(data.particles["Periodic Image"])
         cell = np.asarray(data.cell[:, :3]).T
+        fractional = (np.asarray(data.particles.positions) - data.cell[:, 3]) @ np.linalg.inv(cell)
+        assert fractional.min() > -1e-12, "x y z are to lie inside the cell"
+        assert fractional.max() < 1 + 1e-12
         np.testing.assert_allclose(cell, crystal.supercell, atol=1e-12)
         np.testing.assert_allclose(np.asarray(data.particles.positions) + images @ cell, samples[index][order], atol=1e-10)
         assert (np.asarray(data.particles["c_logw"]) == log_weight).all()
         assert {t.name for t in data.particles.particle_types.types} == {"Ar", "Kr"}
+
+
+def test_the_ovito_example_reweights(tmp_path):
+    """One frame carries all the weight, so the reweighted g(r) is that frame's and the plain mean is not."""
+    pytest.importorskip("ovito")
+    crystal = toy_crystal(False)
+    with DumpWriter(tmp_path / "samples.dump.gz", crystal, units="lj") as writer:
+        for index, positions in enumerate(toy_samples(crystal)):
+            writer.write(index, positions, (0.0, -80.0, -np.inf)[index])
+    (tmp_path / "samples.csv").write_text("sample,pe,log_q,log_w\n0,0,0,0.0\n1,0,0,-80.0\n2,0,0,-inf\n")
+    example = Path(__file__).parents[2] / "examples" / "ovito_weights.py"
+    result = subprocess.run([sys.executable, example, tmp_path], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "3 samples, 1 effective" in result.stdout
+    r, weighted, plain = np.loadtxt(tmp_path / "rdf.csv", delimiter=",", skiprows=1).T
+    assert r[-1] < 6.9 / 2
+    assert np.abs(weighted - plain).max() > 0.1
 
 
 def test_energy_and_forces_are_columns_of_their_own(tmp_path):

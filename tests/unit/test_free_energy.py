@@ -197,6 +197,27 @@ def test_marginal_density_of_a_correlated_gaussian():
     assert np.all(np.abs(marginal - log_normal(x, 1.0)[:, 0]) < 4 * sigma + 1e-3)
 
 
+def test_weights_are_exact_at_any_number_of_auxiliaries_if_the_drawn_one_is_among_them():
+    """Mean of p(x) / q(x) is one with only two auxiliaries, z <= 4: false alarm 6e-5; two fresh ones miss it by over 8 sigma."""
+    rng, n, c, s, t = generator(6), 20_000, 0.7, 0.8, 0.7
+    x = rng.normal(size=(n, 1))
+    drawn, fresh = c * x + s * rng.normal(size=(n, 1)), x + t * rng.normal(size=(n, 2))
+
+    def z_of_mean_weight(a):
+        joint = -0.5 * x**2 - 0.5 * ((a - c * x) / s) ** 2 - math.log(s)
+        log_q = fe.marginal_log_q(joint, -0.5 * ((a - x) / t) ** 2 - math.log(t))
+        w = np.exp(-0.5 * (x[:, 0] / 0.7) ** 2 - math.log(0.7) - log_q)
+        return (w.mean() - 1.0) / (w.std() / math.sqrt(n))
+
+    assert abs(z_of_mean_weight(np.concatenate([drawn, fresh[:, :1]], 1))) < 4.0
+    assert z_of_mean_weight(fresh) > 8.0
+
+
+def test_marginal_density_of_two_auxiliaries_by_hand():
+    joint, aux = np.log([[0.2, 0.6], [0.1, 0.3]]), np.log([[0.5, 2.0], [0.1, 0.6]])
+    np.testing.assert_allclose(np.exp(fe.marginal_log_q(joint, aux)), [0.35, 0.75], rtol=1e-14)
+
+
 def test_marginal_density_refuses_mismatched_and_nan_input():
     with pytest.raises(EstimateError, match="one shape"):
         fe.marginal_log_q(np.zeros((2, 3)), np.zeros((3, 2)))

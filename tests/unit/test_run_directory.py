@@ -196,6 +196,7 @@ def test_full_disk_keeps_the_previous_file(run):
     with pytest.raises(RunDirectoryError, match="disk is full"):
         run.write_results({"n": 2})
     assert run.file("results.json").read_bytes() == before
+    assert not run.file("results.json.tmp").is_symlink()  # nothing half-written is left either
 
 
 @needs_full

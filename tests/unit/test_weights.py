@@ -90,6 +90,14 @@ def test_systematic_indices_repeat_each_sample_floor_or_ceil_times():
         assert not counts[[0, 50, 199]].any()
 
 
+def test_a_point_on_the_border_belongs_to_the_next_sample_of_non_zero_weight():
+    class Zero:
+        def random(self):
+            return 0.0
+
+    np.testing.assert_array_equal(weights.systematic_indices([-np.inf, 0.0, -np.inf, 0.0], 2, Zero()), [1, 3])
+
+
 def test_stratified_indices_are_unbiased():
     """Mean counts of 2000 draws of 50; a count varies by less than 1, z <= 4 on 30 entries: false alarm below 2e-3."""
     rng = generator(1)

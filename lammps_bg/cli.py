@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command lammps-bg: parsing and wiring only."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from lammps_bg import __version__, parallel
+from lammps_bg.config import Config, known_keys, load_config, to_toml
+from lammps_bg.engine.lammps_engine import LammpsFlags
+from lammps_bg.errors import ConfigError, LammpsBGError
+from lammps_bg.interrupt import StopFlag
+from lammps_bg.report.console import Console
+from lammps_bg.workflow import preflight, session
+from lammps_bg.workflow.problem import Problem, ScriptRequest
+
+_EXAMPLES = """\
+examples:
+  lammps-bg check -in in.mw_cubic                                  what is understood of a script; writes nothing
+  lammps-bg run -in in.mw_cubic -rep 2 2 2 -var T 200 -out runs/mw  base, training, samples, free energy
+  lammps-bg sample -model runs/mw -rep 4 4 4 -out runs/mw_512       the trained flow on a larger crystal
+  lammps-bg config                                                 every configuration key with its default
+
+exit codes: 0 done, 1 training or estimate failed, 2 bad input (one sentence says what), 3 red verdict, 130/143/75 stopped by a signal
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one sentence, as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"expected arguments as in `{self.prog} -h`, got a wrong one ({message})")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command."""
+    parser = _Parser(
+        prog="lammps-bg",
+        description="Boltzmann generators for crystals on LAMMPS: independent configurations, exact weights, free energies.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"lammps-bg {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    run = _command(commands, "run", "the whole job: base, training, samples, free energy, dump")
+    train = _command(commands, "train", "fit the base and train the flow; writes model.pt")
+    for sub in (run, train):
+        _script_arguments(sub)
+        _output_arguments(sub)
+        sub.add_argument("--resume", action="store_true", help="continue the run in -out from its last checkpoint")
+    check = _command(commands, "check", "what is understood of a script, tested against LAMMPS; writes nothing")
+    _script_arguments(check)
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    sample = _command(commands, "sample", "draw from a trained model, at its own or another replicate")
+    _model_arguments(sample)
+    _output_arguments(sample)
+    estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
+    _model_arguments(estimate, replicate=False)
+    estimate.add_argument("-out", type=Path, metavar="DIR", help="folder for the new results (default: results.json of the run is renewed)")
+    config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
+    _config_arguments(config)
+    return parser
+
+
+def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:  # noqa: ANN401
+    return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("configuration")
+    group.add_argument("-config", type=Path, metavar="FILE", help="TOML file; `lammps-bg config` prints one with every key")
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key, such as train.steps=5000")
+    group.add_argument("--seed", type=int, metavar="N", help="seed of every random number (default: 1)")
+
+
+def _lammps_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("LAMMPS' own flags")
+    group.add_argument("-var", "-v", nargs="+", action="append", default=[], metavar="NAME VALUE", help="set an index variable of the script")
+    group.add_argument("-log", "-l", default="none", metavar="FILE", help="LAMMPS log (default: none)")
+    group.add_argument("-screen", "-sc", default="none", metavar="FILE", help="LAMMPS screen output (default: none)")
+    group.add_argument("-suffix", "-sf", nargs="+", default=[], metavar="STYLE", help="accelerated styles, such as omp")
+    group.add_argument("-package", "-pk", nargs="+", action="append", default=[], metavar="ARG", help="package options")
+    group.add_argument("-kokkos", "-k", nargs="+", default=[], metavar="ARG", help="KOKKOS options")
+    group.add_argument("-echo", "-e", default="", choices=["none", "screen", "log", "both"], help="echo commands")
+    group.add_argument("-nocite", "-nc", action="store_true", help="no citation reminder (always so; accepted for convenience)")
+    group.add_argument("-partition", "-p", nargs="+", metavar="ARG", help=argparse.SUPPRESS)
+
+
+def _script_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("crystal")
+    group.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help="LAMMPS input script of the crystal")
+    group.add_argument("-rep", nargs=3, type=int, default=[1, 1, 1], metavar=("NX", "NY", "NZ"), help="copies along each cell vector (LAMMPS replicate)")
+    group.add_argument("--elements", nargs="+", default=[], metavar="NAME", help="names of the atom types, in their order")
+    _lammps_arguments(parser)
+    _config_arguments(parser)
+
+
+def _model_arguments(parser: argparse.ArgumentParser, *, replicate: bool = True) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("-model", type=Path, required=True, metavar="RUN", help="folder of a run with model.pt")
+    if replicate:
+        group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help="copies along each cell vector (default: as trained)")
+    _lammps_arguments(parser)
+    _config_arguments(parser)
+
+
+def _output_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-out", type=Path, metavar="DIR", help="run directory, new or empty (default: runs/<name>)")
+    parser.add_argument("--dry-run", action="store_true", help="set everything up, estimate time, memory and disk, write nothing")
+    parser.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+
+
+def _flags(args: argparse.Namespace) -> LammpsFlags:
+    if args.partition:
+        raise ConfigError("expected no -partition, got one; lammps-bg splits the ranks itself, so start it with mpirun alone")
+    return LammpsFlags(args.log, args.screen, tuple(args.suffix), tuple(map(tuple, args.package)), tuple(args.kokkos), args.echo)
+
+
+def _variables(args: argparse.Namespace) -> dict[str, list[str]]:
+    for entry in args.var:
+        if len(entry) < 2:
+            raise ConfigError(f"expected -var NAME VALUE, got -var {' '.join(entry)}; give a value such as -var T 300")
+    return {entry[0]: entry[1:] for entry in args.var}
+
+
+def _config(args: argparse.Namespace, start: Config | None = None) -> Config:
+    overrides = list(args.set)
+    if args.seed is not None:
+        overrides.append(f"seed={args.seed}")
+    return load_config(args.config, tuple(overrides), start)
+
+
+def _request(args: argparse.Namespace) -> ScriptRequest:
+    if args.script is None:
+        raise ConfigError("expected -in with a LAMMPS input script, got none; add -in in.file")
+    return ScriptRequest(args.script, _variables(args), tuple(args.rep), _flags(args), tuple(args.elements))
+
+
+def _check(args: argparse.Namespace, console: Console) -> int:
+    config = _config(args)
+    problem = Problem.load(_request(args), config.estimate.length_scale)
+    found = preflight.examine(problem, config)
+    if args.json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        preflight.show(found, console)
+    return 0
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    return _with_session(args, console, sample=True)
+
+
+def _train(args: argparse.Namespace, console: Console) -> int:
+    return _with_session(args, console, sample=False)
+
+
+def _with_session(args: argparse.Namespace, console: Console, *, sample: bool) -> int:
+    if args.resume:
+        if args.out is None:
+            raise ConfigError("expected -out with the folder of the run to --resume, got none")
+        plan = session.resumed(args.out, args.argv, script=args.script, overrides=lambda start: _config(args, start))
+    else:
+        request = _request(args)
+        out = args.out or Path("runs") / request.script.name.removeprefix("in.")
+        plan = session.fresh(request, _config(args), out, args.argv)
+    if args.dry_run:
+        return session.rehearse(plan, console)
+    with StopFlag() as stop:
+        return session.execute(plan, console, stop, sample=sample, allow_red=args.allow_red)
+
+
+def _sample(args: argparse.Namespace, console: Console) -> int:
+    plan = session.from_model(
+        args.model,
+        args.out,
+        args.argv,
+        replicate=tuple(args.rep) if args.rep else None,
+        variables=_variables(args),
+        flags=_flags(args),
+        overrides=lambda start: _config(args, start),
+    )
+    if args.dry_run:
+        return session.rehearse(plan, console)
+    with StopFlag() as stop:
+        return session.execute(plan, console, stop, sample=True, allow_red=args.allow_red)
+
+
+def _estimate(args: argparse.Namespace, console: Console) -> int:
+    with StopFlag() as stop:
+        return session.estimate_again(args.model, args.out, console, stop, overrides=lambda start: _config(args, start))
+
+
+def _print_config(args: argparse.Namespace, console: Console) -> int:
+    sys.stdout.write(to_toml(_config(args)))
+    return 0
+
+
+_COMMANDS = {"run": _run, "train": _train, "check": _check, "sample": _sample, "estimate": _estimate, "config": _print_config}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the command; returns the exit code.
+
+    Args:
+        argv: Arguments after the command's name; None takes those of the process.
+    """
+    console = Console()
+    logging.basicConfig(level=logging.WARNING, format="WARNING: %(message)s", stream=sys.stderr)
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = build_parser().parse_args(words)
+        args.argv, args.started = words, time.monotonic()
+        parallel.check_launcher()
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0)))
+        return _COMMANDS[args.command](args, console)
+    except LammpsBGError as error:
+        console.error(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.error("stopped by a second Ctrl-C; the last checkpoint is in the run folder")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+__all__ = ["build_parser", "known_keys", "main"]

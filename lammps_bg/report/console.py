@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the user sees: progress bars on a terminal, plain lines when piped."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+_LINE_EVERY = 10.0  # seconds between progress lines when the output is no terminal
+
+
+class Console:
+    """Messages and progress on standard output, errors and warnings on standard error."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._out = RichConsole(highlight=False, soft_wrap=True, width=None if self._terminal else 160)
+        self._error = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """One line, at once (queues of batch systems buffer)."""
+        self._out.print(text, markup=False)
+        self._out.file.flush()
+
+    def error(self, text: str) -> None:
+        """The sentence of an error."""
+        self._error.print(f"ERROR: {text}", markup=False, style="red" if sys.stderr.isatty() else None)
+
+    def table(self, title: str, rows: list[tuple[str, ...]], header: tuple[str, ...] = ()) -> None:
+        """A small table; the first column is left-aligned, the others right-aligned."""
+        table = Table(title=title, show_header=bool(header), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for index in range(max(len(row) for row in rows)):
+            table.add_column(header[index] if header else None, justify="left" if index in (0, 3) else "right")
+        for row in rows:
+            table.add_row(*row)
+        self._out.print(table, markup=False)
+
+    @contextmanager
+    def progress(self, stage: str) -> Iterator["ProgressLine"]:
+        """A bar on a terminal, a line every ten seconds otherwise.
+
+        Args:
+            stage: What is being done.
+        """
+        if not self._terminal:
+            yield ProgressLine(self, stage, None)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._out, transient=True) as bar:
+            yield ProgressLine(self, stage, bar)
+
+
+class ProgressLine:
+    """Where one stage stands; made by `Console.progress`."""
+
+    def __init__(self, console: Console, stage: str, bar: Progress | None) -> None:
+        self._console, self._stage, self._bar = console, stage, bar
+        self._task = bar.add_task(stage, total=1.0, text="") if bar else None
+        self._start = self._last = time.monotonic()
+        self._text = ""
+
+    def update(self, share: float, text: str = "") -> float | None:
+        """Show a share between 0 and 1 with a short text; returns the expected seconds to the end, None before 2 % are done."""
+        now = time.monotonic()
+        self._text = text or self._text
+        eta = (now - self._start) * (1 - share) / share if share > 0.02 else None
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=share, text=self._text)
+        elif now - self._last > _LINE_EVERY:
+            self._last = now
+            left = f", about {eta:.0f} s left" if eta is not None else ""
+            self._console.say(f"{self._stage} {share:4.0%}  {self._text}{left}")
+        return eta

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A trained model on disk: flow weights, base, configuration, and the crystal and state it belongs to."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lammps_bg.config import Config
+from lammps_bg.crystal.system import Crystal
+from lammps_bg.errors import CrystalError, RunDirectoryError
+from lammps_bg.flow.base import EinsteinBase
+from lammps_bg.flow.force_constants import ForceConstants
+from lammps_bg.flow.phonon import PhononBase
+from lammps_bg.flow.self_consistent import BoundStep, FittedBase
+from lammps_bg.training import checkpoint
+
+
+@dataclass
+class SavedModel:
+    """What model.pt holds.
+
+    Attributes:
+        flow: State dict of the flow.
+        config: The configuration it was built and trained with.
+        fitted: Base at the replicate it was trained on.
+        replicate: That replicate, in unit cells.
+        state: Temperature, units, script variables and other facts, as plain values.
+    """
+
+    flow: dict[str, Any]
+    config: Config
+    fitted: FittedBase
+    replicate: tuple[int, int, int]
+    state: dict[str, Any]
+
+
+def save_model(path: Path, model: SavedModel, crystal: Crystal) -> None:
+    """Write model.pt; see `checkpoint.save` for what can go wrong."""
+    fitted = model.fitted
+    base: dict[str, Any] = {"history": [[float(h.bound), float(h.error), h.n] for h in fitted.history]}
+    if fitted.constants is not None:
+        base |= {"stiffness": torch.from_numpy(fitted.constants.stiffness), "offset": torch.from_numpy(fitted.constants.offset)}
+    elif isinstance(fitted.base, EinsteinBase):
+        base["widths"] = fitted.base.widths[: crystal.n_basis].clone()
+    content = {
+        "flow": model.flow,
+        "base": base,
+        "config": model.config.model_dump_json(),
+        "crystal": json.dumps(describe_crystal(crystal)),
+        "replicate": list(model.replicate),
+        "state": json.dumps(model.state),
+    }
+    checkpoint.save(path, content)
+
+
+def load_model(path: Path, crystal: Crystal, beta: float) -> SavedModel:
+    """Read model.pt for a crystal of the same unit cell, at any replicate.
+
+    Args:
+        path: The file.
+        crystal: The crystal it is going to be used for, at its own replicate.
+        beta: 1 / (k_B T), inverse energy.
+
+    Raises:
+        RunDirectoryError: The file is damaged or foreign.
+        CrystalError: It was trained on another unit cell.
+    """
+    content = checkpoint.load(path)
+    try:
+        stored = json.loads(content["crystal"])
+        replicate = tuple(content["replicate"])
+        config = Config.model_validate_json(content["config"])
+        fitted = _base(content["base"], crystal, beta)
+        _require_same(stored, describe_crystal(crystal))
+        return SavedModel(content["flow"], config, fitted, replicate, json.loads(content["state"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise RunDirectoryError(f"expected a complete model in {path}, got one that lacks or garbles a part ({error}); train again") from None
+
+
+def stored_state(path: Path) -> dict[str, Any]:
+    """The facts of model.pt alone: temperature, script variables and the like."""
+    content = checkpoint.load(path)
+    return {**json.loads(content["state"]), "replicate": content["replicate"]}
+
+
+def describe_crystal(crystal: Crystal) -> dict[str, Any]:
+    """The unit cell as plain numbers, to compare crystals."""
+    unit = crystal.unit
+    return {"cell": unit.cell.tolist(), "basis": unit.basis.tolist(), "species": [crystal.labels[t - 1] for t in unit.types]}
+
+
+def _require_same(trained: dict[str, Any], given: dict[str, Any]) -> None:
+    for name, what in (("species", "species"), ("cell", "unit cell"), ("basis", "sites in the unit cell")):
+        if name == "species":
+            same = trained[name] == given[name]
+        else:
+            a, b = np.array(trained[name]), np.array(given[name])
+            same = a.shape == b.shape and np.allclose(a, b, atol=1e-6 * np.abs(trained["cell"]).max())
+        if not same:
+            raise CrystalError(f"expected the {what} that the model was trained on, {trained[name]}, got {given[name]}; train a model for it")
+
+
+def _base(stored: dict[str, Any], crystal: Crystal, beta: float) -> FittedBase:
+    history = tuple(BoundStep(*entry) for entry in stored["history"])
+    if "widths" in stored:
+        return FittedBase(EinsteinBase(stored["widths"].repeat(crystal.n_cells)), None, history)
+    constants = ForceConstants(stored["stiffness"].numpy(), stored["offset"].numpy())
+    return FittedBase(PhononBase(constants, beta), constants, history)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The steps of a run, one file each: problem -> training -> sampling -> estimates; and the preflight check."""

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`check`: what was understood of a script, tested against LAMMPS, with nothing written."""
+
+from typing import Any
+
+import numpy as np
+
+from lammps_bg import parallel
+from lammps_bg.crystal.colouring import colour_sites
+from lammps_bg.crystal.neighbours import neighbour_graph
+from lammps_bg.config import Config
+from lammps_bg.report.console import Console
+from lammps_bg.report.provenance import package_versions
+from lammps_bg.workflow.problem import Problem
+
+
+def examine(problem: Problem, config: Config) -> dict[str, Any]:
+    """Everything `check` tells, as one JSON object.
+
+    Args:
+        problem: Crystal and temperature.
+        config: The configuration.
+    """
+    crystal, units, engine = problem.crystal, problem.units, problem.engine
+    graph = neighbour_graph(crystal, count=config.flow.n_neighbours)
+    labels = units.labels
+    return {
+        "script": str(engine.script_files[0]),
+        "units": units.name,
+        "temperature": problem.temperature,
+        "n_atoms": crystal.n_sites,
+        "species": sorted(set(crystal.species)),
+        "types": [{"type": t + 1, "label": crystal.labels[t], "mass": float(crystal.masses[t])} for t in range(len(crystal.labels))],
+        "space_group": crystal.unit.space_group,
+        "unit_cell": crystal.unit.cell.tolist(),
+        "sites_per_cell": crystal.n_basis,
+        "replicate": list(crystal.replicate),
+        "cell": crystal.supercell.tolist(),
+        "volume": crystal.volume,
+        "nearest_distance": crystal.nearest_distance,
+        "neighbours": graph.count,
+        "site_classes": int(crystal.unit.site_class.max()) + 1,
+        "colours": int(colour_sites(crystal, graph).max()) + 1,
+        "pair_style": engine.pair_style,
+        "energy": problem.surface.static_energy,
+        "energy_per_atom": problem.surface.static_energy / crystal.n_sites,
+        "largest_force": problem.largest_force,
+        "force_error": force_error(problem, config.seed),
+        "pressure": float(engine.virial_pressure(engine.structure.positions[None])[0]),
+        "length_scale": {"value": problem.length_scale, "source": problem.length_source},
+        "unit_names": {"energy": labels.energy, "length": labels.length, "temperature": labels.temperature, "pressure": labels.pressure},
+        "skipped_commands": [f"{c.file.name}:{c.line}: {c.command} ({c.reason})" for c in engine.skipped],
+        "removed_fixes": engine.removed_fixes,
+        "input_files": [path.name for path in problem.surface.files],
+        "lammps_version": engine.version,
+        "lammps_warnings": engine.lines,
+        "mpi_ranks": parallel.size(),
+        "versions": package_versions(),
+    }
+
+
+def force_error(problem: Problem, seed: int) -> float:
+    """Largest difference between forces and finite differences of the energy along random directions, relative to the force.
+
+    Args:
+        problem: Crystal and temperature.
+        seed: Seed of the displacements.
+    """
+    random = np.random.default_rng(seed)
+    n, length = problem.crystal.n_sites, problem.crystal.nearest_distance
+    u = 0.03 * length * random.standard_normal((4, n, 3))
+    direction = random.standard_normal((4, n, 3))
+    direction /= np.linalg.norm(direction, axis=(1, 2), keepdims=True)
+    # five-point rule: its error is far below the rounding of energies of some hundred atoms
+    step = 1e-3 * length
+    e = [problem.surface.energies(u + k * step * direction) for k in (-2, -1, 1, 2)]
+    slope = (e[0] - 8 * e[1] + 8 * e[2] - e[3]) / (12 * step)
+    forces = problem.surface(u)[1]
+    return float(np.abs((forces * direction).sum((1, 2)) + slope).max() / np.linalg.norm(forces, axis=(1, 2)).max())
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print what `examine` found, for people."""
+    unit = found["unit_names"]
+    lengths = np.linalg.norm(np.array(found["cell"]), axis=1)
+    types = ", ".join(f"{t['type']} = {t['label']} ({t['mass']:g})" for t in found["types"])
+    rows = [
+        ("script", found["script"]),
+        ("units", f"{found['units']} (energy {unit['energy']}, length {unit['length']}, pressure {unit['pressure']})"),
+        ("temperature", f"{found['temperature']:g} {unit['temperature']}"),
+        ("types (mass)", types),
+        ("crystal", f"{found['space_group']}, {found['sites_per_cell']} sites in the unit cell, {found['site_classes']} classes under translation"),
+        ("replicate", f"{' x '.join(map(str, found['replicate']))} unit cells: {found['n_atoms']} atoms"),
+        ("cell", f"{' x '.join(f'{x:.6g}' for x in lengths)} {unit['length']}, volume {found['volume']:.6g} {unit['length']}^3"),
+        ("neighbours", f"{found['neighbours']} for each site, nearest at {found['nearest_distance']:.6g} {unit['length']}; {found['colours']} colours"),
+        ("pair style", found["pair_style"]),
+        ("energy", f"{found['energy_per_atom']:.10g} {unit['energy']} per atom"),
+        ("pressure", f"{found['pressure']:.6g} {unit['pressure']} (atoms at rest)"),
+        ("largest force", f"{found['largest_force']:.3g} {unit['energy']}/{unit['length']}"),
+        ("forces", f"agree with finite differences of the energy to {found['force_error']:.1e}"),
+        ("Lambda", f"{found['length_scale']['value']:.6g} {unit['length']} ({found['length_scale']['source']})"),
+        ("files", ", ".join(found["input_files"])),
+        ("LAMMPS", f"{found['lammps_version']}, {found['mpi_ranks']} MPI rank(s)"),
+    ]
+    for name, text in rows:
+        console.say(f"{name:14s} {text}")
+    for title, entries in (("not executed", found["skipped_commands"]), ("fixes removed", found["removed_fixes"]), ("LAMMPS says", found["lammps_warnings"])):
+        for entry in entries:
+            console.say(f"{title:14s} {entry}")

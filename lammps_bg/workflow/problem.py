@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a LAMMPS input script to a crystal at a temperature with its energy surface; refuses what is no crystal."""
+
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lammps_bg.crystal.system import Counts, Crystal
+from lammps_bg.crystal.units import Units
+from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
+from lammps_bg.engine.surface import EnergySurface
+from lammps_bg.errors import CrystalError, StateError
+
+log = logging.getLogger(__name__)
+_OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
+_BYTES_PER_SITE = 60_000  # peak of a training step per atom and batch of 32, measured with tests/benchmarks/bench_flow.py
+
+
+@dataclass(frozen=True)
+class ScriptRequest:
+    """What the user asks to be loaded.
+
+    Attributes:
+        script: The LAMMPS input script.
+        variables: Values by -var.
+        replicate: Values by -rep.
+        flags: LAMMPS' own flags.
+        elements: Names for the atom types, in their order; empty: from the script.
+    """
+
+    script: Path
+    variables: Mapping[str, Sequence[str]]
+    replicate: Counts = (1, 1, 1)
+    flags: LammpsFlags = LammpsFlags()
+    elements: tuple[str, ...] = ()
+
+
+@dataclass
+class Problem:
+    """A crystal at a temperature.
+
+    Attributes:
+        surface: Energies and forces of displacements.
+        temperature: In the script's unit.
+        length_scale: Lambda of the absolute free energy, length units.
+        length_source: How that length is known.
+    """
+
+    surface: EnergySurface
+    temperature: float
+    length_scale: float
+    length_source: str
+
+    @classmethod
+    def load(cls, request: ScriptRequest, length_scale: float | None = None) -> "Problem":
+        """Run the script, recognise the crystal, and check that it can be sampled.
+
+        Args:
+            request: Script and flags.
+            length_scale: Lambda by the user, length units; None: from the script or potential.
+
+        Raises:
+            LammpsBGError: One sentence for whatever is wrong with script, potential, crystal or temperature.
+        """
+        if not all(count > 0 for count in request.replicate):
+            raise CrystalError(f"expected -rep with three positive counts, got {' '.join(map(str, request.replicate))}")
+        engine = Engine(request.script, variables=request.variables, replicate=request.replicate, flags=request.flags)
+        temperature = _temperature(engine, request.script)
+        _require_memory(engine.structure.n_atoms)
+        crystal = Crystal.from_structure(engine.script_structure).replicated(request.replicate, engine.structure)
+        crystal = _named(crystal, request.elements)
+        surface = EnergySurface(engine, crystal)
+        problem = cls(surface, temperature, *_length_scale(engine, crystal, temperature, length_scale))
+        problem._require_crystal()
+        return problem
+
+    @property
+    def engine(self) -> Engine:
+        """The LAMMPS instance."""
+        return self.surface.engine
+
+    @property
+    def crystal(self) -> Crystal:
+        """The reference crystal."""
+        return self.surface.crystal
+
+    @property
+    def units(self) -> Units:
+        """The script's units."""
+        return self.engine.units
+
+    @property
+    def beta(self) -> float:
+        """1 / (k_B T), inverse energy."""
+        return self.units.beta(self.temperature)
+
+    @property
+    def largest_force(self) -> float:
+        """Largest force component on the reference sites, energy per length."""
+        return float(np.abs(self.surface.static_forces).max())
+
+    def _require_crystal(self) -> None:
+        """Refuse structures that are not at, or close to, a minimum with every atom on a site.
+
+        Raises:
+            CrystalError: The static energy is not finite, or an atom moves off its site in a minimisation.
+        """
+        crystal = self.crystal
+        if not math.isfinite(self.surface.static_energy):
+            raise CrystalError("expected a finite energy of the script's structure, got an infinite one; check for overlapping atoms")
+        # forces that do less work than 0.01 kT over a tenth of the nearest distance cannot move an atom off its site
+        if self.largest_force * self.beta * 0.1 * crystal.nearest_distance < 0.01:
+            return
+        moved = self.engine.relaxed_positions() - self.engine.structure.positions
+        moved = moved - np.round(moved @ np.linalg.inv(crystal.supercell)) @ crystal.supercell
+        furthest = float(np.linalg.norm(moved - moved.mean(0), axis=1).max())
+        label = self.units.labels
+        if furthest > _OFF_SITE * crystal.nearest_distance:
+            raise CrystalError(
+                f"expected every atom on a crystal site, got atoms that move up to {furthest:.3g} {label.length} to the nearest energy minimum "
+                f"({furthest / crystal.nearest_distance:.2f} nearest-neighbour distances), as in a liquid, glass or hot snapshot; "
+                "give the minimised lattice (liquids and defects are out of scope)"
+            )
+        log.warning(
+            "the script's structure is not relaxed: the largest force is %.3g %s/%s and atoms relax by up to %.2g %s; the base is centred on the minimum",
+            self.largest_force, label.energy, label.length, furthest, label.length,
+        )  # fmt: skip
+
+
+def _temperature(engine: Engine, script: Path) -> float:
+    value = engine.variable("T")
+    if value is None:
+        raise StateError(
+            f"expected a temperature, got no variable T in {script}; add the line 'variable T index 300' to the script or give -var T 300"
+        )
+    unit = engine.units.labels.temperature
+    if not (math.isfinite(value) and value > 0):
+        raise StateError(f"expected a temperature above 0 {unit}, got T = {value:g}; give -var T with a positive value")
+    if engine.units.name == "lj" and value > 20:
+        log.warning("T = %g in units lj is %g epsilon/kB, far above melting; reduced temperatures are of the order of 1", value, value)
+    elif engine.units.name != "lj" and value < 60:
+        log.warning("T = %g is read in kelvin; for %g degrees Celsius give -var T %.2f", value, value, value + 273.15)
+    return value
+
+
+def _require_memory(n_atoms: int) -> None:
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = n_atoms * _BYTES_PER_SITE
+    if needed > 0.8 * available:
+        raise CrystalError(
+            f"expected a crystal that fits into memory, got {n_atoms} atoms that need about {needed / 1e9:.0f} GB of {available / 1e9:.0f} GB; "
+            "use a smaller -rep (a model trained on a small crystal is applied to a larger one with `sample -rep`)"
+        )
+
+
+def _named(crystal: Crystal, elements: tuple[str, ...]) -> Crystal:
+    if not elements:
+        return crystal
+    if len(elements) != len(crystal.labels):
+        raise CrystalError(f"expected --elements with {len(crystal.labels)} names, one for each atom type, got {len(elements)}")
+    return replace(crystal, labels=elements)
+
+
+def _length_scale(engine: Engine, crystal: Crystal, temperature: float, given: float | None) -> tuple[float, str]:
+    """Lambda: by the user, the script's variable Lambda, the potential's sigma, or the thermal wavelength."""
+    if given is not None:
+        return given, "estimate.length_scale"
+    if (variable := engine.variable("Lambda")) is not None:
+        if variable <= 0:
+            raise StateError(f"expected a positive length in variable Lambda, got {variable:g}; it is Lambda of beta F/N in the script's length unit")
+        return variable, "variable Lambda of the script"
+    if (own := engine.length_scale()) is not None:
+        return own
+    if engine.units.name == "lj":
+        return 1.0, "sigma of units lj"
+    return _thermal_wavelength(engine.units, crystal, temperature), "thermal de Broglie wavelength, geometric mean over the atoms"
+
+
+def _thermal_wavelength(units: Units, crystal: Crystal, temperature: float) -> float:
+    """h / sqrt(2 pi m k_B T), geometric mean over the atoms, length units."""
+    masses = crystal.masses[crystal.types - 1]
+    log_lambda = np.log(units.planck) - 0.5 * np.log(2 * np.pi * masses * units.mvv2e * units.boltzmann * temperature)
+    return float(np.exp(log_lambda.mean()))
