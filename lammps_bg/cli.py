@@ -2,9 +2,11 @@
 """The command lammps-bg: parsing and wiring only."""
 
 import argparse
+import difflib
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -37,7 +39,15 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one sentence, as everywhere else."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"expected arguments as in `{self.prog} -h`, got a wrong one ({message})")
+        raise ConfigError(f"expected arguments as in `{self.prog} -h`, got a wrong one ({message}){self._did_you_mean(message)}")
+
+    def _did_you_mean(self, message: str) -> str:
+        """The closest known flag or command to the first wrong word, if any is close."""
+        wrong = re.search(r"unrecognized arguments: (\S+)|invalid choice: '([^']*)'", message)
+        commands = next(action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)) if wrong else {}
+        known = [*commands, *(flag for parser in commands.values() for flag in parser._option_string_actions)]
+        close = difflib.get_close_matches(wrong[1] or wrong[2], known, 1) if wrong else []
+        return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _model_arguments(sample)
     _output_arguments(sample)
     estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
-    _model_arguments(estimate, replicate=False)
+    _model_arguments(estimate, again=False)
     estimate.add_argument("-out", type=Path, metavar="DIR", help="folder for the new results (default: results.json of the run is renewed)")
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
@@ -98,18 +108,18 @@ def _lammps_arguments(parser: argparse.ArgumentParser) -> None:
 def _script_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("crystal")
     group.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help="LAMMPS input script of the crystal")
-    group.add_argument("-rep", nargs=3, type=int, default=[1, 1, 1], metavar=("NX", "NY", "NZ"), help="copies along each cell vector (LAMMPS replicate)")
+    group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help="copies along each cell vector (LAMMPS replicate; default: 1 1 1)")
     group.add_argument("--elements", nargs="+", default=[], metavar="NAME", help="names of the atom types, in their order")
     _lammps_arguments(parser)
     _config_arguments(parser)
 
 
-def _model_arguments(parser: argparse.ArgumentParser, *, replicate: bool = True) -> None:
+def _model_arguments(parser: argparse.ArgumentParser, *, again: bool = True) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("-model", type=Path, required=True, metavar="RUN", help="folder of a run with model.pt")
-    if replicate:
+    if again:
         group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help="copies along each cell vector (default: as trained)")
-    _lammps_arguments(parser)
+        _lammps_arguments(parser)
     _config_arguments(parser)
 
 
@@ -142,7 +152,16 @@ def _config(args: argparse.Namespace, start: Config | None = None) -> Config:
 def _request(args: argparse.Namespace) -> ScriptRequest:
     if args.script is None:
         raise ConfigError("expected -in with a LAMMPS input script, got none; add -in in.file")
-    return ScriptRequest(args.script, _variables(args), tuple(args.rep), _flags(args), tuple(args.elements))
+    return ScriptRequest(args.script, _variables(args), tuple(args.rep or (1, 1, 1)), _flags(args), tuple(args.elements))
+
+
+def _require_nothing_new(args: argparse.Namespace) -> None:
+    """A run is continued as it was started."""
+    given = {"-var": args.var, "-rep": args.rep, "--elements": args.elements, "LAMMPS flags": _flags(args) != LammpsFlags()}
+    if names := [name for name, value in given.items() if value]:
+        raise ConfigError(
+            f"expected --resume without {names[0]}, which the run in {args.out} already has, got it again; leave it out, or start a new run with another -out"
+        )
 
 
 def _check(args: argparse.Namespace, console: Console) -> int:
@@ -167,7 +186,8 @@ def _train(args: argparse.Namespace, console: Console) -> int:
 def _with_session(args: argparse.Namespace, console: Console, *, sample: bool) -> int:
     if args.resume:
         if args.out is None:
-            raise ConfigError("expected -out with the folder of the run to --resume, got none")
+            raise ConfigError("expected -out with the folder of the run to --resume, got none; add -out RUN")
+        _require_nothing_new(args)
         plan = session.resumed(args.out, args.argv, script=args.script, overrides=lambda start: _config(args, start))
     else:
         request = _request(args)
@@ -205,6 +225,16 @@ def _print_config(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _threads() -> int:
+    """Threads of torch: OMP_NUM_THREADS (of nested levels the first), else the cores this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if not given:
+        return len(os.sched_getaffinity(0))
+    if not given.isdigit() or int(given) == 0:
+        raise ConfigError(f"expected a positive whole number in OMP_NUM_THREADS, got '{os.environ['OMP_NUM_THREADS']}'; set it to 1 or unset it")
+    return int(given)
+
+
 _COMMANDS = {"run": _run, "train": _train, "check": _check, "sample": _sample, "estimate": _estimate, "config": _print_config}
 
 
@@ -221,13 +251,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(words)
         args.argv, args.started = words, time.monotonic()
         parallel.check_launcher()
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0)))
+        torch.set_num_threads(_threads())
         return _COMMANDS[args.command](args, console)
     except LammpsBGError as error:
         console.error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        console.error("stopped by a second Ctrl-C; the last checkpoint is in the run folder")
+        console.error("stopped by Ctrl-C; what a run had saved is in its folder, continue it with --resume")
         return 130
 
 

@@ -82,7 +82,7 @@ class EstimateConfig(_Block):
 class Config(_Block):
     """Everything beside the input script and the thermodynamic state."""
 
-    seed: Annotated[int, Field(ge=0)] = Field(1, description="seed of every random number")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(1, description="seed of every random number")
     base: BaseConfig = BaseConfig()
     flow: FlowConfig = FlowConfig()
     train: TrainConfig = TrainConfig()
@@ -181,6 +181,10 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = list(known_keys())
         same_name = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
-        close = same_name or difflib.get_close_matches(key, known, 1, 0.4) or known[:1]
-        return f"expected a known configuration key, got '{key}'; did you mean '{close[0]}'?"
+        close = same_name or difflib.get_close_matches(key, known, 1, 0.4)
+        advice = f"did you mean '{close[0]}'?" if close else "see `lammps-bg config`"
+        return f"expected a known configuration key, got '{key}'; {advice}"
+    if first["type"] == "model_type":
+        inner = next(known for known in known_keys() if known.startswith(f"{key}."))
+        return f"expected a key inside the block '{key}', such as {inner}, got {key} = {first['input']!r}; see `lammps-bg config`"
     return f"expected a valid value for '{key}', got {first['input']!r} ({first['msg'].lower()}); see `lammps-bg config`"

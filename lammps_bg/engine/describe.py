@@ -119,7 +119,7 @@ def _masses(lammps: Any, types: NDArray[np.int64], rows: NDArray[np.int64]) -> A
 
 
 def labels(instance: Instance, masses: Array) -> tuple[str, ...]:
-    """Name of each type: an element symbol from pair_coeff or from its mass, else `X1`, `X2`, ...
+    """Name of each type: as in pair_coeff, else the element of its mass, else `X1`, `X2`, ...
 
     Args:
         instance: The instance.
@@ -136,7 +136,8 @@ def labels(instance: Instance, masses: Array) -> tuple[str, ...]:
 
 
 def _symbol(word: str) -> str:
-    return word if word in chemical_symbols[1:] else ""
+    """The word if it can be a name: numbers are coefficients, NULL leaves the type to another potential."""
+    return word if word[:1].isalpha() and word != "NULL" else ""
 
 
 def _element_of_mass(mass: float) -> str:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, TextIO, cast
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from lammps_bg.errors import RunDirectoryError
@@ -189,7 +190,8 @@ class DumpWriter:
         """Format string of all atom lines, without the columns that are equal on every line."""
         if with_forces not in self._lines:
             crystal, slots = self._crystal, "%r %r %r %d %d %d" + " %r %r %r" * with_forces
-            names = [label.replace("%", "%%") for label in crystal.labels]
+            # ASE refuses names that are no element; X is its symbol for an unknown one
+            names = [label if label in chemical_symbols else "X" for label in crystal.labels]
             ids, types = np.asarray(crystal.atom_ids), np.asarray(crystal.types)
             self._lines[with_forces] = "".join(f"{ids[i]} {types[i]} {names[types[i] - 1]} {slots}\n" for i in self._order)
         return self._lines[with_forces]

@@ -65,7 +65,10 @@ class Evaluator:
             self._hold()
         except Exception as error:  # LAMMPS raises plain Exception
             self.close()
-            raise PotentialError(f"LAMMPS cannot evaluate the structure of the script: '{lammps_message(error)}'") from None
+            raise PotentialError(
+                f"LAMMPS cannot evaluate the structure of the script: '{lammps_message(error)}'; "
+                "complete the script until plain LAMMPS accepts `run 0` after it"
+            ) from None
         if not math.isfinite(self._instance.potential_energy()):
             self.close()
             raise PotentialError("expected a finite energy of the script's structure, got none; do atoms overlap?")

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One LAMMPS instance holding a user's crystal: created, read in by the guard, checked, with direct access to its arrays."""
 
+import contextlib
 import ctypes
+import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,32 @@ def create(flags: LammpsFlags, communicator: Any) -> Any:  # noqa: ANN401
     """
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch else 0
+    said: list[str] = []
     try:
-        return lammps(cmdargs=flags.cmdargs(), comm=communicator)
+        with _native_stderr(said):
+            return lammps(cmdargs=flags.cmdargs(), comm=communicator)
     except Exception as error:  # LAMMPS raises plain Exception
-        raise ConfigError(f"LAMMPS does not start with {' '.join(flags.cmdargs())}: {lammps_message(error)}") from None
+        # this early its own sentence goes to the process' standard error only
+        message = lammps_message(Exception(said[0].removeprefix("LAMMPS Exception: "))) if said else lammps_message(error)
+        raise ConfigError(f"LAMMPS does not start with {' '.join(flags.cmdargs())}: '{message}'; leave that flag out") from None
     finally:
         if torch:
             torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _native_stderr(lines: list[str]) -> Iterator[None]:
+    """Collect what the library writes to the process' standard error meanwhile."""
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines += [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
 
 
 class Instance:

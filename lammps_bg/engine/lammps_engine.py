@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The engine: a user's LAMMPS script and what LAMMPS says about it, with the energies and forces of its crystal."""
 
+import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.engine.guard import ScriptReader
 from lammps_bg.engine.instance import Instance
 from lammps_bg.engine.interpreter import SkippedCommand
-from lammps_bg.errors import ScriptError
+from lammps_bg.errors import CrystalError, ScriptError
 
 __all__ = ["Engine", "LammpsFlags", "SkippedCommand"]
 
@@ -35,6 +37,7 @@ class Engine(Evaluator):
         replicate: Copies of the script's box along its three vectors.
         flags: LAMMPS' own command-line flags.
         communicator: The mpi4py communicator the instance runs on.
+        most_atoms: Refuse more, before they are made.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Engine(Evaluator):
         replicate: tuple[int, int, int] = (1, 1, 1),
         flags: LammpsFlags | None = None,
         communicator: Any = parallel.SELF,  # noqa: ANN401
+        most_atoms: float = math.inf,
     ) -> None:
         def load() -> Instance:
             return Instance(Path(script), variables or {}, flags or LammpsFlags(), communicator)
@@ -57,6 +61,13 @@ class Engine(Evaluator):
         first: list[Instance] = [load()]
         self.units = describe.units(first[0].lammps)
         self.script_structure = describe.structure(first[0])
+        wanted = self.script_structure.n_atoms * math.prod(replicate)
+        if wanted > most_atoms:
+            first[0].close()
+            raise CrystalError(
+                f"expected at most {most_atoms:.0f} atoms, which fit into the memory of this machine, got {wanted}; use a smaller -rep "
+                "(a model trained on a small crystal is applied to a larger one with `lammps-bg sample -rep`)"
+            )
         _replicate(first[0], replicate)
         self.structure = describe.structure(first[0])
         self.atom_ids: NDArray[np.int64] = np.arange(1, self.structure.n_atoms + 1)
@@ -122,6 +133,28 @@ class Engine(Evaluator):
             return float(self.lammps.extract_variable(name))
         except Exception:  # LAMMPS raises plain Exception; ValueError and TypeError where it is no number
             return None
+
+    def variable_text(self, name: str) -> str | None:
+        """Value of a LAMMPS variable as text, or nothing where the script has none of that name.
+
+        Args:
+            name: Name of the variable.
+        """
+        if not self.lammps.has_id("variable", name):
+            return None
+        try:
+            return str(self.lammps.extract_variable(name))
+        except Exception:  # LAMMPS raises plain Exception: a formula without a value
+            return "no value"
+
+    def cutoff(self) -> float | None:
+        """Largest cutoff of the pair style, length units; nothing where LAMMPS does not tell."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "info"
+            self._instance.command(f'info communication out overwrite "{file}"')
+            lines = [line for line in file.read_text(errors="replace").splitlines() if "ommunication cutoff =" in line]
+        reach = float(lines[0].split("=")[1]) - self._skin if lines else 0.0
+        return reach if reach > 0 else None
 
     def length_scale(self) -> tuple[float, str] | None:
         """The potential's own length, in length units, and how it is known; nothing where there is no single one."""

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The text of a LAMMPS script: logical lines and words, by the rules of LAMMPS' own reader."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from lammps_bg.errors import ScriptError
 
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _QUOTES = ('"""', '"', "'")
 
 
@@ -48,7 +50,7 @@ def read_lines(path: Path) -> list[Line]:
         data = path.read_bytes()
     except OSError as error:
         raise ScriptError(f"expected a LAMMPS input script at {path}, but it cannot be read ({error.strerror})") from None
-    if b"\0" in data:
+    if _NO_TEXT.search(data):
         raise ScriptError(f"expected a LAMMPS input script (text), but {path} is a binary file; give the script itself to -in")
     try:
         text = data.decode("utf-8-sig")

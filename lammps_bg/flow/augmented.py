@@ -57,8 +57,8 @@ class Coupling(nn.Module):
 class AugmentedFlow(nn.Module):
     """Layers of two couplings, auxiliary given physical and physical given auxiliary.
 
-    A coupling's conditioning variable has its centre of mass at zero, the other is free: between couplings both are shifted by the
-    centre of mass of the next conditioning variable. On (mean-zero u, free a) these shifts have a determinant of one.
+    A coupling's conditioning variable has its centre of mass at zero, the other is free: between couplings both are shifted
+    by the centre of mass of the next conditioning variable. On (mean-zero u, free a) these shifts have a determinant of one.
 
     Args:
         graph: Neighbour graph of the crystal; the weights do not depend on its size.
@@ -129,8 +129,7 @@ class AugmentedFlow(nn.Module):
 
     def _split(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return u and a, [N, n, 3] each, in units of the mean amplitude."""
-        weight = self.couplings[0].conditioner.out.weight
-        scaled = state.to(weight) / self.lattice.mean_amplitude
+        scaled = state.to(self.lattice.amplitude) / self.lattice.mean_amplitude
         u, a = scaled.permute(1, 2, 0, 3).contiguous()
         return u, a
 

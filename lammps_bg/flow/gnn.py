@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_Context = Any  # what torch carries from forward to backward
 _CACHED = 2**17  # numbers that stay in a core's cache between two elementwise passes
 
 
@@ -98,9 +99,7 @@ class GraphConditioner(nn.Module):
         period: Longest period of the Fourier features, in amplitudes.
     """
 
-    def __init__(
-        self, n_basis: int, n_out: int, *, width: int, n_frequencies: int, n_message_layers: int, period: float
-    ) -> None:
+    def __init__(self, n_basis: int, n_out: int, *, width: int, n_frequencies: int, n_message_layers: int, period: float) -> None:
         super().__init__()
         n_features = 3 * (2 * n_frequencies + 1)
         self.n_frequencies, self.period = n_frequencies, period
@@ -169,7 +168,7 @@ class _Fourier(torch.autograd.Function):
     """Multiples by the addition theorem: one sine and one cosine whatever the number of frequencies."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, n_frequencies: int, wave: float) -> Tensor:  # noqa: D102
+    def forward(ctx: _Context, x: Tensor, n_frequencies: int, wave: float) -> Tensor:
         out = x.new_empty(2 * n_frequencies + 1, *x.shape)
         out[0] = x
         phase = out[0] * wave
@@ -184,7 +183,7 @@ class _Fourier(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None, None]:
         (out,) = ctx.saved_tensors
         grad = grad.view_as(out)
         g_x = grad[0].clone()
@@ -198,13 +197,13 @@ class _Neighbours(torch.autograd.Function):
     """Gather along the neighbour table, [N, ...] -> [N*K, ...]."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, lattice: Lattice) -> Tensor:  # noqa: D102
+    def forward(ctx: _Context, x: Tensor, lattice: Lattice) -> Tensor:
         ctx.lattice = lattice
         return lattice.gather(x)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None]:
         return ctx.lattice.collect(grad), None
 
 
@@ -215,8 +214,8 @@ class _Message(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any, source: Tensor, target: Tensor, fixed: Tensor, edges: Tensor, weight: Tensor, lattice: Lattice
+    def forward(
+        ctx: _Context, source: Tensor, target: Tensor, fixed: Tensor, edges: Tensor, weight: Tensor, lattice: Lattice
     ) -> Tensor:
         n_sites, batch, width = source.shape
         total = lattice.gather(source)
@@ -229,7 +228,7 @@ class _Message(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         total, edges, weight = ctx.saved_tensors
         g = torch.ops.aten.silu_backward(grad[:, None].expand_as(total), total)
         flat = g.view(-1, total.shape[-1])

@@ -29,7 +29,7 @@ class Generator:
     flow: SublatticeFlow | AugmentedFlow
 
 
-def build_generator(config: FlowConfig, crystal: Crystal, base: Base, *, seed: int) -> Generator:
+def build_generator(config: FlowConfig, crystal: Crystal, base: Base, *, seed: int, eta: float | None = None) -> Generator:
     """The generator a configuration asks for, with the identity as its bijection.
 
     Args:
@@ -37,14 +37,15 @@ def build_generator(config: FlowConfig, crystal: Crystal, base: Base, *, seed: i
         crystal: The reference crystal.
         base: Fitted base at this crystal's replicate.
         seed: Seed of the weights.
+        eta: Width of the auxiliary variables that a model was trained with, length units; None: from the base.
     """
     graph = LatticeGraph.from_crystal(crystal, config.n_neighbours)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _BUILDERS[config.kind](config, crystal, base, graph)
+        return _BUILDERS[config.kind](config, crystal, base, graph, eta)
 
 
-def _sublattice(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph) -> Generator:
+def _sublattice(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph, eta: float | None) -> Generator:
     colour = torch.from_numpy(colour_sites(crystal, neighbour_graph(crystal, count=config.n_neighbours)))
     flow = SublatticeFlow(
         graph,
@@ -58,8 +59,9 @@ def _sublattice(config: FlowConfig, crystal: Crystal, base: Base, graph: Lattice
     return Generator(Prior(base), flow)
 
 
-def _augmented(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph) -> Generator:
-    amplitude = base.amplitude.mean()
+def _augmented(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph, eta: float | None) -> Generator:
+    # the amplitude grows with the supercell: a trained model keeps that of its own
+    amplitude = base.amplitude.mean() if eta is None else torch.tensor(eta, dtype=torch.float64)
     flow = AugmentedFlow(
         graph,
         amplitude=amplitude,

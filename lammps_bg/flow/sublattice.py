@@ -60,6 +60,15 @@ class _Group:
         self.site_class, self.sites, self.neighbours, self.moved, self.n_first = site_class, sites, neighbours, moved, n_first
 
 
+def unit_triangular(x, off, *, inverse=False):
+    a, b, c = x.unbind(-1)
+    p, q, r = off.unbind(-1)
+    if inverse:
+        b = b - p * a
+        return torch.stack((a, b, c - q * a - r * b), -1)
+    return torch.stack((a, b + p * a, c + q * a + r * b), -1)
+
+
 class SublatticeFlow(nn.Module):
     """Sweeps over the colours of the crystal's sites.
 
@@ -93,7 +102,7 @@ class SublatticeFlow(nn.Module):
         super().__init__()
         self._n_bins, self._range = n_bins, spline_range
         self.register_buffer("amplitude", amplitude.float())
-        n_out = 3 * (3 * n_bins + 1)
+        n_out = 3 * (3 * n_bins + 3)
         self.networks = nn.ModuleList(
             SiteNetwork(graph.n_classes, graph.neighbours.shape[1], width, n_out) for _ in range(n_sweeps)
         )
@@ -148,13 +157,18 @@ class SublatticeFlow(nn.Module):
         near = x.index_select(1, group.neighbours.flatten()).unflatten(1, group.neighbours.shape)
         mean = near[:, :, : group.n_first].mean(2)
         relative = ((near - mean[:, :, None]) / amplitude).flatten(2)
-        raw = network(group.site_class, relative, group.moved.to(x.dtype)).unflatten(-1, (3, 3 * k + 1))
+        raw = network(group.site_class, relative, group.moved.to(x.dtype)).unflatten(-1, (3, 3 * k + 3))
         y = (x[:, group.sites] - mean) / amplitude
         log_scale, shift = _SCALE * raw[..., 3 * k - 1], _SHIFT * raw[..., 3 * k]
+        lower, upper = _SCALE * raw[..., 3 * k + 1], _SCALE * raw[..., 3 * k + 2]
         if inverse:
+            y = unit_triangular(y.flip(-1), upper, inverse=True).flip(-1)
             y, outer = affine(y, log_scale, shift, inverse=True)
             y, inner = rational_quadratic(y, raw[..., : 3 * k - 1], self._range, inverse=True)
+            y = unit_triangular(y, lower, inverse=True)
         else:
+            y = unit_triangular(y, lower)
             y, inner = rational_quadratic(y, raw[..., : 3 * k - 1], self._range)
             y, outer = affine(y, log_scale, shift)
+            y = unit_triangular(y.flip(-1), upper).flip(-1)
         return torch.addcmul(mean, y, amplitude), inner + outer

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_Context = Any  # what torch carries from forward to backward
 MIN_FRACTION = 1e-3  # least width and height of a bin, as a fraction of the spline's range
 MIN_DERIVATIVE = 1e-3
 _SLOPE = 1 - torch.tensor(-1.0, dtype=torch.float64).exp().item()  # 1 - 1/e: slope of softplus where softplus is 1
@@ -58,9 +59,7 @@ class _RationalQuadratic(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any, x: Tensor, params: Tensor, bound: float | Tensor, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: _Context, x: Tensor, params: Tensor, bound: float | Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         scale = bound.expand_as(x).flatten() if isinstance(bound, Tensor) else x.new_full((), bound)
         flat, raw = x.flatten(), params.reshape(-1, params.shape[-1])
         scaled = flat / scale
@@ -78,13 +77,11 @@ class _RationalQuadratic(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(  # noqa: D102
-        ctx: Any, grad_y: Tensor, grad_log: Tensor
-    ) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(ctx: _Context, grad_y: Tensor, grad_log: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         scale, inside, free, chosen, size, shares, slopes, grown, t, *kept = ctx.saved_tensors
         upstream = grad_y.flatten()
         g_y, g_log = (upstream * inside).mul_(scale), grad_log.flatten() * inside
-        g_x, g_start, g_size, g_slopes = _pull_back(g_y, g_log, t, size, slopes, kept, ctx.inverse)
+        g_x, g_start, g_size, g_slopes = _pull_back(g_y, g_log, t, size, slopes, kept, inverse=ctx.inverse)
         grad_x = torch.addcdiv(upstream, g_x.sub_(g_y), scale).view(grad_y.shape)
         if not ctx.needs_input_grad[1]:
             return grad_x, None, None, None
@@ -176,7 +173,7 @@ def _evaluate(t: Tensor, start: Tensor, size: Tensor, slopes: Tensor) -> tuple[T
 
 
 def _pull_back(
-    g_y: Tensor, g_log: Tensor, t: Tensor, size: Tensor, slopes: Tensor, kept: list[Tensor], inverse: bool
+    g_y: Tensor, g_log: Tensor, t: Tensor, size: Tensor, slopes: Tensor, kept: list[Tensor], *, inverse: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients with respect to the input [M], and to the bin's start, size and end slopes, [2, M] each."""
     width, height = size
@@ -205,9 +202,7 @@ def _pull_back(
     return g_input, g_start, g_size.div_(width), g_slopes
 
 
-def _write_size_gradient(
-    out: Tensor, free: Tensor, chosen: Tensor, shares: Tensor, g_start: Tensor, g_size: Tensor
-) -> None:
+def _write_size_gradient(out: Tensor, free: Tensor, chosen: Tensor, shares: Tensor, g_start: Tensor, g_size: Tensor) -> None:
     """Write the gradient of the raw widths and heights into `out` [M, 2, K]: a softmax, summed up to the chosen bin."""
     n_bins = free.shape[-1]
     _, before = _constants(n_bins, free.dtype, free.device)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lammps_bg.crystal.symmetry import match_sites, nearest_distance
 from lammps_bg.crystal.system import Counts, Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
@@ -18,6 +19,7 @@ from lammps_bg.errors import CrystalError, StateError
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
+_SMALLEST_DEFECTIVE, _TRANSLATIONS_TRIED, _MOSTLY = 12, 40, 0.75  # sites of a cell and vectors looked at for defects, and the share that tells
 _BYTES_PER_SITE = 60_000  # peak of a training step per atom and batch of 32, measured with tests/benchmarks/bench_flow.py
 
 
@@ -69,14 +71,19 @@ class Problem:
         """
         if not all(count > 0 for count in request.replicate):
             raise CrystalError(f"expected -rep with three positive counts, got {' '.join(map(str, request.replicate))}")
-        engine = Engine(request.script, variables=request.variables, replicate=request.replicate, flags=request.flags)
+        engine = Engine(
+            request.script, variables=request.variables, replicate=request.replicate, flags=request.flags, most_atoms=_most_atoms()
+        )
         temperature = _temperature(engine, request.script)
-        _require_memory(engine.structure.n_atoms)
+        _number(engine, "P", engine.units.labels.pressure)
         crystal = Crystal.from_structure(engine.script_structure).replicated(request.replicate, engine.structure)
         crystal = _named(crystal, request.elements)
         surface = EnergySurface(engine, crystal)
         problem = cls(surface, temperature, *_length_scale(engine, crystal, temperature, length_scale))
         problem._require_crystal()
+        problem._require_interaction()
+        problem._warn_of_defects()
+        problem._warn_of_size()
         return problem
 
     @property
@@ -127,19 +134,82 @@ class Problem:
                 "give the minimised lattice (liquids and defects are out of scope)"
             )
         log.warning(
-            "the script's structure is not relaxed: the largest force is %.3g %s/%s and atoms relax by up to %.2g %s; the base is centred on the minimum",
+            "the script's structure is not relaxed: the largest force is %.3g %s/%s and atoms relax by up to %.2g %s; the base is centred on the minimum, "
+            "but symmetry is lost to such noise, so better give the minimised structure",
             self.largest_force, label.energy, label.length, furthest, label.length,
         )  # fmt: skip
 
 
+    def _require_interaction(self) -> None:
+        """Refuse atoms that feel nothing of each other.
+
+        Raises:
+            CrystalError: Displaced atoms feel no force.
+        """
+        crystal = self.crystal
+        displaced = np.random.default_rng(0).uniform(-0.05, 0.05, (1, crystal.n_sites, 3)) * crystal.nearest_distance
+        if not np.abs(self.surface(displaced)[1]).max() > 0:
+            raise CrystalError(
+                f"expected atoms that hold each other on their sites, got no force on displaced atoms with neighbours at "
+                f"{crystal.nearest_distance:.4g} {self.units.labels.length}; check the lattice constant, the units and the cutoff"
+            )
+
+    def _warn_of_defects(self) -> None:
+        """Say so if a lattice vector maps most sites onto sites, but not all: a vacancy or an interstitial."""
+        share = _nearly_periodic(self.crystal)
+        if share is not None:
+            log.warning(
+                "the structure looks like a crystal with vacancies or interstitials (a lattice vector maps %.0f %% of the atoms onto atoms); every atom "
+                "keeps its site here, so F is that of this one arrangement, without hops and without configurational entropy",
+                100 * share,
+            )  # fmt: skip
+
+    def _warn_of_size(self) -> None:
+        """Say so if an atom sees its own image within the cutoff."""
+        cutoff, supercell = self.engine.cutoff(), self.crystal.supercell
+        image = nearest_distance(supercell, np.zeros((1, 3)))
+        if cutoff is not None and image < 2 * cutoff:
+            unit = self.units.labels.length
+            log.warning(
+                "the nearest periodic image is %.4g %s away, %.2f times the cutoff of %.4g %s: the energies are right, but below 2 expect finite-size effects; "
+                "a larger -rep lowers them",
+                image, unit, image / cutoff, cutoff, unit,
+            )  # fmt: skip
+
+
+def _nearly_periodic(crystal: Crystal) -> float | None:
+    """Share of sites that some short vector between sites maps onto sites, of any type, if it is high but not all of them."""
+    if crystal.n_basis < _SMALLEST_DEFECTIVE:
+        return None
+    basis, cell = crystal.unit.basis, crystal.unit.cell
+    delta = basis - basis[0]
+    delta = delta - np.round(delta @ np.linalg.inv(cell)) @ cell
+    nearest = np.argsort(np.linalg.norm(delta, axis=1))[1:_TRANSLATIONS_TRIED]
+    found = [float((match_sites(cell, basis, basis + delta[site], _OFF_SITE * crystal.nearest_distance) >= 0).mean()) for site in nearest]
+    best = max(found)
+    return best if _MOSTLY <= best < 1 else None
+
+
+def _number(engine: Engine, name: str, unit: str) -> float | None:
+    """Value of a variable of the script, or None where it has none of that name.
+
+    Raises:
+        StateError: It is no finite number.
+    """
+    text, value = engine.variable_text(name), engine.variable(name)
+    if text is not None and (value is None or not math.isfinite(value)):
+        raise StateError(f"expected a plain number in {unit} in the variable {name}, got '{text}'; give for example -var {name} 1.5")
+    return value
+
+
 def _temperature(engine: Engine, script: Path) -> float:
-    value = engine.variable("T")
+    value = _number(engine, "T", engine.units.labels.temperature)
     if value is None:
         raise StateError(
             f"expected a temperature, got no variable T in {script}; add the line 'variable T index 300' to the script or give -var T 300"
         )
     unit = engine.units.labels.temperature
-    if not (math.isfinite(value) and value > 0):
+    if value <= 0:
         raise StateError(f"expected a temperature above 0 {unit}, got T = {value:g}; give -var T with a positive value")
     if engine.units.name == "lj" and value > 20:
         log.warning("T = %g in units lj is %g epsilon/kB, far above melting; reduced temperatures are of the order of 1", value, value)
@@ -148,14 +218,9 @@ def _temperature(engine: Engine, script: Path) -> float:
     return value
 
 
-def _require_memory(n_atoms: int) -> None:
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    needed = n_atoms * _BYTES_PER_SITE
-    if needed > 0.8 * available:
-        raise CrystalError(
-            f"expected a crystal that fits into memory, got {n_atoms} atoms that need about {needed / 1e9:.0f} GB of {available / 1e9:.0f} GB; "
-            "use a smaller -rep (a model trained on a small crystal is applied to a larger one with `sample -rep`)"
-        )
+def _most_atoms() -> int:
+    """Atoms whose training fits into four fifths of this machine's memory."""
+    return int(0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _BYTES_PER_SITE)
 
 
 def _named(crystal: Crystal, elements: tuple[str, ...]) -> Crystal:
@@ -170,7 +235,7 @@ def _length_scale(engine: Engine, crystal: Crystal, temperature: float, given: f
     """Lambda: by the user, the script's variable Lambda, the potential's sigma, or the thermal wavelength."""
     if given is not None:
         return given, "estimate.length_scale"
-    if (variable := engine.variable("Lambda")) is not None:
+    if (variable := _number(engine, "Lambda", engine.units.labels.length)) is not None:
         if variable <= 0:
             raise StateError(f"expected a positive length in variable Lambda, got {variable:g}; it is Lambda of beta F/N in the script's length unit")
         return variable, "variable Lambda of the script"

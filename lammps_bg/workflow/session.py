@@ -237,7 +237,7 @@ def _loaded(source: RunDirectory, problem: Problem, config: Config, console: Con
     fitted = saved.fitted
     if saved.replicate != problem.crystal.replicate:
         fitted = fit_base(problem, config, console, start=_transferred(fitted, saved.replicate, problem))
-    generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed)
+    generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, eta=saved.state["eta"])
     generator.flow.load_state_dict(saved.flow)
     console.say(f"model      {source.path.name}, trained on {' x '.join(map(str, saved.replicate))} cells")
     return Trained(generator, fitted, None, 0)

@@ -99,7 +99,7 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
         console.say(f"training   continues at step {trainer.step}")
     loop(trainer, run, console, stop, reference(problem, fitted))
     stop.check(f"step {trainer.step} is saved; continue with --resume")
-    state = problem_state(problem)
+    state = {**problem_state(problem), "eta": getattr(generator.prior, "eta", None)}
     saved = SavedModel(generator.flow.state_dict(), config, fitted, problem.crystal.replicate, state)
     save_model(run.file("model.pt"), saved, problem.crystal)
     samples = trainer.step * config.train.batch_size

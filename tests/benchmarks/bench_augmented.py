@@ -60,9 +60,10 @@ def main():
         reference = reference or per_atom
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
-            f"N={8 * n_cells**3:5d} batch={batch:3d}  {1e3 * least / batch:7.2f} ms per sample (median {1e3 * median / batch:.2f})"
-            f"  {per_atom:6.1f} us per atom, {per_atom / reference:.2f} of N=64; peak memory so far {peak:.2f} GB"
+            f"N={8 * n_cells**3:5d} batch={batch:3d}  {1e3 * least / batch:7.2f} ms per sample"
+            f" (median {1e3 * median / batch:.2f})"
         )
+        print(f"    {per_atom:6.1f} us per atom, {per_atom / reference:.2f} of N=64; peak memory so far {peak:.2f} GB")
 
 
 if __name__ == "__main__":

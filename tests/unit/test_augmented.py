@@ -35,7 +35,7 @@ def diamond(replicate, n_neighbours=4):
 
 def make_flow(replicate, *, randomise=True, amplitude=AMPLITUDE, n_neighbours=4):
     torch.manual_seed(0)
-    sizes = dict(n_layers=2, width=8, n_bins=4, n_frequencies=2, n_message_layers=2, spline_range=4.0)
+    sizes = {"n_layers": 2, "width": 8, "n_bins": 4, "n_frequencies": 2, "n_message_layers": 2, "spline_range": 4.0}
     flow = AugmentedFlow(diamond(replicate, n_neighbours), amplitude=torch.as_tensor(amplitude), **sizes).double()
     for coupling in flow.couplings if randomise else ():
         torch.nn.init.normal_(coupling.conditioner.out.weight, std=0.1)
