@@ -44,10 +44,12 @@ class _Parser(argparse.ArgumentParser):
     def _did_you_mean(self, message: str) -> str:
         """The closest known flag or command to the first wrong word, if any is close."""
         wrong = re.search(r"unrecognized arguments: (\S+)|invalid choice: '([^']*)'", message)
-        commands = next(action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)) if wrong else {}
+        subparsers = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        commands = subparsers[0].choices if subparsers else {}
         known = [*commands, *(flag for parser in commands.values() for flag in parser._option_string_actions)]
-        close = difflib.get_close_matches(wrong[1] or wrong[2], known, 1) if wrong else []
-        return f"; did you mean '{close[0]}'?" if close else ""
+        given = (wrong[1] or wrong[2]) if wrong else ""
+        close = difflib.get_close_matches(given, known, 1)
+        return f"; did you mean '{close[0]}'?" if close and close[0] != given else ""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -108,7 +110,8 @@ def _lammps_arguments(parser: argparse.ArgumentParser) -> None:
 def _script_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("crystal")
     group.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help="LAMMPS input script of the crystal")
-    group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help="copies along each cell vector (LAMMPS replicate; default: 1 1 1)")
+    copies = "copies along each cell vector (LAMMPS replicate; default: 1 1 1)"
+    group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help=copies)
     group.add_argument("--elements", nargs="+", default=[], metavar="NAME", help="names of the atom types, in their order")
     _lammps_arguments(parser)
     _config_arguments(parser)
@@ -118,7 +121,8 @@ def _model_arguments(parser: argparse.ArgumentParser, *, again: bool = True) -> 
     group = parser.add_argument_group("model")
     group.add_argument("-model", type=Path, required=True, metavar="RUN", help="folder of a run with model.pt")
     if again:
-        group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help="copies along each cell vector (default: as trained)")
+        copies = "copies along each cell vector (default: as trained)"
+        group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help=copies)
         _lammps_arguments(parser)
     _config_arguments(parser)
 
@@ -155,15 +159,6 @@ def _request(args: argparse.Namespace) -> ScriptRequest:
     return ScriptRequest(args.script, _variables(args), tuple(args.rep or (1, 1, 1)), _flags(args), tuple(args.elements))
 
 
-def _require_nothing_new(args: argparse.Namespace) -> None:
-    """A run is continued as it was started."""
-    given = {"-var": args.var, "-rep": args.rep, "--elements": args.elements, "LAMMPS flags": _flags(args) != LammpsFlags()}
-    if names := [name for name, value in given.items() if value]:
-        raise ConfigError(
-            f"expected --resume without {names[0]}, which the run in {args.out} already has, got it again; leave it out, or start a new run with another -out"
-        )
-
-
 def _check(args: argparse.Namespace, console: Console) -> int:
     config = _config(args)
     problem = Problem.load(_request(args), config.estimate.length_scale)
@@ -187,8 +182,10 @@ def _with_session(args: argparse.Namespace, console: Console, *, sample: bool) -
     if args.resume:
         if args.out is None:
             raise ConfigError("expected -out with the folder of the run to --resume, got none; add -out RUN")
-        _require_nothing_new(args)
-        plan = session.resumed(args.out, args.argv, script=args.script, overrides=lambda start: _config(args, start))
+        given = {"variables": _variables(args), "replicate": args.rep, "elements": args.elements}
+        plan = session.resumed(
+            args.out, args.argv, script=args.script, given=given, flags=_flags(args), overrides=lambda start: _config(args, start)
+        )
     else:
         request = _request(args)
         out = args.out or Path("runs") / request.script.name.removeprefix("in.")
@@ -227,11 +224,12 @@ def _print_config(args: argparse.Namespace, console: Console) -> int:
 
 def _threads() -> int:
     """Threads of torch: OMP_NUM_THREADS (of nested levels the first), else the cores this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    given = text.split(",")[0].strip()
     if not given:
         return len(os.sched_getaffinity(0))
     if not given.isdigit() or int(given) == 0:
-        raise ConfigError(f"expected a positive whole number in OMP_NUM_THREADS, got '{os.environ['OMP_NUM_THREADS']}'; set it to 1 or unset it")
+        raise ConfigError(f"expected a positive whole number in OMP_NUM_THREADS, got '{text}'; set it to 1 or unset it")
     return int(given)
 
 

@@ -82,7 +82,7 @@ class EstimateConfig(_Block):
 class Config(_Block):
     """Everything beside the input script and the thermodynamic state."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(1, description="seed of every random number")
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = Field(1, description="seed of every random number")
     base: BaseConfig = BaseConfig()
     flow: FlowConfig = FlowConfig()
     train: TrainConfig = TrainConfig()

@@ -60,8 +60,8 @@ def neighbour_graph(crystal: Crystal, *, count: int | None = None, shells: int |
     if cut:
         shell = lists[cut[0]][0]
         log.warning(
-            "%d neighbours cut through a shell of %d of the %d sites of the unit cell, first through shell %d of site %d (whole shells: %s); "
-            "bonds of equal length are then treated differently",
+            "%d neighbours cut through a shell of %d of the %d sites of the unit cell, first through shell %d of site %d "
+            "(whole shells: %s); bonds of equal length are then treated differently",
             k, len(cut), crystal.n_basis, shell[k] + 1, cut[0] + 1, ", ".join(str(c) for c in np.cumsum(np.bincount(shell))[:6]),
         )  # fmt: skip
     cells, basis = crystal.cell_grid, np.arange(crystal.n_basis)

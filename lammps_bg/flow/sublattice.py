@@ -2,79 +2,95 @@
 """Sublattice flow: all sites of one colour move at once, given the sites around them; no auxiliary variables (design.md, item 3)."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lammps_bg.flow.graph import LatticeGraph
-from lammps_bg.flow.transforms import affine, rational_quadratic
+from lammps_bg.flow.transforms import affine, rational_quadratic, unit_triangular
 
-_SCALE, _SHIFT = 0.2, 0.5  # a unit output of the network changes log-width by 0.2 and position by half an amplitude
+_SCALE, _SHIFT = 0.2, 0.5  # a unit output of the network changes a log-width or a slope by 0.2, a position by half an amplitude
+_FEATURES = 5  # of each neighbour: three components, and the squares along and across the bond
+_LARGEST = 25.0  # squares level off there: the tails of a large crystal must not leave what the network knows
+_SQUARE, _SKIP = 0.3, 0.3  # bring squares, and the direct linear path, to the size of the other inputs
 
 
 class SiteNetwork(nn.Module):
-    """A residual network of two hidden layers with its own weights for each site class; zero output at the start.
+    """A residual network of two hidden layers and a direct linear path, with its own weights for each site class.
+
+    The output is zero at the start.
 
     Args:
         n_classes: Number of site classes.
-        n_neighbours: Neighbours of a site, K; each gives three relative displacements and one bit.
+        n_neighbours: Neighbours of a site, K; each gives five features and one bit.
         width: Hidden width.
         n_out: Outputs for each site.
     """
 
     def __init__(self, n_classes: int, n_neighbours: int, width: int, n_out: int) -> None:
         super().__init__()
+        n_in = (_FEATURES + 1) * n_neighbours
 
         def weight(fan_in: int, fan_out: int, *, of: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(n_classes, fan_in, fan_out) / math.sqrt(of))
 
-        self.displacement = weight(3 * n_neighbours, width, of=4 * n_neighbours)
-        self.moved = weight(n_neighbours, width, of=4 * n_neighbours)
+        self.bonds = weight(_FEATURES * n_neighbours, width, of=n_in)
+        self.moved = weight(n_neighbours, width, of=n_in)
         self.hidden = weight(width, width, of=width)
+        self.direct = nn.Parameter(torch.zeros(n_classes, _FEATURES * n_neighbours, n_out))
         self.out = nn.Parameter(torch.zeros(n_classes, width, n_out))
         self.bias = nn.Parameter(torch.zeros(n_classes, width))
         self.hidden_bias = nn.Parameter(torch.zeros(n_classes, width))
         self.out_bias = nn.Parameter(torch.zeros(n_classes, n_out))
 
-    def forward(self, site_class: int, relative: Tensor, moved: Tensor) -> Tensor:
+    def forward(self, site_class: int, bonds: Tensor, moved: Tensor) -> Tensor:
         """Outputs [n, S, n_out] for S sites of one class.
 
         Args:
             site_class: Class of the sites.
-            relative: Neighbours' displacements in units of the amplitude, shape [n, S, 3K].
+            bonds: Features of the neighbours, shape [n, S, 5K].
             moved: Which neighbours have already moved in this sweep (1 or 0), shape [S, K].
         """
-        n, sites = relative.shape[:2]
+        n, sites = bonds.shape[:2]
+        flat = bonds.flatten(0, 1)
         # the bits are the same for every sample: their part of the first layer is a bias for each site
         offset = torch.addmm(self.bias[site_class], moved, self.moved[site_class])
-        h = F.silu((relative.flatten(0, 1) @ self.displacement[site_class]).view(n, sites, -1) + offset).flatten(0, 1)
+        h = F.silu((flat @ self.bonds[site_class]).view(n, sites, -1) + offset).flatten(0, 1)
         h = h + F.silu(torch.addmm(self.hidden_bias[site_class], h, self.hidden[site_class]))
-        return torch.addmm(self.out_bias[site_class], h, self.out[site_class]).view(n, sites, -1)
+        out = torch.addmm(self.out_bias[site_class], h, self.out[site_class])
+        return torch.addmm(out, flat, self.direct[site_class], alpha=_SKIP).view(n, sites, -1)
 
 
+@dataclass
 class _Group:
-    """Sites of one colour and one class, in the flow's internal order (sorted by colour, then class)."""
+    """Sites of one colour and one class, in the flow's internal order (sorted by colour, then class).
 
-    def __init__(self, site_class: int, sites: slice, neighbours: Tensor, moved: Tensor, n_first: int) -> None:
-        self.site_class, self.sites, self.neighbours, self.moved, self.n_first = site_class, sites, neighbours, moved, n_first
+    Attributes:
+        site_class: Their class.
+        sites: Where they stand in the internal order, S of them.
+        neighbours: Internal positions of their neighbours, shape [S, K].
+        moved: Which neighbours move before them in a sweep (1 or 0), shape [S, K].
+        directions: Unit vectors to the neighbours, the same for all sites of a class, shape [K, 3].
+        n_first: Neighbours in the first shell.
+    """
 
-
-def unit_triangular(x, off, *, inverse=False):
-    a, b, c = x.unbind(-1)
-    p, q, r = off.unbind(-1)
-    if inverse:
-        b = b - p * a
-        return torch.stack((a, b, c - q * a - r * b), -1)
-    return torch.stack((a, b + p * a, c + q * a + r * b), -1)
+    site_class: int
+    sites: slice
+    neighbours: Tensor
+    moved: Tensor
+    directions: Tensor
+    n_first: int
 
 
 class SublatticeFlow(nn.Module):
     """Sweeps over the colours of the crystal's sites.
 
-    A site's displacement relative to the mean of its first shell passes through a monotone spline and an affine map whose parameters come
-    from its neighbours' displacements relative to that mean: the flow commutes with translations, so the centre of mass drops out
-    and the log-determinant is that on the (3N - 3)-dimensional space.
+    A site's displacement relative to the mean of its first shell passes through monotone splines between two unit triangular 3 x 3 maps, and
+    an affine map. All parameters come from its neighbours' displacements relative to that mean: the flow commutes with
+    translations, so the centre of mass drops out and the log-determinant is that on the (3N - 3)-dimensional space.
+    The triangular maps couple the three components: elementwise maps alone cannot tilt the ellipsoid in which a site moves.
 
     Args:
         graph: The lattice.
@@ -122,7 +138,9 @@ class SublatticeFlow(nn.Module):
             sites = order[start : start + count]
             neighbours = graph.neighbours[sites]
             moved = (colour[neighbours] < colour[sites][:, None]).float()
-            group = _Group(key[1], slice(start, start + count), place[neighbours], moved, int((graph.shells[sites[0]] == 0).sum()))
+            directions = F.normalize(graph.vectors[sites[0]], dim=-1).float()
+            n_first = int((graph.shells[sites[0]] == 0).sum())
+            group = _Group(key[1], slice(start, start + count), place[neighbours], moved, directions, n_first)
             if key[0] == len(self._colours):
                 self._colours.append([])
             self._colours[-1].append(group)
@@ -156,19 +174,38 @@ class SublatticeFlow(nn.Module):
         k, amplitude = self._n_bins, self.amplitude[group.site_class]
         near = x.index_select(1, group.neighbours.flatten()).unflatten(1, group.neighbours.shape)
         mean = near[:, :, : group.n_first].mean(2)
-        relative = ((near - mean[:, :, None]) / amplitude).flatten(2)
-        raw = network(group.site_class, relative, group.moved.to(x.dtype)).unflatten(-1, (3, 3 * k + 3))
+        bonds = _bond_features((near - mean[:, :, None]) / amplitude, group.directions.to(x.dtype))
+        raw = network(group.site_class, bonds, group.moved.to(x.dtype)).unflatten(-1, (3, 3 * k + 3))
+        spline = raw[..., : 3 * k - 1]
+        # bounded, so that a rare far neighbour cannot blow up a site
+        log_scale, lower, upper = torch.tanh(_SCALE * raw[..., 3 * k :]).unbind(-1)
+        shift = _SHIFT * raw[..., 3 * k - 1]
         y = (x[:, group.sites] - mean) / amplitude
-        log_scale, shift = _SCALE * raw[..., 3 * k - 1], _SHIFT * raw[..., 3 * k]
-        lower, upper = _SCALE * raw[..., 3 * k + 1], _SCALE * raw[..., 3 * k + 2]
         if inverse:
-            y = unit_triangular(y.flip(-1), upper, inverse=True).flip(-1)
+            y = unit_triangular(y, upper, upper=True, inverse=True)
             y, outer = affine(y, log_scale, shift, inverse=True)
-            y, inner = rational_quadratic(y, raw[..., : 3 * k - 1], self._range, inverse=True)
+            y, inner = rational_quadratic(y, spline, self._range, inverse=True)
             y = unit_triangular(y, lower, inverse=True)
         else:
             y = unit_triangular(y, lower)
-            y, inner = rational_quadratic(y, raw[..., : 3 * k - 1], self._range)
+            y, inner = rational_quadratic(y, spline, self._range)
             y, outer = affine(y, log_scale, shift)
-            y = unit_triangular(y.flip(-1), upper).flip(-1)
+            y = unit_triangular(y, upper, upper=True)
         return torch.addcmul(mean, y, amplitude), inner + outer
+
+
+def _bond_features(relative: Tensor, directions: Tensor) -> Tensor:
+    """Components of the neighbours' relative displacements, and their squares along and across the bond.
+
+    To second order in these the neighbours' pair forces change position and stiffness of a site.
+
+    Args:
+        relative: In amplitudes, shape [n, S, K, 3].
+        directions: Unit bond vectors, shape [K, 3].
+
+    Returns:
+        Features, shape [n, S, 5K].
+    """
+    along = (relative * directions).sum(-1).square()
+    squares = torch.cat((along - 1, 0.5 * (relative.square().sum(-1) - along) - 1), -1)
+    return torch.cat((relative.flatten(2), _SQUARE * squares / (1 + squares.abs() / _LARGEST)), -1)

@@ -136,6 +136,17 @@ class RunDirectory:
         # Last: a folder without it is no run directory.
         self.write_json("provenance.json", provenance.record(files.values(), command, seeds=seeds, extra=extra or {}))
 
+    def discard_inputs(self) -> None:
+        """Undo `store_inputs` in a run that came no further; a folder with anything else in it stays as it is."""
+        stored = ("provenance.json", "rerun.sh", "config.toml", "status.json")
+        if any(entry.name not in (*stored, "inputs") for entry in self.path.iterdir()):
+            return
+        with _explained(self.path):
+            for name in stored:
+                self.file(name).unlink(missing_ok=True)
+            shutil.rmtree(self.file("inputs"))
+            self.path.rmdir()
+
     @property
     def inputs(self) -> list[InputFile]:
         """The stored inputs, the script first."""

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`check`: what was understood of a script, tested against LAMMPS, with nothing written."""
 
+import logging
 from typing import Any
 
 import numpy as np
 
 from lammps_bg import parallel
+from lammps_bg.config import Config
 from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
-from lammps_bg.config import Config
 from lammps_bg.report.console import Console
 from lammps_bg.report.provenance import package_versions
 from lammps_bg.workflow.problem import Problem
+
+log = logging.getLogger(__name__)
+_MISMATCH = 1e-3  # relative difference between forces and finite differences that is no rounding
 
 
 def examine(problem: Problem, config: Config) -> dict[str, Any]:
@@ -22,6 +26,13 @@ def examine(problem: Problem, config: Config) -> dict[str, Any]:
         config: The configuration.
     """
     crystal, units, engine = problem.crystal, problem.units, problem.engine
+    mismatch = force_error(problem, config.seed)
+    if mismatch > _MISMATCH:
+        log.warning(
+            "forces differ from finite differences of the energy by %.1g of their size, as when the energy jumps at an unshifted "
+            "cutoff (`pair_modify shift yes` removes that) or a fix adds forces without energy; training follows the forces",
+            mismatch,
+        )  # fmt: skip
     graph = neighbour_graph(crystal, count=config.flow.n_neighbours)
     labels = units.labels
     return {
@@ -45,7 +56,8 @@ def examine(problem: Problem, config: Config) -> dict[str, Any]:
         "energy": problem.surface.static_energy,
         "energy_per_atom": problem.surface.static_energy / crystal.n_sites,
         "largest_force": problem.largest_force,
-        "force_error": force_error(problem, config.seed),
+        "force_error": mismatch,
+        "cutoff": engine.cutoff(),
         "pressure": float(engine.virial_pressure(engine.structure.positions[None])[0]),
         "length_scale": {"value": problem.length_scale, "source": problem.length_source},
         "unit_names": {"energy": labels.energy, "length": labels.length, "temperature": labels.temperature, "pressure": labels.pressure},

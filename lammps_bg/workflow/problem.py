@@ -19,7 +19,8 @@ from lammps_bg.errors import CrystalError, StateError
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
-_SMALLEST_DEFECTIVE, _TRANSLATIONS_TRIED, _MOSTLY = 12, 40, 0.75  # sites of a cell and vectors looked at for defects, and the share that tells
+# defects: sites of a cell that are looked at, vectors tried, and the share of the sites mapped onto sites that tells of one
+_SMALLEST_DEFECTIVE, _TRANSLATIONS_TRIED, _MOSTLY = 12, 40, 0.75
 _BYTES_PER_SITE = 60_000  # peak of a training step per atom and batch of 32, measured with tests/benchmarks/bench_flow.py
 
 
@@ -33,6 +34,7 @@ class ScriptRequest:
         replicate: Values by -rep.
         flags: LAMMPS' own flags.
         elements: Names for the atom types, in their order; empty: from the script.
+        stored: The script is the copy in a run directory.
     """
 
     script: Path
@@ -40,6 +42,7 @@ class ScriptRequest:
     replicate: Counts = (1, 1, 1)
     flags: LammpsFlags = LammpsFlags()
     elements: tuple[str, ...] = ()
+    stored: bool = False
 
 
 @dataclass
@@ -72,7 +75,12 @@ class Problem:
         if not all(count > 0 for count in request.replicate):
             raise CrystalError(f"expected -rep with three positive counts, got {' '.join(map(str, request.replicate))}")
         engine = Engine(
-            request.script, variables=request.variables, replicate=request.replicate, flags=request.flags, most_atoms=_most_atoms()
+            request.script,
+            variables=request.variables,
+            replicate=request.replicate,
+            flags=request.flags,
+            stored=request.stored,
+            most_atoms=_most_atoms(),
         )
         temperature = _temperature(engine, request.script)
         _number(engine, "P", engine.units.labels.pressure)
@@ -134,11 +142,10 @@ class Problem:
                 "give the minimised lattice (liquids and defects are out of scope)"
             )
         log.warning(
-            "the script's structure is not relaxed: the largest force is %.3g %s/%s and atoms relax by up to %.2g %s; the base is centred on the minimum, "
-            "but symmetry is lost to such noise, so better give the minimised structure",
+            "the script's structure is not relaxed: the largest force is %.3g %s/%s and atoms relax by up to %.2g %s; "
+            "the base is centred on the minimum, but symmetry is lost to such noise, so better give the minimised structure",
             self.largest_force, label.energy, label.length, furthest, label.length,
         )  # fmt: skip
-
 
     def _require_interaction(self) -> None:
         """Refuse atoms that feel nothing of each other.
@@ -159,8 +166,8 @@ class Problem:
         share = _nearly_periodic(self.crystal)
         if share is not None:
             log.warning(
-                "the structure looks like a crystal with vacancies or interstitials (a lattice vector maps %.0f %% of the atoms onto atoms); every atom "
-                "keeps its site here, so F is that of this one arrangement, without hops and without configurational entropy",
+                "the structure looks like a crystal with vacancies or interstitials (a lattice vector maps %.0f %% of the atoms "
+                "onto atoms); every atom keeps its site here, so F is that of this one arrangement, without hops and without configurational entropy",
                 100 * share,
             )  # fmt: skip
 
@@ -171,8 +178,8 @@ class Problem:
         if cutoff is not None and image < 2 * cutoff:
             unit = self.units.labels.length
             log.warning(
-                "the nearest periodic image is %.4g %s away, %.2f times the cutoff of %.4g %s: the energies are right, but below 2 expect finite-size effects; "
-                "a larger -rep lowers them",
+                "the nearest periodic image is %.4g %s away, %.2f times the cutoff of %.4g %s: the energies are right, "
+                "but below 2 expect finite-size effects; a larger -rep lowers them",
                 image, unit, image / cutoff, cutoff, unit,
             )  # fmt: skip
 
@@ -185,8 +192,8 @@ def _nearly_periodic(crystal: Crystal) -> float | None:
     delta = basis - basis[0]
     delta = delta - np.round(delta @ np.linalg.inv(cell)) @ cell
     nearest = np.argsort(np.linalg.norm(delta, axis=1))[1:_TRANSLATIONS_TRIED]
-    found = [float((match_sites(cell, basis, basis + delta[site], _OFF_SITE * crystal.nearest_distance) >= 0).mean()) for site in nearest]
-    best = max(found)
+    tolerance = _OFF_SITE * crystal.nearest_distance
+    best = max(float((match_sites(cell, basis, basis + delta[site], tolerance) >= 0).mean()) for site in nearest)
     return best if _MOSTLY <= best < 1 else None
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Draw from a trained model and write samples.csv and the dump files."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,8 +56,8 @@ def sample(problem: Problem, generator: Generator, config: Config, run: RunDirec
     wanted, target = config.sample, ExactTarget(problem.surface, problem.beta)
     keep = min(wanted.n_samples, max(config.estimate.rdf_samples, config.estimate.marginal_samples))
     chunks, kept, seconds = [], [], np.zeros(2)
-    dump = _dump(run, "samples.dump.gz", problem) if wanted.n_dump else None
-    with run.sample_table() as table, console.progress("sampling  ") as bar:
+    frames = _dump(run, "samples.dump.gz", problem) if wanted.n_dump else nullcontext()
+    with frames as dump, run.sample_table() as table, console.progress("sampling  ") as bar:
         for chunk in draw(generator, target, wanted.n_samples, seed=config.seed, batch_size=wanted.batch_size):
             rows = np.stack((chunk.energies, chunk.log_q, chunk.log_w), 1)
             for index, row in enumerate(rows.tolist(), chunk.first):
@@ -70,8 +71,6 @@ def sample(problem: Problem, generator: Generator, config: Config, run: RunDirec
             eta = bar.update(done / wanted.n_samples, f"{done} of {wanted.n_samples}")
             run.write_status("sampling", step=done, percent=100 * done / wanted.n_samples, eta_seconds=eta)
             stop.check(f"{done} samples are in samples.csv; continue with --resume")
-    if dump is not None:
-        dump.close()
     energies, log_q, log_w = np.concatenate(chunks).T
     per_sample = 1e3 * seconds / len(energies)
     samples = Samples(energies, log_q, log_w, np.concatenate(kept), per_sample[0], per_sample[1])

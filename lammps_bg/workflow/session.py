@@ -5,16 +5,18 @@ import csv
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.crystal.system import Counts
 from lammps_bg.engine.lammps_engine import LammpsFlags
-from lammps_bg.errors import ConfigError, RunDirectoryError, StateError
+from lammps_bg.errors import ConfigError, CrystalError, RunDirectoryError, StateError
 from lammps_bg.flow.model import build_generator
 from lammps_bg.flow.self_consistent import FittedBase
 from lammps_bg.interrupt import StopFlag
@@ -29,7 +31,7 @@ from lammps_bg.workflow.estimating import estimate
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.rehearsal import forecast
 from lammps_bg.workflow.sampling import Samples, resampled_trajectory, sample as draw_samples
-from lammps_bg.workflow.training import Trained, fit_base, train
+from lammps_bg.workflow.training import Trained, fit_base, require_checkpoint, train
 
 log = logging.getLogger(__name__)
 Overrides = Callable[[Config], Config]
@@ -64,27 +66,40 @@ def fresh(request: ScriptRequest, config: Config, out: Path, words: Sequence[str
     return Plan(request, config, out, words, time.monotonic())
 
 
-def resumed(out: Path, words: Sequence[str], *, script: Path | None, overrides: Overrides) -> Plan:
+def resumed(
+    out: Path, words: Sequence[str], *, script: Path | None, given: Mapping[str, Any], flags: LammpsFlags, overrides: Overrides
+) -> Plan:
     """Continue the run in `out` with its own script, variables, replicate and configuration.
 
     Args:
         out: The run directory.
         words: Arguments as typed.
         script: Script given with -in, if any: it must be the one the run was started with.
+        given: What else was typed of the request: entries that are not empty must be those the run was started with.
+        flags: LAMMPS' own flags; those of the run where none are given.
         overrides: Applies -config and --set to the stored configuration.
 
     Raises:
         RunDirectoryError: The folder holds no run.
-        ConfigError: An override changes the base or the flow, which the checkpoint depends on.
+        ConfigError: Something changes what the checkpoint depends on: crystal, temperature, base, flow or seed.
     """
     run = RunDirectory.open(out, writable=True)
+    require_checkpoint(run.file("checkpoint.pt"))
     stored = load_config(run.file("config.toml"))
     config = overrides(stored)
     if (config.base, config.flow, config.seed) != (stored.base, stored.flow, stored.seed):
         raise ConfigError("expected --resume with the base, flow and seed of the run, got other ones; start a new run with another -out")
     request = _stored_request(run)
+    before = run.read_json("provenance.json")["request"]
+    for name, value in given.items():
+        if value and value != before[name]:
+            raise ConfigError(
+                f"expected --resume with the {name} of the run, {before[name]}, got {value}; start a new run with another -out"
+            )
     if script is not None:
-        request = replace(request, script=script)
+        request = replace(request, script=script, stored=False)
+    if flags != LammpsFlags():
+        request = replace(request, flags=flags)
     return Plan(request, config, out, words, time.monotonic(), resume=True)
 
 
@@ -131,10 +146,13 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
         sample: Draw samples and estimate after the training.
         allow_red: Return 0 in spite of a red verdict.
     """
+    if plan.resume and sample and (code := _finished(plan, console, allow_red=allow_red)) is not None:
+        return code
     problem = _problem(plan, console)
+    loaded = _loaded(plan.model, problem, plan.config, console) if plan.model else None
     run = _open_run(plan, problem)
     try:
-        trained = _trained(plan, problem, run, console, stop)
+        trained = loaded or train(problem, plan.config, run, console, stop, resume=plan.resume)
         if not sample:
             console.say(f"files      {run.path}")
             return 0
@@ -144,10 +162,29 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
             resampled_trajectory(problem, trained.generator, plan.config, run, samples)
         _picture(problem, run, console)
         verdict = estimate(problem, trained, samples, plan.config, run, console, started=plan.started)
+    except CrystalError:
+        if not plan.resume:
+            run.discard_inputs()  # nothing was made, so that the same -out serves the corrected input
+        raise
     except Exception:
         run.write_status("failed or stopped")
         raise
     return 0 if verdict.colour != "red" or allow_red else 3
+
+
+def _finished(plan: Plan, console: Console, *, allow_red: bool) -> int | None:
+    """Exit code of a run that is complete and would only be repeated; None where there is something to do."""
+    run = RunDirectory.open(plan.out)
+    if not all(run.file(name).exists() for name in ("results.json", "status.json")):
+        return None
+    if run.read_json("status.json").get("stage") != "done" or plan.config != load_config(run.file("config.toml")):
+        return None
+    results = run.read_results()
+    console.say(
+        f"complete   {run.path} has its {results['sampling']['n_samples']} samples and results.json; ask for more with --set, "
+        "or `lammps-bg estimate` again"
+    )
+    return 3 if results["verdict"]["colour"] == "red" and not allow_red else 0
 
 
 def estimate_again(source: Path, out: Path | None, console: Console, stop: StopFlag, *, overrides: Overrides) -> int:
@@ -163,10 +200,11 @@ def estimate_again(source: Path, out: Path | None, console: Console, stop: StopF
     started = time.monotonic()
     run = _with_model(source)
     config = overrides(load_config(run.file("config.toml")))
-    target = run if out is None else RunDirectory.create(out)
+    if out is not None:
+        RunDirectory.check_new(out)
+    energies, log_q, log_w = _read_samples(run)
     problem = Problem.load(_stored_request(run), config.estimate.length_scale)
     trained = _loaded(run, problem, config, console)
-    energies, log_q, log_w = _read_samples(run)
     keep = min(len(energies), max(config.estimate.rdf_samples, config.estimate.marginal_samples))
     chunks = list(draw(trained.generator, ExactTarget(problem.surface, problem.beta), keep, seed=config.seed))
     _require_same_samples(run, np.concatenate([c.energies for c in chunks]), energies[:keep])
@@ -177,6 +215,7 @@ def estimate_again(source: Path, out: Path | None, console: Console, stop: StopF
     )  # fmt: skip
     trained.ms_per_sample = timings.get("train_ms_per_sample")
     stop.check("nothing was written")
+    target = run if out is None else RunDirectory.create(out)
     verdict = estimate(problem, trained, samples, config, target, console, started=started)
     return 3 if verdict.colour == "red" else 0
 
@@ -210,8 +249,9 @@ def _open_run(plan: Plan, problem: Problem) -> RunDirectory:
     scripts, data = problem.engine.script_files, problem.engine.potential_files
     if plan.resume:
         run = RunDirectory.open(plan.out, writable=True)
-        if plan.request.script != run.script:
-            run.require_same_inputs(scripts, data)
+        run.require_same_inputs(scripts, data)
+        if (text := to_toml(plan.config)) != run.file("config.toml").read_text():
+            run.write_text("config.toml", text)
         return run
     run = RunDirectory.create(plan.out, needed_bytes=_disk(problem, plan.config))
     request = {"variables": dict(plan.request.variables), "replicate": list(plan.request.replicate), "elements": list(plan.request.elements)}
@@ -222,23 +262,33 @@ def _open_run(plan: Plan, problem: Problem) -> RunDirectory:
     return run
 
 
-def _trained(plan: Plan, problem: Problem, run: RunDirectory, console: Console, stop: StopFlag) -> Trained:
-    if plan.model is None:
-        return train(problem, plan.config, run, console, stop, resume=plan.resume)
-    return _loaded(plan.model, problem, plan.config, console)
-
-
 def _loaded(source: RunDirectory, problem: Problem, config: Config, console: Console) -> Trained:
     """The model of an earlier run, its base fitted again where the replicate differs."""
-    saved = load_model(source.file("model.pt"), problem.crystal, problem.beta)
+    source.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remarks on foreign files, which are refused in our own words
+        saved = load_model(source.file("model.pt"), problem.crystal, problem.beta)
+    if saved.config.flow != config.flow:
+        raise RunDirectoryError(
+            f"expected config.toml in {source.path} with the flow that model.pt was trained with, got another one; restore config.toml"
+        )
     for name, given in (("temperature", problem.temperature), ("units", problem.units.name), ("pair_style", problem.engine.pair_style)):
-        if saved.state[name] != given:
-            raise StateError(f"expected the {name.replace('_', ' ')} the model was trained with, {saved.state[name]}, got {given}; train a model for it")
+        if saved.state.get(name) != given:
+            raise StateError(
+                f"expected the {name.replace('_', ' ')} the model was trained with, {saved.state.get(name)}, got {given}; "
+                "train a model for it"
+            )
     fitted = saved.fitted
     if saved.replicate != problem.crystal.replicate:
         fitted = fit_base(problem, config, console, start=_transferred(fitted, saved.replicate, problem))
     generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, eta=saved.state["eta"])
-    generator.flow.load_state_dict(saved.flow)
+    try:
+        generator.flow.load_state_dict(saved.flow)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunDirectoryError(
+            f"expected the weights of this flow in {source.file('model.pt')}, got other ones ({reason}); train again"
+        ) from None
     console.say(f"model      {source.path.name}, trained on {' x '.join(map(str, saved.replicate))} cells")
     return Trained(generator, fitted, None, 0)
 
@@ -263,11 +313,17 @@ def _with_model(source: Path) -> RunDirectory:
 
 def _stored_request(run: RunDirectory) -> ScriptRequest:
     """The request a run was started with, on its own copies of script and potentials."""
-    stored = run.read_json("provenance.json")["request"]
+    stored = run.read_json("provenance.json").get("request")
+    if stored is None:
+        raise RunDirectoryError(
+            f"expected a run of `lammps-bg run` or `train` in {run.path}, got one of another command; give another folder"
+        )
     flags = stored["flags"]
     flags["package"] = tuple(map(tuple, flags["package"]))
     _search(run.file("inputs") / "potentials")
-    return ScriptRequest(run.script, stored["variables"], tuple(stored["replicate"]), LammpsFlags(**flags), tuple(stored["elements"]))
+    return ScriptRequest(
+        run.script, stored["variables"], tuple(stored["replicate"]), LammpsFlags(**flags), tuple(stored["elements"]), stored=True
+    )
 
 
 def _search(folder: Path) -> None:
@@ -317,7 +373,7 @@ def _picture(problem: Problem, run: RunDirectory, console: Console) -> None:
         render_samples(
             run.file("samples.dump.gz"), run.file("samples.png"), sites=sites, length_unit=problem.units.labels.length, labels=crystal.labels
         )
-    except PictureError as error:
+    except (PictureError, RunDirectoryError) as error:
         console.say(f"picture    none: {error}")
 
 

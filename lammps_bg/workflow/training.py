@@ -2,10 +2,13 @@
 """Fit the base, build the flow, train it, and write model.pt."""
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lammps_bg.config import Config
+from lammps_bg.errors import RunDirectoryError
 from lammps_bg.flow.model import Generator, build_generator
 from lammps_bg.flow.self_consistent import EinsteinFit, FittedBase, PhononFit
 from lammps_bg.interrupt import StopFlag
@@ -95,7 +98,7 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
     trainer = Trainer(generator, softened, exact, config.train, seed=config.seed)
     path = run.file("checkpoint.pt")
     if resume and path.exists():
-        trainer.load_state_dict(checkpoint.load(path))
+        _restore(trainer, path)
         console.say(f"training   continues at step {trainer.step}")
     loop(trainer, run, console, stop, reference(problem, fitted))
     stop.check(f"step {trainer.step} is saved; continue with --resume")
@@ -104,6 +107,45 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
     save_model(run.file("model.pt"), saved, problem.crystal)
     samples = trainer.step * config.train.batch_size
     return Trained(generator, fitted, 1e3 * trainer.elapsed / samples if samples else None, trainer.undone)
+
+
+def require_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint that cannot be continued from, before any work; there may be none.
+
+    Args:
+        path: The file.
+
+    Raises:
+        RunDirectoryError: It is damaged or foreign.
+    """
+    if not path.exists():
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on foreign files, which are refused in our own words
+            state = checkpoint.load(path)
+    except RunDirectoryError as error:
+        raise RunDirectoryError(f"{error}; remove it to train from the start") from None
+    if "optimiser" not in state:
+        raise RunDirectoryError(
+            f"expected a checkpoint in {path}, got another file of lammps-bg; remove it to train from the start"
+        )
+
+
+def _restore(trainer: Trainer, path: Path) -> None:
+    """Continue from a checkpoint.
+
+    Raises:
+        RunDirectoryError: It is damaged, or of another flow.
+    """
+    state = checkpoint.load(path)
+    try:
+        trainer.load_state_dict(state)
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [""])[-1].strip()
+        raise RunDirectoryError(
+            f"expected a checkpoint of this flow in {path}, got another file ({reason}); remove it to train from the start"
+        ) from None
 
 
 def loop(trainer: Trainer, run: RunDirectory, console: Console, stop: StopFlag, constants: CrystalReference) -> None:

