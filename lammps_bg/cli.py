@@ -77,7 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
     _output_arguments(sample)
     estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
     _model_arguments(estimate, again=False)
-    estimate.add_argument("-out", type=Path, metavar="DIR", help="folder for the new results (default: results.json of the run is renewed)")
+    estimate.add_argument(
+        "-out", type=Path, metavar="DIR", help="folder for the new results (default: results.json of the run is renewed)"
+    )
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
@@ -90,13 +92,17 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:  #
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("configuration")
     group.add_argument("-config", type=Path, metavar="FILE", help="TOML file; `lammps-bg config` prints one with every key")
-    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key, such as train.steps=5000")
+    group.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key, such as train.steps=5000"
+    )
     group.add_argument("--seed", type=int, metavar="N", help="seed of every random number (default: 1)")
 
 
 def _lammps_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("LAMMPS' own flags")
-    group.add_argument("-var", "-v", nargs="+", action="append", default=[], metavar="NAME VALUE", help="set an index variable of the script")
+    group.add_argument(
+        "-var", "-v", nargs="+", action="append", default=[], metavar="NAME VALUE", help="set an index variable of the script"
+    )
     group.add_argument("-log", "-l", default="none", metavar="FILE", help="LAMMPS log (default: none)")
     group.add_argument("-screen", "-sc", default="none", metavar="FILE", help="LAMMPS screen output (default: none)")
     group.add_argument("-suffix", "-sf", nargs="+", default=[], metavar="STYLE", help="accelerated styles, such as omp")

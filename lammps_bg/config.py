@@ -2,6 +2,7 @@
 """Strict typed configuration: one TOML file, overridden by --set; unknown keys are errors that name the closest key."""
 
 import difflib
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +28,9 @@ class BaseConfig(_Block):
     """The Gaussian reference crystal."""
 
     kind: Literal["phonon", "einstein"] = Field("phonon", description="phonon crystal, or independent atoms on springs")
-    iterations: Annotated[int, Field(ge=0)] = Field(10, description="most self-consistent iterations; 0 keeps the harmonic crystal")
+    iterations: Annotated[int, Field(ge=0)] = Field(
+        10, description="most self-consistent iterations; 0 keeps the harmonic crystal"
+    )
     n_samples: Annotated[int, Field(ge=50)] = Field(1000, description="configurations evaluated for each iteration")
 
 
@@ -35,10 +38,14 @@ class FlowConfig(_Block):
     """The learned bijection."""
 
     kind: Literal["sublattice", "augmented"] = Field("sublattice", description="architecture")
-    n_neighbours: PositiveInt | None = Field(None, description="lattice neighbours read by a site; none: whole shells that hold 12")
-    n_bins: Annotated[int, Field(ge=2, le=64)] = Field(8, description="bins of each spline")
+    n_neighbours: PositiveInt | None = Field(
+        None, description="lattice neighbours read by a site; none: whole shells that hold 12"
+    )
+    n_bins: Annotated[int, Field(ge=2, le=64)] | None = Field(
+        None, description="bins of each spline; none: 8 for sublattice, 16 for augmented"
+    )
     spline_range: Positive = Field(6.0, description="half range of the splines in thermal amplitudes")
-    width: PositiveInt = Field(64, description="hidden width of the networks")
+    width: PositiveInt | None = Field(None, description="hidden width of the networks; none: 64 for sublattice, 32 for augmented")
     n_sweeps: PositiveInt = Field(2, description="sublattice: sweeps over all colours")
     n_layers: PositiveInt = Field(4, description="augmented: layers of two couplings each")
     n_frequencies: PositiveInt = Field(4, description="augmented: Fourier frequencies of each coordinate")
@@ -49,10 +56,12 @@ class TrainConfig(_Block):
 
     objective: Literal["path", "usual"] = Field("path", description="reverse KL with path gradients or with the usual gradient")
     steps: Annotated[int, Field(ge=0)] = Field(1200, description="steps; 0 leaves the flow the identity")
-    max_seconds: Positive | None = Field(None, description="wall-clock budget in seconds; the learning rate falls with whichever ends first")
+    max_seconds: Positive | None = Field(
+        None, description="wall-clock budget in seconds; the learning rate falls with whichever ends first"
+    )
     batch_size: PositiveInt = Field(32, description="samples for each step")
-    learning_rate: Positive = Field(3e-3, description="Adam's largest learning rate")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(20, description="steps of linear warm-up")
+    learning_rate: Positive = Field(4e-3, description="Adam's largest learning rate")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(50, description="steps of linear warm-up")
     clip_norm: Positive = Field(1.0, description="largest norm of the gradient of the loss per atom")
     softening: Positive = Field(6.0, description="energies above E_0 + softening N kT grow only logarithmically in training")
     evaluate_every: PositiveInt = Field(100, description="steps between evaluations with exact energies")
@@ -66,6 +75,7 @@ class SampleConfig(_Block):
     n_samples: Annotated[int, Field(ge=2)] = Field(4096, description="samples")
     n_dump: Annotated[int, Field(ge=0)] = Field(512, description="samples written to samples.dump.gz (all are in samples.csv)")
     n_resample: Annotated[int, Field(ge=0)] = Field(0, description="frames of an equal-weight trajectory, resampled.dump.gz")
+    picture: bool = Field(True, description="draw samples.png with OVITO, where OVITO and a Vulkan driver are installed")
     batch_size: PositiveInt | None = Field(None, description="samples drawn together; none: bounded by memory")
 
 
@@ -73,7 +83,9 @@ class EstimateConfig(_Block):
     """Free energies and observables."""
 
     n_bootstraps: Annotated[int, Field(ge=50)] = Field(1000, description="bootstrap resamplings for errors")
-    length_scale: Positive | None = Field(None, description="Lambda of the absolute free energy in length units; none: see the README")
+    length_scale: Positive | None = Field(
+        None, description="Lambda of the absolute free energy in length units; none: see the README"
+    )
     marginal_draws: PositiveInt = Field(200, description="augmented: auxiliary draws M of the marginal density")
     marginal_samples: Annotated[int, Field(ge=2)] = Field(128, description="augmented: samples on which it is evaluated")
     rdf_samples: Annotated[int, Field(ge=0)] = Field(256, description="samples for the radial distribution function")
@@ -139,7 +151,7 @@ def _toml_line(key: str, value: Any, description: str) -> str:  # noqa: ANN401
 
 
 def _quote(value: Any) -> str:  # noqa: ANN401
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    return json.dumps(value)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ class Structure:
     Attributes:
         cell: Cell vectors as rows, restricted triclinic (lower triangular) as in LAMMPS, shape [3, 3], length units.
         origin: Lower corner of the cell (xlo, ylo, zlo), shape [3].
-        positions: Cartesian positions with image flags applied, shape [N, 3].
+        positions: Cartesian positions inside the cell, shape [N, 3].
         types: LAMMPS atom types, 1-based, shape [N].
         masses: Mass of each type, shape [n_types].
         labels: Written name of each type (element symbol where known, else `X1`, `X2`, ...).
@@ -42,4 +42,4 @@ class Structure:
     @property
     def fractional(self) -> Array:
         """Positions in units of the cell vectors, not wrapped, shape [N, 3]."""
-        return np.linalg.solve(self.cell.T, (self.positions - self.origin).T).T
+        return np.asarray(np.linalg.solve(self.cell.T, (self.positions - self.origin).T).T, dtype=np.float64)

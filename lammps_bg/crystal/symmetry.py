@@ -65,7 +65,9 @@ def find_unit_cell(structure: Structure, tolerance: float = 1e-3) -> tuple[UnitC
     """
     length = nearest_distance(structure.cell, structure.positions)
     if length < 1e-6 * structure.volume ** (1 / 3):
-        raise CrystalError("expected atoms on distinct sites, got two atoms on the same place; check create_atoms or the data file")
+        raise CrystalError(
+            "expected atoms on distinct sites, got two atoms on the same place; check create_atoms or the data file"
+        )
     positions = structure.positions - structure.origin
     counts = tuple(_repeats(structure, positions, axis, tolerance * length) for axis in range(3))
     cell = structure.cell / np.array(counts)[:, None]
@@ -112,7 +114,7 @@ def _describe(cell: Array, basis: Array, types: NDArray[np.int64], tolerance: fl
     with warnings.catch_warnings():
         # spglib 2.8 warns at every call that a failure will one day raise instead of giving None
         warnings.simplefilter("ignore", DeprecationWarning)
-        data = spglib.get_symmetry_dataset((cell, fractional, types), symprec=max(tolerance, 1e-5))
+        data = spglib.get_symmetry_dataset((cell.tolist(), fractional.tolist(), types.tolist()), symprec=max(tolerance, 1e-5))
     if data is None:
         return UnitCell(cell, basis, types, np.arange(n), n, "P1 (1)")
     pure = data.translations[(data.rotations == np.eye(3, dtype=int)).all((1, 2))]

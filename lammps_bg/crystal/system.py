@@ -45,8 +45,8 @@ class Crystal:
 
     def replicated(self, counts: Counts, structure: Structure) -> "Crystal":
         """This crystal repeated `counts` times, with the atom ids of `structure`, the same supercell as LAMMPS holds it."""
-        total = tuple(a * b for a, b in zip(self.replicate, counts, strict=True))
-        return replace(self, replicate=total).assigned(structure)
+        (a, b, c), (x, y, z) = self.replicate, counts
+        return replace(self, replicate=(a * x, b * y, c * z)).assigned(structure)
 
     def assigned(self, structure: Structure) -> "Crystal":
         """This crystal with atom ids taken from the atoms nearest to the sites.

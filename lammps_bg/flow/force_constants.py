@@ -46,7 +46,7 @@ class ForceConstants:
 
     def symmetrised(self) -> "ForceConstants":
         """Impose K(-k) = K(k)^*, hermiticity and the acoustic sum rule."""
-        stiffness = np.conj(np.fft.fftn(self.real_space, axes=(0, 1, 2)))
+        stiffness: Complex = np.conj(np.fft.fftn(self.real_space, axes=(0, 1, 2)))
         stiffness = 0.5 * (stiffness + np.conj(np.swapaxes(stiffness, -1, -2)))
         m = stiffness.shape[-1]
         keep = np.eye(m) - np.tile(np.eye(3), (m // 3, m // 3)) * 3 / m
@@ -134,7 +134,9 @@ def finite_differences(force_field: ForceField, crystal: Crystal, offset: Array,
     u.reshape(m, -1)[np.arange(m), np.arange(m)] = step  # the first n_basis sites are those of cell 0
     phi = -(force_field(at + u)[1] - force_field(at - u)[1]) / (2 * step)
     if not np.isfinite(phi).all():
-        raise UnstableCrystalError("expected finite forces close to the reference sites, got infinite ones; check for overlapping atoms")
+        raise UnstableCrystalError(
+            "expected finite forces close to the reference sites, got infinite ones; check for overlapping atoms"
+        )
     # row: displaced (b, alpha) in cell 0; columns: (cell R, b', beta)
     phi = np.moveaxis(phi.reshape(m, *crystal.replicate, m), 0, 3)
     stiffness = np.conj(np.fft.fftn(phi, axes=(0, 1, 2)))

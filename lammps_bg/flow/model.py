@@ -52,8 +52,8 @@ def _sublattice(config: FlowConfig, crystal: Crystal, base: Base, graph: Lattice
         colour,
         _relative_amplitude(base, graph),
         n_sweeps=config.n_sweeps,
-        width=config.width,
-        n_bins=config.n_bins,
+        width=config.width or 64,
+        n_bins=config.n_bins or 8,
         spline_range=config.spline_range,
     )
     return Generator(Prior(base), flow)
@@ -66,8 +66,8 @@ def _augmented(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeG
         graph,
         amplitude=amplitude,
         n_layers=config.n_layers,
-        width=config.width,
-        n_bins=config.n_bins,
+        width=config.width or 32,
+        n_bins=config.n_bins or 16,
         n_frequencies=config.n_frequencies,
         spline_range=config.spline_range,
     )

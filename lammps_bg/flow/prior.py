@@ -58,7 +58,7 @@ class AugmentedPrior(Prior):
         return self.base.log_prob(state[:, 0]) + self.log_auxiliary(state)
 
     def log_auxiliary(self, state: Tensor) -> Tensor:
-        """log N(a; u, eta^2), shape [n], float64."""
+        """Log N(a; u, eta^2), shape [n], float64."""
         u, a = state.double().unbind(1)
         norm = 0.5 * u[0].numel() * math.log(2 * math.pi * self.eta**2)
         return -0.5 * ((a - u) / self.eta).square().sum((1, 2)) - norm

@@ -133,7 +133,9 @@ class PhononFit:
                 break
         if not settled:
             update.require_stable(labels.energy, labels.length)
-        return FittedBase(PhononBase(best, self.beta), best, (*(h[0] for h in history), min((h[0] for h in history), key=lambda s: s.bound)))
+        return FittedBase(
+            PhononBase(best, self.beta), best, (*(h[0] for h in history), min((h[0] for h in history), key=lambda s: s.bound))
+        )
 
     def _measure(self, constants: ForceConstants, n: int) -> tuple[BoundStep, tuple[Array, Array]]:
         """Draw from the Gaussian of these constants; its bound, and the displacements and forces with finite energy."""

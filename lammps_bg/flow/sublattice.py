@@ -103,6 +103,9 @@ class SublatticeFlow(nn.Module):
     """
 
     channels = 1
+    amplitude: Tensor
+    _order: Tensor
+    _place: Tensor
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
@@ -30,11 +30,11 @@ class Console:
         """The sentence of an error."""
         self._error.print(f"ERROR: {text}", markup=False, style="red" if sys.stderr.isatty() else None)
 
-    def table(self, title: str, rows: list[tuple[str, ...]], header: tuple[str, ...] = ()) -> None:
+    def table(self, title: str, rows: Sequence[tuple[str, ...]]) -> None:
         """A small table; the first column is left-aligned, the others right-aligned."""
-        table = Table(title=title, show_header=bool(header), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table(title=title, show_header=False, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for index in range(max(len(row) for row in rows)):
-            table.add_column(header[index] if header else None, justify="left" if index in (0, 3) else "right")
+            table.add_column(justify="right" if index else "left")
         for row in rows:
             table.add_row(*row)
         self._out.print(table, markup=False)
@@ -49,7 +49,13 @@ class Console:
         if not self._terminal:
             yield ProgressLine(self, stage, None)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=self._out, transient=True) as bar:
             yield ProgressLine(self, stage, bar)
 

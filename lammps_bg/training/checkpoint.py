@@ -2,7 +2,7 @@
 """Saving and loading: tensors, numbers and text only (no pickled code), written to a temporary name and renamed."""
 
 import os
-import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ def save(path: Path, content: dict[str, Any]) -> None:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise RunDirectoryError(f"expected to write {path}, got an error ({error}); the last good file stays, free some space") from None
+        raise RunDirectoryError(
+            f"expected to write {path}, got an error ({error}); the last good file stays, free some space"
+        ) from None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -39,16 +41,22 @@ def load(path: Path) -> dict[str, Any]:
         RunDirectoryError: The file is missing, damaged, foreign or of another version.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's guesses about foreign files; the sentence below says all
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunDirectoryError(f"expected a model file, got none at {path}; train one with `lammps-bg train`") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damaged bytes make torch's unpickler raise whatever they happen to lead to
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-        raise RunDirectoryError(f"expected a lammps-bg model in {path}, got a damaged or foreign file ({reason}); nothing was executed") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RunDirectoryError(f"expected a lammps-bg model in {path}, got another kind of file; give the folder of a finished training")
-    if content["version"] != FORMAT_VERSION:
         raise RunDirectoryError(
-            f"expected model format {FORMAT_VERSION} in {path}, got {content['version']}; use the version of lammps-bg that wrote it"
+            f"expected a lammps-bg model in {path}, got a damaged or foreign file ({reason}); nothing was executed"
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise RunDirectoryError(
+            f"expected a lammps-bg model in {path}, got another kind of file; give the folder of a finished training"
+        )
+    if content.get("version") != FORMAT_VERSION:
+        raise RunDirectoryError(
+            f"expected model format {FORMAT_VERSION} in {path}, got {content.get('version')}; use the version of lammps-bg that wrote it"
         )
     return content

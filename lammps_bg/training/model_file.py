@@ -78,7 +78,9 @@ def load_model(path: Path, crystal: Crystal, beta: float) -> SavedModel:
         _require_same(stored, describe_crystal(crystal))
         return SavedModel(content["flow"], config, fitted, replicate, json.loads(content["state"]))
     except (KeyError, ValueError, TypeError) as error:
-        raise RunDirectoryError(f"expected a complete model in {path}, got one that lacks or garbles a part ({error}); train again") from None
+        raise RunDirectoryError(
+            f"expected a complete model in {path}, got one that lacks or garbles a part ({error}); train again"
+        ) from None
 
 
 def stored_state(path: Path) -> dict[str, Any]:
@@ -101,7 +103,9 @@ def _require_same(trained: dict[str, Any], given: dict[str, Any]) -> None:
             a, b = np.array(trained[name]), np.array(given[name])
             same = a.shape == b.shape and np.allclose(a, b, atol=1e-6 * np.abs(trained["cell"]).max())
         if not same:
-            raise CrystalError(f"expected the {what} that the model was trained on, {trained[name]}, got {given[name]}; train a model for it")
+            raise CrystalError(
+                f"expected the {what} that the model was trained on, {trained[name]}, got {given[name]}; train a model for it"
+            )
 
 
 def _base(stored: dict[str, Any], crystal: Crystal, beta: float) -> FittedBase:

@@ -20,7 +20,7 @@ from lammps_bg.training.target import ExactTarget, SoftenedTarget
 
 _SNAPSHOT_EVERY = 20  # steps between the states a diverging step falls back to
 _MOST_UNDONE = 12  # undone steps after which training gives up
-_JUMP = 0.5  # rise of -<log w> / N over its recent median that counts as diverging, beside five times its spread
+_JUMP = 0.5  # rise of -<log w> / N over its recent median that counts as diverging, if it is also ten times the spread
 
 
 @dataclass
@@ -55,7 +55,9 @@ class Trainer:
         seed: Seed of the base samples.
     """
 
-    def __init__(self, generator: Generator, softened: SoftenedTarget, exact: ExactTarget, config: TrainConfig, *, seed: int) -> None:
+    def __init__(
+        self, generator: Generator, softened: SoftenedTarget, exact: ExactTarget, config: TrainConfig, *, seed: int
+    ) -> None:
         self.generator, self.softened, self.exact, self.config = generator, softened, exact, config
         self.objective = OBJECTIVES[config.objective]()
         self.optimiser = torch.optim.Adam(generator.flow.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
@@ -72,9 +74,7 @@ class Trainer:
         by_steps = self.step / self.config.steps if self.config.steps else 1.0
         return min(1.0, max(by_steps, self.elapsed / budget if budget else 0.0))
 
-    def run(
-        self, stop: StopFlag, *, report: Callable[[StepRecord], None], save: Callable[[dict[str, Any]], None]
-    ) -> None:
+    def run(self, stop: StopFlag, *, report: Callable[[StepRecord], None], save: Callable[[dict[str, Any]], None]) -> None:
         """Train until the budget is spent or a signal comes.
 
         Args:
@@ -112,16 +112,16 @@ class Trainer:
         if not self._diverges(batch):
             batch.loss.backward()
             norm = float(nn.utils.clip_grad_norm_(self.generator.flow.parameters(), self.config.clip_norm))
+        bound = self._bound(batch.log_w)
         if math.isfinite(norm):
+            # before the step: the batch has just shown that these weights are good, of the next ones nothing is known
+            if self.step % _SNAPSHOT_EVERY == 0:
+                self._snapshot = self._weights()
+            self.recent = [*self.recent[-49:], bound]
             self.optimiser.step()
         else:
             self._undo(batch)
         self.step += 1
-        bound = self._bound(batch.log_w)
-        if math.isfinite(norm):
-            self.recent = [*self.recent[-49:], bound]
-            if self.step % _SNAPSHOT_EVERY == 0:
-                self._snapshot = self._weights()
         spread = float(batch.log_w.std()) if len(batch.log_w) > 1 else math.nan
         rate = self.optimiser.param_groups[0]["lr"]
         return StepRecord(self.step, self.elapsed, bound, spread, rate, norm, batch.n_bad, self.undone)
@@ -166,6 +166,10 @@ class Trainer:
             state, log_det = self.generator.flow.forward(start)
             log_w = self.exact.log_prob(state[:, 0]) + self.generator.prior.log_auxiliary(state)
             log_w = log_w - self.generator.prior.log_prob(start) + log_det
+            log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
+        if not torch.isfinite(log_w).any():
+            record.ess, record.exact_bound, record.free_energy = 0.0, math.inf, math.inf
+            return
         shift = self.exact.beta * self.exact.surface.static_energy
         total = torch.logsumexp(log_w, 0)
         record.ess = float(torch.exp(2 * total - torch.logsumexp(2 * log_w, 0)) / len(log_w))
@@ -181,7 +185,13 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, as tensors and numbers."""
-        counters = {"step": self.step, "elapsed": self.elapsed, "damping": self.damping, "undone": self.undone, "recent": self.recent}
+        counters = {
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "damping": self.damping,
+            "undone": self.undone,
+            "recent": self.recent,
+        }
         return {**self._weights(), **counters, "snapshot": self._snapshot, "random": self.random.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -71,7 +71,13 @@ def estimate(
         "training": {"undone_steps": trained.n_undone},
     }
     run.write_results(results)
-    run.write_status("done", percent=100.0, ess=summary.ess_fraction, free_energy=value.value if value else None, error=value.error if value else None)
+    run.write_status(
+        "done",
+        percent=100.0,
+        ess=summary.ess_fraction,
+        free_energy=value.value if value else None,
+        error=value.error if value else None,
+    )
     _print(console, results, value, verdict, problem, run)
     return verdict
 
@@ -147,28 +153,44 @@ def _observables(problem: Problem, samples: Samples, config: Config, run: RunDir
     usable = finite[:first] & np.isfinite(samples.displacements).all((1, 2))
     displacements, log_w = samples.displacements[usable], samples.log_w[:first][usable]
     if verdict.reliable:
-        entries["potential_energy_per_atom"]["reweighted"] = mean_potential_energy(samples.energies, n_atoms, samples.log_w).to_dict()
+        entries["potential_energy_per_atom"]["reweighted"] = mean_potential_energy(
+            samples.energies, n_atoms, samples.log_w
+        ).to_dict()
     if len(displacements) < 2:
         return entries
     msd = mean_square_displacement(displacements, log_w if verdict.reliable else None)
-    entries["mean_square_displacement"] = {**msd.mean.to_dict(), "unit": f"{problem.units.labels.length}^2", "reweighted": verdict.reliable}
+    entries["mean_square_displacement"] = {
+        **msd.mean.to_dict(),
+        "unit": f"{problem.units.labels.length}^2",
+        "reweighted": verdict.reliable,
+    }
     if config.estimate.rdf_samples:
         edges = np.linspace(0.0, 3.0 * crystal.nearest_distance, _RDF_BINS + 1)
         counts = pair_counts(problem.surface.positions(displacements), crystal.supercell, edges)
         kinds = [("flow", None), ("reweighted", log_w)] if verdict.reliable else [("flow", None)]
         curves = [
-            radial_distribution(counts, edges, crystal.volume, n_first=n_atoms, n_second=n_atoms, log_w=weights) for _, weights in kinds
+            radial_distribution(counts, edges, crystal.volume, n_first=n_atoms, n_second=n_atoms, log_w=weights)
+            for _, weights in kinds
         ]
         columns = [curves[0].r, *(array for curve in curves for array in (curve.g, curve.errors))]
         names = ["r", *(name for kind, _ in kinds for name in (f"g_{kind}", f"error_{kind}"))]
         lines = [",".join(names), *(",".join(f"{x:.8g}" for x in row) for row in zip(*columns, strict=True))]
         run.write_text("rdf.csv", "\n".join(lines) + "\n")
-        entries["radial_distribution"] = {"file": "rdf.csv", "length_unit": problem.units.labels.length, "n_samples": len(displacements)}
+        entries["radial_distribution"] = {
+            "file": "rdf.csv",
+            "length_unit": problem.units.labels.length,
+            "n_samples": len(displacements),
+        }
     return entries
 
 
 def _print(
-    console: Console, results: Mapping[str, Any], value: EstimateResult | None, verdict: Verdict, problem: Problem, run: RunDirectory
+    console: Console,
+    results: Mapping[str, Any],
+    value: EstimateResult | None,
+    verdict: Verdict,
+    problem: Problem,
+    run: RunDirectory,
 ) -> None:
     """The summary on the console."""
     rows = []
@@ -186,6 +208,8 @@ def _print(
     console.table(f"Helmholtz free energy per atom in kT at T = {problem.temperature:g} {problem.units.labels.temperature}", rows)
     console.say(f"           Lambda = {problem.length_scale:.6g} {problem.units.labels.length} ({problem.length_source})")
     summary = results["sampling"]
-    console.say(f"           ESS {summary['ess']:.1%} of {summary['n_samples']} samples, largest weight {summary['max_share']:.2%}")
+    console.say(
+        f"           ESS {summary['ess']:.1%} of {summary['n_samples']} samples, largest weight {summary['max_share']:.2%}"
+    )
     console.say(f"verdict    {verdict.colour}: {' '.join(verdict.reasons)} {verdict.next_step}")
     console.say(f"files      {run.path}")

@@ -41,7 +41,9 @@ def examine(problem: Problem, config: Config) -> dict[str, Any]:
         "temperature": problem.temperature,
         "n_atoms": crystal.n_sites,
         "species": sorted(set(crystal.species)),
-        "types": [{"type": t + 1, "label": crystal.labels[t], "mass": float(crystal.masses[t])} for t in range(len(crystal.labels))],
+        "types": [
+            {"type": t + 1, "label": crystal.labels[t], "mass": float(crystal.masses[t])} for t in range(len(crystal.labels))
+        ],
         "space_group": crystal.unit.space_group,
         "unit_cell": crystal.unit.cell.tolist(),
         "sites_per_cell": crystal.n_basis,
@@ -60,7 +62,12 @@ def examine(problem: Problem, config: Config) -> dict[str, Any]:
         "cutoff": engine.cutoff(),
         "pressure": float(engine.virial_pressure(engine.structure.positions[None])[0]),
         "length_scale": {"value": problem.length_scale, "source": problem.length_source},
-        "unit_names": {"energy": labels.energy, "length": labels.length, "temperature": labels.temperature, "pressure": labels.pressure},
+        "unit_names": {
+            "energy": labels.energy,
+            "length": labels.length,
+            "temperature": labels.temperature,
+            "pressure": labels.pressure,
+        },
         "skipped_commands": [f"{c.file.name}:{c.line}: {c.command} ({c.reason})" for c in engine.skipped],
         "removed_fixes": engine.removed_fixes,
         "input_files": [path.name for path in problem.surface.files],
@@ -101,10 +108,16 @@ def show(found: dict[str, Any], console: Console) -> None:
         ("units", f"{found['units']} (energy {unit['energy']}, length {unit['length']}, pressure {unit['pressure']})"),
         ("temperature", f"{found['temperature']:g} {unit['temperature']}"),
         ("types (mass)", types),
-        ("crystal", f"{found['space_group']}, {found['sites_per_cell']} sites in the unit cell, {found['site_classes']} classes under translation"),
+        (
+            "crystal",
+            f"{found['space_group']}, {found['sites_per_cell']} sites in the unit cell, {found['site_classes']} classes under translation",
+        ),
         ("replicate", f"{' x '.join(map(str, found['replicate']))} unit cells: {found['n_atoms']} atoms"),
         ("cell", f"{' x '.join(f'{x:.6g}' for x in lengths)} {unit['length']}, volume {found['volume']:.6g} {unit['length']}^3"),
-        ("neighbours", f"{found['neighbours']} for each site, nearest at {found['nearest_distance']:.6g} {unit['length']}; {found['colours']} colours"),
+        (
+            "neighbours",
+            f"{found['neighbours']} for each site, nearest at {found['nearest_distance']:.6g} {unit['length']}; {found['colours']} colours",
+        ),
         ("pair style", found["pair_style"]),
         ("energy", f"{found['energy_per_atom']:.10g} {unit['energy']} per atom"),
         ("pressure", f"{found['pressure']:.6g} {unit['pressure']} (atoms at rest)"),
@@ -116,6 +129,10 @@ def show(found: dict[str, Any], console: Console) -> None:
     ]
     for name, text in rows:
         console.say(f"{name:14s} {text}")
-    for title, entries in (("not executed", found["skipped_commands"]), ("fixes removed", found["removed_fixes"]), ("LAMMPS says", found["lammps_warnings"])):
+    for title, entries in (
+        ("not executed", found["skipped_commands"]),
+        ("fixes removed", found["removed_fixes"]),
+        ("LAMMPS says", found["lammps_warnings"]),
+    ):
         for entry in entries:
             console.say(f"{title:14s} {entry}")

@@ -127,7 +127,9 @@ class Problem:
         """
         crystal = self.crystal
         if not math.isfinite(self.surface.static_energy):
-            raise CrystalError("expected a finite energy of the script's structure, got an infinite one; check for overlapping atoms")
+            raise CrystalError(
+                "expected a finite energy of the script's structure, got an infinite one; check for overlapping atoms"
+            )
         # forces that do less work than 0.01 kT over a tenth of the nearest distance cannot move an atom off its site
         if self.largest_force * self.beta * 0.1 * crystal.nearest_distance < 0.01:
             return
@@ -205,7 +207,9 @@ def _number(engine: Engine, name: str, unit: str) -> float | None:
     """
     text, value = engine.variable_text(name), engine.variable(name)
     if text is not None and (value is None or not math.isfinite(value)):
-        raise StateError(f"expected a plain number in {unit} in the variable {name}, got '{text}'; give for example -var {name} 1.5")
+        raise StateError(
+            f"expected a plain number in {unit} in the variable {name}, got '{text}'; give for example -var {name} 1.5"
+        )
     return value
 
 
@@ -219,7 +223,9 @@ def _temperature(engine: Engine, script: Path) -> float:
     if value <= 0:
         raise StateError(f"expected a temperature above 0 {unit}, got T = {value:g}; give -var T with a positive value")
     if engine.units.name == "lj" and value > 20:
-        log.warning("T = %g in units lj is %g epsilon/kB, far above melting; reduced temperatures are of the order of 1", value, value)
+        log.warning(
+            "T = %g in units lj is %g epsilon/kB, far above melting; reduced temperatures are of the order of 1", value, value
+        )
     elif engine.units.name != "lj" and value < 60:
         log.warning("T = %g is read in kelvin; for %g degrees Celsius give -var T %.2f", value, value, value + 273.15)
     return value
@@ -244,7 +250,9 @@ def _length_scale(engine: Engine, crystal: Crystal, temperature: float, given: f
         return given, "estimate.length_scale"
     if (variable := _number(engine, "Lambda", engine.units.labels.length)) is not None:
         if variable <= 0:
-            raise StateError(f"expected a positive length in variable Lambda, got {variable:g}; it is Lambda of beta F/N in the script's length unit")
+            raise StateError(
+                f"expected a positive length in variable Lambda, got {variable:g}; it is Lambda of beta F/N in the script's length unit"
+            )
         return variable, "variable Lambda of the script"
     if (own := engine.length_scale()) is not None:
         return own
@@ -254,7 +262,7 @@ def _length_scale(engine: Engine, crystal: Crystal, temperature: float, given: f
 
 
 def _thermal_wavelength(units: Units, crystal: Crystal, temperature: float) -> float:
-    """h / sqrt(2 pi m k_B T), geometric mean over the atoms, length units."""
+    """H / sqrt(2 pi m k_B T), geometric mean over the atoms, length units."""
     masses = crystal.masses[crystal.types - 1]
     log_lambda = np.log(units.planck) - 0.5 * np.log(2 * np.pi * masses * units.mvv2e * units.boltzmann * temperature)
     return float(np.exp(log_lambda.mean()))

@@ -31,12 +31,16 @@ def forecast(problem: Problem, config: Config, out: Path) -> list[str]:
     if config.base.kind == "einstein":
         fitted = EinsteinFit(problem.surface, problem.crystal, problem.beta, seed=config.seed).run(iterations=0, n_samples=100)
     else:
-        fitted = PhononFit(problem.surface, problem.crystal, problem.units, problem.beta, seed=config.seed).run(iterations=1, n_samples=100)
+        fitted = PhononFit(problem.surface, problem.crystal, problem.units, problem.beta, seed=config.seed).run(
+            iterations=1, n_samples=100
+        )
     base_seconds = (time.perf_counter() - start) / 200 * config.base.n_samples * (config.base.iterations + 1)
     generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed)
     target = SoftenedTarget(problem.surface, problem.beta, problem.crystal.n_sites, config.train.softening)
     objective, random = OBJECTIVES[config.train.objective](), stream(config.seed, "rehearsal", 0)
-    step_seconds = min(_timed(lambda: objective(generator, target, config.train.batch_size, random).loss.backward()) for _ in range(3))
+    step_seconds = min(
+        _timed(lambda: objective(generator, target, config.train.batch_size, random).loss.backward()) for _ in range(3)
+    )
     train_seconds = min(step_seconds * config.train.steps, config.train.max_seconds or float("inf"))
     exact = ExactTarget(problem.surface, problem.beta)
     n = min(64, config.sample.n_samples)

@@ -30,16 +30,16 @@ class Samples:
         log_q: Log-densities, shape [n].
         log_w: Log-weights, shape [n].
         states: States of the first samples, length units, shape [m, channels, N, 3].
-        draw_ms: Milliseconds for each sample in base and flow.
-        energy_ms: Milliseconds for each sample in LAMMPS.
+        draw_ms: Milliseconds for each sample in base and flow, if known.
+        energy_ms: Milliseconds for each sample in LAMMPS, if known.
     """
 
     energies: Array
     log_q: Array
     log_w: Array
     states: Array
-    draw_ms: float
-    energy_ms: float
+    draw_ms: float | None
+    energy_ms: float | None
 
     @property
     def displacements(self) -> Array:
@@ -47,7 +47,9 @@ class Samples:
         return self.states[:, 0]
 
 
-def sample(problem: Problem, generator: Generator, config: Config, run: RunDirectory, console: Console, stop: StopFlag) -> Samples:
+def sample(
+    problem: Problem, generator: Generator, config: Config, run: RunDirectory, console: Console, stop: StopFlag
+) -> Samples:
     """Draw config.sample.n_samples samples into the run directory.
 
     Raises:
@@ -76,7 +78,9 @@ def sample(problem: Problem, generator: Generator, config: Config, run: RunDirec
     samples = Samples(energies, log_q, log_w, np.concatenate(kept), per_sample[0], per_sample[1])
     usable = int(np.isfinite(log_w).sum())
     ess = effective_sample_size(log_w) / len(log_w) if usable else 0.0
-    console.say(f"sampling   {len(energies)} samples, {per_sample.sum():.2f} ms each ({per_sample[1]:.2f} in LAMMPS), ESS {ess:.1%}")
+    console.say(
+        f"sampling   {len(energies)} samples, {per_sample.sum():.2f} ms each ({per_sample[1]:.2f} in LAMMPS), ESS {ess:.1%}"
+    )
     if usable < len(log_w):
         console.say(f"           {len(log_w) - usable} samples without finite energy have weight zero")
     return samples

@@ -30,7 +30,8 @@ from lammps_bg.workflow import preflight
 from lammps_bg.workflow.estimating import estimate
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.rehearsal import forecast
-from lammps_bg.workflow.sampling import Samples, resampled_trajectory, sample as draw_samples
+from lammps_bg.workflow.sampling import Samples, resampled_trajectory
+from lammps_bg.workflow.sampling import sample as draw_samples
 from lammps_bg.workflow.training import Trained, fit_base, require_checkpoint, train
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,9 @@ def resumed(
     stored = load_config(run.file("config.toml"))
     config = overrides(stored)
     if (config.base, config.flow, config.seed) != (stored.base, stored.flow, stored.seed):
-        raise ConfigError("expected --resume with the base, flow and seed of the run, got other ones; start a new run with another -out")
+        raise ConfigError(
+            "expected --resume with the base, flow and seed of the run, got other ones; start a new run with another -out"
+        )
     request = _stored_request(run)
     before = run.read_json("provenance.json")["request"]
     for name, value in given.items():
@@ -130,7 +133,9 @@ def from_model(
     if config.flow != stored.flow:
         raise ConfigError("expected the flow configuration the model was trained with, got another one; leave out --set flow.*")
     request = _stored_request(run)
-    request = replace(request, variables={**request.variables, **variables}, replicate=replicate or request.replicate, flags=flags)
+    request = replace(
+        request, variables={**request.variables, **variables}, replicate=replicate or request.replicate, flags=flags
+    )
     out = out or run.path.with_name(f"{run.path.name}_{'x'.join(map(str, request.replicate))}")
     RunDirectory.check_new(out)
     return Plan(request, config, out, words, time.monotonic(), model=run)
@@ -160,7 +165,8 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
         samples = draw_samples(problem, trained.generator, plan.config, run, console, stop)
         if plan.config.sample.n_resample:
             resampled_trajectory(problem, trained.generator, plan.config, run, samples)
-        _picture(problem, run, console)
+        if plan.config.sample.picture:
+            _picture(problem, run, console)
         verdict = estimate(problem, trained, samples, plan.config, run, console, started=plan.started)
     except CrystalError:
         if not plan.resume:
@@ -254,10 +260,19 @@ def _open_run(plan: Plan, problem: Problem) -> RunDirectory:
             run.write_text("config.toml", text)
         return run
     run = RunDirectory.create(plan.out, needed_bytes=_disk(problem, plan.config))
-    request = {"variables": dict(plan.request.variables), "replicate": list(plan.request.replicate), "elements": list(plan.request.elements)}
+    request = {
+        "variables": dict(plan.request.variables),
+        "replicate": list(plan.request.replicate),
+        "elements": list(plan.request.elements),
+    }
     request["flags"] = asdict(plan.request.flags)
     run.store_inputs(
-        scripts, data, config=to_toml(plan.config), command=plan.words, seeds={"seed": plan.config.seed}, extra={"request": request}
+        scripts,
+        data,
+        config=to_toml(plan.config),
+        command=plan.words,
+        seeds={"seed": plan.config.seed},
+        extra={"request": request},
     )
     return run
 
@@ -272,7 +287,11 @@ def _loaded(source: RunDirectory, problem: Problem, config: Config, console: Con
         raise RunDirectoryError(
             f"expected config.toml in {source.path} with the flow that model.pt was trained with, got another one; restore config.toml"
         )
-    for name, given in (("temperature", problem.temperature), ("units", problem.units.name), ("pair_style", problem.engine.pair_style)):
+    for name, given in (
+        ("temperature", problem.temperature),
+        ("units", problem.units.name),
+        ("pair_style", problem.engine.pair_style),
+    ):
         if saved.state.get(name) != given:
             raise StateError(
                 f"expected the {name.replace('_', ' ')} the model was trained with, {saved.state.get(name)}, got {given}; "
@@ -307,7 +326,9 @@ def _transferred(fitted: FittedBase, replicate: Counts, problem: Problem) -> Fit
 def _with_model(source: Path) -> RunDirectory:
     run = RunDirectory.open(source)
     if not run.file("model.pt").exists():
-        raise RunDirectoryError(f"expected a finished training in {source}, got a run without model.pt; continue it with --resume")
+        raise RunDirectoryError(
+            f"expected a finished training in {source}, got a run without model.pt; continue it with --resume"
+        )
     return run
 
 
@@ -349,9 +370,13 @@ def _read_samples(run: RunDirectory) -> np.ndarray:
         with path.open(newline="") as stream:
             rows = [[float(row[name]) for name in ("pe", "log_q", "log_w")] for row in csv.DictReader(stream)]
     except FileNotFoundError:
-        raise RunDirectoryError(f"expected samples.csv in {run.path}, got a run without samples; draw them with `lammps-bg sample`") from None
+        raise RunDirectoryError(
+            f"expected samples.csv in {run.path}, got a run without samples; draw them with `lammps-bg sample`"
+        ) from None
     except (KeyError, TypeError, ValueError):
-        raise RunDirectoryError(f"expected the columns sample,pe,log_q,log_w in {path}, got something else; draw the samples again") from None
+        raise RunDirectoryError(
+            f"expected the columns sample,pe,log_q,log_w in {path}, got something else; draw the samples again"
+        ) from None
     if len(rows) < 2:
         raise RunDirectoryError(f"expected at least 2 samples in {path}, got {len(rows)}; draw the samples again")
     return np.array(rows).T
@@ -360,7 +385,9 @@ def _read_samples(run: RunDirectory) -> np.ndarray:
 def _require_same_samples(run: RunDirectory, drawn: np.ndarray, stored: np.ndarray) -> None:
     finite = np.isfinite(drawn) & np.isfinite(stored)
     if not np.allclose(drawn[finite], stored[finite], rtol=1e-5):
-        raise RunDirectoryError(f"expected samples.csv in {run.path} to come from its model.pt, got other energies; draw the samples again")
+        raise RunDirectoryError(
+            f"expected samples.csv in {run.path} to come from its model.pt, got other energies; draw the samples again"
+        )
 
 
 def _picture(problem: Problem, run: RunDirectory, console: Console) -> None:
@@ -371,7 +398,11 @@ def _picture(problem: Problem, run: RunDirectory, console: Console) -> None:
     sites = crystal.sites[np.argsort(crystal.atom_ids)]
     try:
         render_samples(
-            run.file("samples.dump.gz"), run.file("samples.png"), sites=sites, length_unit=problem.units.labels.length, labels=crystal.labels
+            run.file("samples.dump.gz"),
+            run.file("samples.png"),
+            sites=sites,
+            length_unit=problem.units.labels.length,
+            labels=crystal.labels,
         )
     except (PictureError, RunDirectoryError) as error:
         console.say(f"picture    none: {error}")

@@ -20,6 +20,7 @@ from lammps_bg.training.model_file import SavedModel, save_model
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
 from lammps_bg.training.trainer import StepRecord, Trainer
 from lammps_bg.workflow.problem import Problem
+from lammps_bg.workflow.threads import threads_for
 
 
 @dataclass
@@ -100,7 +101,8 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
     if resume and path.exists():
         _restore(trainer, path)
         console.say(f"training   continues at step {trainer.step}")
-    loop(trainer, run, console, stop, reference(problem, fitted))
+    with threads_for(problem.crystal.n_sites * config.train.batch_size):
+        loop(trainer, run, console, stop, reference(problem, fitted))
     stop.check(f"step {trainer.step} is saved; continue with --resume")
     state = {**problem_state(problem), "eta": getattr(generator.prior, "eta", None)}
     saved = SavedModel(generator.flow.state_dict(), config, fitted, problem.crystal.replicate, state)

@@ -5,7 +5,7 @@
 
 A training step is objective, backward pass and Adam step in float32; drawing ends with exact energies and weights. Of several
 measurements, sizes alternating, the smallest counts: another load on the machine can only add to it. Peak memory is that of a
-whole process (Python, torch and LAMMPS are about 0.4 GB of it), each in one of its own. Nothing here fails on a slow machine.
+whole process (Python, torch and LAMMPS are about 0.3 GB of it), each in one of its own. Nothing here fails on a slow machine.
 """
 
 import argparse

@@ -275,7 +275,7 @@ def test_an_unstable_crystal_is_refused_with_its_modes_named(iterations, caplog)
 def test_modes_that_temperature_stabilises_pass(caplog):
     """A double well with a shallow barrier: unstable at the saddle between the wells, stable for the thermal average."""
     lattice, solvable = spring_crystal("fcc", (2, 2, 2))
-    bounded = boundary_well(lattice, solvable, -2.0, quartic=500.0)
+    bounded = boundary_well(lattice, solvable, 26.0, quartic=2000.0)
     with pytest.raises(UnstableCrystalError):
         PhononFit(bounded, lattice, UNITS, BETA, seed=0).run(iterations=0, n_samples=200)
     fitted = PhononFit(bounded, lattice, UNITS, BETA, seed=0).run(iterations=8, n_samples=400)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sublattice flow: bijective, exact log-determinant on the space without centre of mass, one set of weights for every replicate."""
+"""Sublattice flow: bijective, exact log-determinant without centre of mass, one set of weights for every replicate."""
 
 import pytest
 import torch
@@ -128,8 +128,8 @@ def test_identity_at_start(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shift_by_a_primitive_vector_moves_the_result_along(name):
-    """Where basis and colours are those of the shifted crystal: the colouring breaks the symmetry of the sites, not of whole blocks."""
+def test_a_shift_by_blocks_moves_the_result_along(name):
+    """By whole blocks of the colouring, which breaks the symmetry of single cells."""
     replicate = tuple(2 * r for r in SMALL[name])
     lattice = crystal(name, replicate)
     # one block of the colouring, copied: the smaller crystal's colours
@@ -185,7 +185,9 @@ def test_at_the_start_the_last_layer_learns():
     assert all(network.out.grad.abs().max() > 0 for network in flow.networks)
 
 
-@pytest.mark.parametrize(("name", "other"), [("fcc", (5, 3, 3)), ("ice", (3, 1, 1)), ("tin", (3, 3, 3)), ("triclinic", (3, 4, 2))])
+@pytest.mark.parametrize(
+    ("name", "other"), [("fcc", (5, 3, 3)), ("ice", (3, 1, 1)), ("tin", (3, 3, 3)), ("triclinic", (3, 4, 2))]
+)
 def test_weights_serve_another_replicate(name, other):
     """Also odd counts, where the colouring is another one: the map is that of the weights, exact in density again."""
     flow = flow_of(name, SMALL[name])

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How many threads torch uses: one for small steps, all that the user allows for large ones."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_WORTH_THREADS = 16384  # sites x samples of one step
+
+
+@contextmanager
+def threads_for(n_sites: int) -> Iterator[None]:
+    """Within the context, one thread if a step moves fewer sites than pay for more.
+
+    On two quiet cores a second thread gained 4 % of a training step on 64 atoms x 32 samples and 6 % on 216 x 32; with another
+    process on the machine it cost a factor of six, because each small kernel then waits for a thread that is not running.
+
+    Args:
+        n_sites: Sites times samples of one step.
+    """
+    allowed = torch.get_num_threads()
+    torch.set_num_threads(1 if n_sites < _WORTH_THREADS else allowed)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(allowed)
