@@ -29,7 +29,7 @@ class Base(Protocol):
 
 
 class EinsteinBase:
-    """Independent atoms on springs, their centre of mass removed (design.md, item 1).
+    """Independent atoms on springs, their centre of mass removed.
 
     Args:
         widths: Standard deviation of each site per component, length units, shape [N].

@@ -31,7 +31,7 @@ class Prior:
 
 
 class AugmentedPrior(Prior):
-    """Base and auxiliary variables a ~ N(u, eta^2): state [n, 2, N, 3] (augmented flow; design.md, item 2).
+    """Base and auxiliary variables a ~ N(u, eta^2): state [n, 2, N, 3] (augmented flow; Schebek et al. 2026).
 
     Args:
         base: Base on the displacements.

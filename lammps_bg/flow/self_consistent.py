@@ -37,7 +37,7 @@ class FittedBase:
     Attributes:
         base: The distribution.
         constants: Force constants (phonon) or None (Einstein).
-        history: The bound of every iteration; the last is that of `base`.
+        history: The bound of every iteration, and last that of `base` from fresh samples.
     """
 
     base: Base
@@ -81,7 +81,7 @@ def _stable_part(old: ForceConstants, new: ForceConstants) -> ForceConstants:
 
 
 class PhononFit:
-    """Self-consistent phonons: K <- -<F u^T> <u u^T>^-1 under the current Gaussian, wave vector by wave vector (design.md, item 1).
+    """Self-consistent phonons: K <- -<F u^T> <u u^T>^-1 under the current Gaussian, wave vector by wave vector (Hooton 1955).
 
     Args:
         force_field: Energies and forces of displacements in grid order.
@@ -133,9 +133,9 @@ class PhononFit:
                 break
         if not settled:
             update.require_stable(labels.energy, labels.length)
-        return FittedBase(
-            PhononBase(best, self.beta), best, (*(h[0] for h in history), min((h[0] for h in history), key=lambda s: s.bound))
-        )
+        # the lowest of several noisy bounds is biased: the one that is reported comes from fresh samples
+        final = self._measure(best, n_samples)[0]
+        return FittedBase(PhononBase(best, self.beta), best, (*(step for step, _ in history), final))
 
     def _measure(self, constants: ForceConstants, n: int) -> tuple[BoundStep, tuple[Array, Array]]:
         """Draw from the Gaussian of these constants; its bound, and the displacements and forces with finite energy."""
@@ -146,7 +146,7 @@ class PhononFit:
         return step, (u.numpy()[finite], forces[finite])
 
     def _update(self, constants: ForceConstants, data: tuple[Array, Array]) -> ForceConstants:
-        """One step of the iteration, half mixed with the old constants."""
+        """One step of the iteration, mixed with the old constants."""
         u, forces = data
         shape = (-1, *self.crystal.replicate, 3 * self.crystal.n_basis)
         centred = u - np.tile(constants.offset - constants.offset.mean(0), (self.crystal.n_cells, 1))
@@ -185,14 +185,19 @@ class EinsteinFit:
         steps = []
         for iteration in range(iterations + 1):
             base = EinsteinBase(torch.from_numpy(widths))
-            u = base.sample(n_samples, self._generator)
-            energies, forces = self.force_field(u.numpy())
-            step, finite = measured_bound(self.beta * energies + base.log_prob(u).numpy(), self.crystal.n_sites)
+            step, springs = self._measure(base, n_samples)
             steps.append((step, base))
             if iteration < iterations:
-                widths = self._widths(-(forces * u.numpy())[finite].mean(0).sum(-1) / u.square().numpy()[finite].mean(0).sum(-1))
-        best = min(steps, key=lambda entry: entry[0].bound)
-        return FittedBase(best[1], None, (*(s for s, _ in steps), best[0]))
+                widths = self._widths(springs)
+        best = min(steps, key=lambda entry: entry[0].bound)[1]
+        return FittedBase(best, None, (*(step for step, _ in steps), self._measure(best, n_samples)[0]))
+
+    def _measure(self, base: EinsteinBase, n: int) -> tuple[BoundStep, Array]:
+        """The bound of a base from fresh samples, and the spring constant that each site's finite samples suggest, shape [N]."""
+        u = base.sample(n, self._generator).numpy()
+        energies, forces = self.force_field(u)
+        step, finite = measured_bound(self.beta * energies + base.log_prob(torch.from_numpy(u)).numpy(), self.crystal.n_sites)
+        return step, -(forces * u)[finite].mean(0).sum(-1) / np.square(u)[finite].mean(0).sum(-1)
 
     def _harmonic_widths(self) -> Array:
         """Widths from the curvature felt by one atom while the others rest."""
@@ -224,4 +229,5 @@ def measured_bound(values: Array, n_sites: int) -> tuple[BoundStep, np.ndarray]:
             "lower the temperature or check the density"
         )
     kept = values[finite]
-    return BoundStep(kept.mean() / n_sites, kept.std(ddof=1) / math.sqrt(len(kept)) / n_sites, len(kept)), finite
+    error = float(kept.std(ddof=1)) / math.sqrt(len(kept)) / n_sites
+    return BoundStep(float(kept.mean()) / n_sites, error, len(kept)), finite

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sublattice flow: all sites of one colour move at once, given the sites around them; no auxiliary variables (design.md, item 3)."""
+"""Sublattice flow: all sites of one colour move at once, given the sites around them, without auxiliary variables."""
 
 import math
 from dataclasses import dataclass

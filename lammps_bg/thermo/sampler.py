@@ -100,7 +100,7 @@ def push(generator: Generator, start: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def marginal_log_density(generator: Generator, states: Array, draws: int, *, seed: int) -> Array:
-    """Log-density of the displacements of samples under an augmented flow, by auxiliary draws (design.md, item 6), shape [m].
+    """Log-density of the displacements of samples under an augmented flow, by auxiliary draws (Schebek et al. 2026), shape [m].
 
     The auxiliary variables that were drawn together with the displacements are one of the draws: only then is the mean of
     p / q over samples of the flow exact at any number of draws; with fresh ones alone it is too large by about 1 / draws.

@@ -57,7 +57,7 @@ class ReverseKL:
 
 
 class PathGradient:
-    """Reverse Kullback-Leibler divergence with the path gradient (design.md, item 5).
+    """Reverse Kullback-Leibler divergence with the path gradient (Roeder et al. 2017; Vaitl et al. 2022).
 
     The gradient of log q - log p at the fixed end point is pulled back through the sampling map; the score of q at the
     end point comes from the inverse. It vanishes where q = p, sample by sample.

@@ -43,7 +43,7 @@ class _ReducedEnergy(torch.autograd.Function):
 
 
 class SoftenedTarget:
-    """-beta U with energies above E_0 + softening N kT growing only as their logarithm: for training alone (design.md, item 5).
+    """-beta U with energies above E_0 + softening N kT growing only as their logarithm: for training alone.
 
     Args:
         surface: The potential energy surface.

@@ -59,7 +59,7 @@ def fit_base(problem: Problem, config: Config, console: Console, *, start: Fitte
     bound = fitted.history[-1]
     value = reference(problem, fitted).value(bound.bound * problem.crystal.n_sites)
     console.say(
-        f"base       {config.base.kind}, {len(fitted.history) - 1} iterations: beta F/N <= {value:.5f} +- {bound.error:.5f} (Gibbs-Bogoliubov bound)"
+        f"base       {config.base.kind}, {len(fitted.history) - 2} iterations: beta F/N <= {value:.5f} +- {bound.error:.5f} (Gibbs-Bogoliubov bound)"
     )
     return fitted
 

@@ -55,7 +55,7 @@ def test_the_basis_index_where_it_is_a_colouring(replicate):
 
 
 def test_hexagonal_ice_has_a_neighbour_of_the_own_basis_index():
-    """A short axis: the trap of design.md. The colouring avoids it at odd counts too."""
+    """A short axis: where sites of one basis index are neighbours. The colouring avoids it at odd counts too."""
     lattice = crystal("ice", (3, 3, 3))
     graph = neighbour_graph(lattice)
     assert not is_colouring(lattice.basis_index, graph)
