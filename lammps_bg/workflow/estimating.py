@@ -184,6 +184,24 @@ def _observables(problem: Problem, samples: Samples, config: Config, run: RunDir
     return entries
 
 
+def _in_script_units(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of the summary for F and the mean potential energy in the script's energy unit."""
+    rows = []
+    free = results["estimates"].get("tfep", {}).get("F_per_atom")
+    if free and free["value"] is not None:
+        rows.append((f"F, {free['unit']}", f"{free['value']:.6g} +- {free['error']:.1g}"))
+    energy = results["observables"].get("potential_energy_per_atom", {})
+    for kind in ("flow", "reweighted"):
+        if kind in energy:
+            rows.append(
+                (
+                    f"potential energy, {energy['unit']} per atom ({kind})",
+                    f"{energy[kind]['value']:.6g} +- {energy[kind]['error']:.1g}",
+                )
+            )
+    return rows
+
+
 def _print(
     console: Console,
     results: Mapping[str, Any],
@@ -204,6 +222,7 @@ def _print(
     rows.append(("beta F/N  upper bound of the base alone", f"{base['bound']:.5f} +- {base['error']:.5f}"))
     terms = results["estimates"].get("tfep", {}).get("terms", {})
     rows += [(f"  {name.replace('_', ' ')}", f"{term:.5f}") for name, term in terms.items() if term is not None]
+    rows += _in_script_units(results)
     console.say("")
     console.table(f"Helmholtz free energy per atom in kT at T = {problem.temperature:g} {problem.units.labels.temperature}", rows)
     console.say(f"           Lambda = {problem.length_scale:.6g} {problem.units.labels.length} ({problem.length_source})")

@@ -241,6 +241,21 @@ def test_other_bases_and_flows(capsys, tmp_path, settings, base):
     assert results_of(tmp_path / "large")["system"]["n_atoms"] == 8
 
 
+def test_resampled_trajectory(capsys, run, tmp_path):
+    """Every frame of the equal-weight trajectory is a sample, as often as systematic resampling may take it."""
+    frames = 300
+    words = ("--set", "sample.n_dump=256", "--set", f"sample.n_resample={frames}", "--allow-red")
+    assert call(capsys, tmp_path, "sample", "-model", "run", "-out", "equal", *words).code == 0
+    samples = {frame.positions.tobytes(): frame.columns["c_logw"][0] for frame in read_dump(tmp_path / "equal" / "samples.dump.gz")}
+    log_w = np.array(list(samples.values()))
+    share = dict(zip(samples, np.exp(log_w - log_w.max()) / np.exp(log_w - log_w.max()).sum(), strict=True))
+    picked = [frame.positions.tobytes() for frame in read_dump(tmp_path / "equal" / "resampled.dump.gz")]
+    assert len(picked) == frames
+    counts = {key: picked.count(key) for key in set(picked)}
+    assert all(abs(counts.get(key, 0) - frames * share[key]) < 1 for key in samples)
+    assert set(picked) <= set(samples)
+
+
 def test_red_verdict_is_exit_code_3(capsys, tmp_path):
     """64 samples cannot have the 50 effective ones of a verdict other than red when the flow is this short."""
     words = [word for word in TINY if word != "--allow-red"]
