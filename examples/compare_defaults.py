@@ -39,7 +39,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from lammps_bg.config import Config, load_config
 from lammps_bg.errors import LammpsBGError
 from lammps_bg.flow.model import build_generator
-from lammps_bg.report.console import Console
 from lammps_bg.report.provenance import package_versions, source_revision
 from lammps_bg.thermo.free_energy import tfep
 from lammps_bg.thermo.sampler import draw
@@ -78,13 +77,6 @@ SYSTEMS = {
 }
 
 
-class Quiet(Console):
-    """A console that says nothing."""
-
-    def say(self, text):
-        """Nothing."""
-
-
 # ---- one case, in a process of its own -----------------------------------------------------------------------------------------
 
 
@@ -105,7 +97,7 @@ def measure(case, config):
     system, settings = SYSTEMS[case["system"]], case["settings"]
     problem = Problem.load(ScriptRequest(INPUTS / system.script, {}, system.replicate))
     start = time.monotonic()
-    fitted = fit_base(problem, config, Quiet())
+    fitted = fit_base(problem, config.base, config.seed)
     generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed)
     base_seconds = time.monotonic() - start
     left = settings["budget_seconds"] - base_seconds

@@ -75,11 +75,13 @@ def build_parser() -> argparse.ArgumentParser:
     sample = _command(commands, "sample", "draw from a trained model, at its own or another replicate")
     _model_arguments(sample)
     _output_arguments(sample)
+    sample.add_argument("--resume", action="store_true", help="continue the sampling in -out; it has its own copy of the model")
     estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
     _model_arguments(estimate, again=False)
     estimate.add_argument(
         "-out", type=Path, metavar="DIR", help="folder for the new results (default: results.json of the run is renewed)"
     )
+    estimate.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
@@ -125,7 +127,7 @@ def _script_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _model_arguments(parser: argparse.ArgumentParser, *, again: bool = True) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("-model", type=Path, required=True, metavar="RUN", help="folder of a run with model.pt")
+    group.add_argument("-model", type=Path, required=not again, metavar="RUN", help="folder of a run with model.pt")
     if again:
         copies = "copies along each cell vector (default: as trained)"
         group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help=copies)
@@ -186,12 +188,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
 
 def _with_session(args: argparse.Namespace, console: Console, *, sample: bool) -> int:
     if args.resume:
-        if args.out is None:
-            raise ConfigError("expected -out with the folder of the run to --resume, got none; add -out RUN")
-        given = {"variables": _variables(args), "replicate": args.rep, "elements": args.elements}
-        plan = session.resumed(
-            args.out, args.argv, script=args.script, given=given, flags=_flags(args), overrides=lambda start: _config(args, start)
-        )
+        plan = _resumed(args)
     else:
         request = _request(args)
         out = args.out or Path("runs") / request.script.name.removeprefix("in.")
@@ -202,8 +199,26 @@ def _with_session(args: argparse.Namespace, console: Console, *, sample: bool) -
         return session.execute(plan, console, stop, sample=sample, allow_red=args.allow_red)
 
 
-def _sample(args: argparse.Namespace, console: Console) -> int:
-    plan = session.from_model(
+def _resumed(args: argparse.Namespace) -> session.Plan:
+    """The plan of --resume of `run`, `train` or `sample`."""
+    if args.out is None:
+        raise ConfigError("expected -out with the folder of the run to --resume, got none; add -out RUN")
+    typed = {"elements": getattr(args, "elements", []), "model": getattr(args, "model", None)}
+    return session.resumed(
+        args.out,
+        args.argv,
+        script=getattr(args, "script", None),
+        given={"variables": _variables(args), "replicate": args.rep, **typed},
+        flags=_flags(args),
+        overrides=lambda start: _config(args, start),
+    )
+
+
+def _of_model(args: argparse.Namespace) -> session.Plan:
+    """The plan of `sample` into a new folder."""
+    if args.model is None:
+        raise ConfigError("expected -model with the folder of a run with model.pt, got none; add -model RUN")
+    return session.from_model(
         args.model,
         args.out,
         args.argv,
@@ -212,6 +227,10 @@ def _sample(args: argparse.Namespace, console: Console) -> int:
         flags=_flags(args),
         overrides=lambda start: _config(args, start),
     )
+
+
+def _sample(args: argparse.Namespace, console: Console) -> int:
+    plan = _resumed(args) if args.resume else _of_model(args)
     if args.dry_run:
         return session.rehearse(plan, console)
     with StopFlag() as stop:
@@ -220,7 +239,9 @@ def _sample(args: argparse.Namespace, console: Console) -> int:
 
 def _estimate(args: argparse.Namespace, console: Console) -> int:
     with StopFlag() as stop:
-        return session.estimate_again(args.model, args.out, console, stop, overrides=lambda start: _config(args, start))
+        return session.estimate_again(
+            args.model, args.out, console, stop, overrides=lambda start: _config(args, start), allow_red=args.allow_red
+        )
 
 
 def _print_config(args: argparse.Namespace, console: Console) -> int:

@@ -31,6 +31,10 @@ class BaseConfig(_Block):
     iterations: Annotated[int, Field(ge=0)] = Field(
         10, description="most self-consistent iterations; 0 keeps the harmonic crystal"
     )
+    pilot_steps: Annotated[int, Field(ge=0)] = Field(
+        100,
+        description="training steps tried on the harmonic and on the self-consistent crystal before the better one is used; 0: no trial",
+    )
     n_samples: Annotated[int, Field(ge=50)] = Field(1000, description="configurations evaluated for each iteration")
 
 

@@ -24,13 +24,15 @@ def size() -> int:
 
 
 def check_launcher() -> None:
-    """Refuse a launcher of another MPI.
+    """Refuse several ranks, and a launcher of another MPI.
 
     Raises:
-        ConfigError: The launcher started several ranks but each sees only itself.
+        ConfigError: There is more than one rank, or the launcher started several but each sees only itself.
     """
     if size() > 1:
-        return
+        raise ConfigError(
+            f"expected one MPI rank, which is all that this version can use, got {size()}; start lammps-bg without mpirun"
+        )
     for name in _LAUNCHER_SIZES:
         ranks = os.environ.get(name, "")
         if ranks.isdigit() and int(ranks) > 1:

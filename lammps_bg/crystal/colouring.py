@@ -31,7 +31,7 @@ def colour_sites(crystal: Crystal, graph: NeighbourGraph) -> NDArray[np.int64]:
             return colour
     raise CrystalError(
         f"expected a supercell in which no atom is among its own {graph.count} neighbours, got -rep giving "
-        f"{crystal.replicate[0]} x {crystal.replicate[1]} x {crystal.replicate[2]} unit cells; use a larger -rep or fewer flow.neighbours"
+        f"{crystal.replicate[0]} x {crystal.replicate[1]} x {crystal.replicate[2]} unit cells; use a larger -rep or fewer flow.n_neighbours"
     )
 
 

@@ -36,10 +36,17 @@ class UnitCell:
 
 def nearest_distance(cell: Array, positions: Array) -> float:
     """Shortest distance between two atoms, images included; `cell` rows and `positions` in length units."""
+    return closest_pair(cell, positions)[2]
+
+
+def closest_pair(cell: Array, positions: Array) -> tuple[int, int, float]:
+    """Indices of the two atoms closest to each other, images included, and their distance in length units."""
     images = np.array([[i, j, k] for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]) @ cell
     wrapped = positions - np.floor(positions @ np.linalg.inv(cell) + 1e-9) @ cell
     tree = cKDTree((wrapped[None] + images[:, None]).reshape(-1, 3))
-    return float(tree.query(wrapped, k=2)[0][:, 1].min())
+    distance, index = tree.query(wrapped, k=2)
+    first = int(distance[:, 1].argmin())
+    return first, int(index[first, 1]) % len(positions), float(distance[first, 1])
 
 
 def match_sites(cell: Array, sites: Array, positions: Array, tolerance: float) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Batched energies and forces: one LAMMPS instance, one neighbour list built at the sites."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from lammps_bg.engine.instance import Instance
 from lammps_bg.engine.interpreter import lammps_message
 from lammps_bg.errors import CrystalError, PotentialError
 
+log = logging.getLogger(__name__)
 _KEPT_LIST = "run 1 pre no post no"  # forces at the new positions with the neighbour list as it is
 _FULL_SETUP = "run 0 post no"
 _HELD = 0.999  # of half the skin: below it LAMMPS' own check never rebuilds the list
@@ -48,6 +50,7 @@ class Evaluator:
         self._offsets = np.rint((describe.unwrapped(self._instance) - structure.positions) @ inverse)  # the script's image flags
         self.n_evaluations = 0
         self.n_nonfinite = 0
+        self._told = False
         self._default_skin = self._skin = describe.skin(self._instance)
         self._tuned = self._fixed_skin = False
         # fixes may act every few steps or remember the last configuration: only a full set-up is safe with them
@@ -212,7 +215,10 @@ class Evaluator:
             energy = self._instance.potential_energy()
             if math.isfinite(energy) and (forces is None or self._read_forces(forces)):
                 return energy
-        except Exception:  # LAMMPS raises plain Exception, for one bad configuration as for anything else
+        except Exception as error:  # LAMMPS raises plain Exception, for one bad configuration as for anything else
+            if not self._told:
+                self._told = True
+                log.warning("LAMMPS gives no energy for a configuration, which counts as infinite: %s", str(error).strip())
             self._recover()
         if forces is not None:
             forces[...] = np.nan

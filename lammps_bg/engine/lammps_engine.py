@@ -119,9 +119,9 @@ class Engine(Evaluator):
         return str(self.lammps.version())
 
     @property
-    def script_timestep(self) -> float:
-        """The time step the script leaves, time units."""
-        return float(self.lammps.extract_global("dt"))
+    def triclinic(self) -> bool:
+        """Whether LAMMPS holds the box as triclinic, its tilts zero or not."""
+        return bool(self.lammps.extract_setting("triclinic"))
 
     def variable(self, name: str) -> float | None:
         """Numeric value of a LAMMPS variable after the script, or nothing.

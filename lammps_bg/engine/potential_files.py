@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where the files named in a script are found: potentials, data files, molecules, includes."""
 
+import json
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from lammps_bg.engine.script_text import Word
+
+_COPIES = ("potentials", "includes")  # where a run directory keeps files from outside the script's folder
 
 
 def wheel_potentials() -> Path | None:
@@ -23,6 +26,7 @@ class FileSearch:
 
     Attributes:
         found: Every file handed out, absolute, in order of first use.
+        names: What each name in the script stood for.
         here_last: Look in the current folder last: for scripts stored with copies of their files.
 
     Args:
@@ -31,8 +35,10 @@ class FileSearch:
 
     def __init__(self, script_folder: Path) -> None:
         self.found: list[Path] = []
+        self.names: dict[str, Path] = {}
         self.here_last = False
         self._script_folder = script_folder
+        self._stored = _stored_names(script_folder)
 
     def folders(self, current: Path | None = None) -> list[Path]:
         """The folders looked in, in this order.
@@ -47,16 +53,21 @@ class FileSearch:
         return list(dict.fromkeys([*listed, Path.cwd()] if self.here_last else [Path.cwd(), *listed]))
 
     def find(self, name: str, current: Path | None = None) -> Path | None:
-        """The file a name stands for, absolute, or nothing.
+        """The file a name stands for, absolute, or nothing; the copies in a run directory stand for what they were made from.
 
         Args:
             name: The name as written in the script.
             current: Folder of the file being read.
         """
-        for folder in self.folders(current):
-            path = folder / Path(name).expanduser()
+        given = Path(name).expanduser()
+        places = [folder / given for folder in self.folders(current)]
+        if self._stored is not None:
+            recorded = [self._script_folder / self._stored[name]] if name in self._stored else []
+            places = [*recorded, *places, *(self._script_folder / folder / given.name for folder in _COPIES)]
+        for path in places:
             try:
                 if path.is_file():
+                    self.names.setdefault(name, path.resolve())
                     return path.resolve()
             except OSError:  # a word too long for a file name
                 return None
@@ -89,6 +100,18 @@ class FileSearch:
         """The folders looked in, written for an error message."""
         unset = "" if os.environ.get("LAMMPS_POTENTIALS") else " ($LAMMPS_POTENTIALS is not set)"
         return "looked in: " + ", ".join(map(str, self.folders(current))) + unset
+
+
+def _stored_names(script_folder: Path) -> dict[str, str] | None:
+    """Where the inputs of a run directory keep the files its script names; nothing for a script elsewhere."""
+    record = script_folder.parent / "provenance.json"
+    if script_folder.name != "inputs" or not record.is_file():
+        return None
+    try:
+        names = json.loads(record.read_text(encoding="utf-8")).get("names", {})
+        return {str(name): str(stored) for name, stored in names.items()}
+    except (ValueError, AttributeError):  # damaged: the copies are still found by their names
+        return {}
 
 
 def _may_name_file(text: str) -> bool:

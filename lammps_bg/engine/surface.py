@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The potential energy surface of a crystal: LAMMPS energies and forces as functions of displacements in grid order."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from lammps_bg.crystal.structure import Array
+from lammps_bg.crystal.symmetry import closest_pair
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.engine.lammps_engine import Engine
+
+log = logging.getLogger(__name__)
+_MANY = 0.01  # share of a batch without finite energy that is worth a warning
 
 
 class EnergySurface:
@@ -23,21 +28,46 @@ class EnergySurface:
     def __init__(self, engine: Engine, crystal: Crystal) -> None:
         self.engine, self.crystal = engine, crystal
         self._site_of_atom = np.argsort(crystal.atom_ids)
+        self._warned = False
         energies, forces = self(np.zeros((1, crystal.n_sites, 3)))
         self.static_energy, self.static_forces = float(energies[0]), forces[0]
 
     def __call__(self, displacements: Array) -> tuple[Array, Array]:
         """Energies [n] and forces [n, N, 3] of displacements [n, N, 3]; +inf and nan where LAMMPS gives no finite energy."""
         energies, forces = self.engine.energies_forces(self.positions(displacements)[:, self._site_of_atom])
+        self._warn_of_infinite(energies, displacements)
         return energies, forces[:, self.crystal.atom_ids - 1]
 
     def energies(self, displacements: Array) -> Array:
         """Energies [n] of displacements [n, N, 3]; +inf where LAMMPS gives no finite energy."""
-        return self.engine.energies(self.positions(displacements)[:, self._site_of_atom])
+        energies = self.engine.energies(self.positions(displacements)[:, self._site_of_atom])
+        self._warn_of_infinite(energies, displacements)
+        return energies
 
     def positions(self, displacements: Array) -> Array:
         """Cartesian positions, not wrapped, shape [n, N, 3]."""
         return self.crystal.sites + np.asarray(displacements, dtype=np.float64)
+
+    def _warn_of_infinite(self, energies: Array, displacements: Array) -> None:
+        """Say once that more than one in a hundred configurations of a batch has no finite energy, and which atoms are too close."""
+        bad = np.flatnonzero(~np.isfinite(energies))
+        if self._warned or len(bad) <= _MANY * len(energies):
+            return
+        self._warned = True
+        positions = self.positions(displacements[bad[0]])
+        where = "its coordinates are not finite"
+        if np.isfinite(positions).all():
+            first, second, distance = closest_pair(self.crystal.supercell, positions - self.crystal.origin)
+            ids = self.crystal.atom_ids
+            where = (
+                f"its closest atoms are {ids[first]} and {ids[second]}, {distance:.3g} {self.engine.units.labels.length} apart"
+            )
+        log.warning(
+            "%d of %d configurations have no finite energy and get weight zero; in one of them, %s",
+            len(bad),
+            len(energies),
+            where,
+        )
 
     @property
     def n_evaluations(self) -> int:

@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from lammps_bg.config import FlowConfig
 from lammps_bg.crystal.colouring import colour_sites
@@ -27,6 +28,16 @@ class Generator:
 
     prior: Prior
     flow: SublatticeFlow | AugmentedFlow
+
+    def push(self, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Send prior states [n, channels, N, 3] through the flow; the new states, and their log-density q [n] in float64."""
+        state, log_det = self.flow.forward(start)
+        return state, self.prior.log_prob(start) - log_det
+
+    def log_density(self, state: Tensor) -> Tensor:
+        """Log-density q of states [n, channels, N, 3] by the inverse flow, shape [n], float64."""
+        start, log_det = self.flow.inverse(state)
+        return self.prior.log_prob(start) + log_det
 
 
 def build_generator(config: FlowConfig, crystal: Crystal, base: Base, *, seed: int, eta: float | None = None) -> Generator:
@@ -77,9 +88,10 @@ def _augmented(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeG
 _BUILDERS = {"sublattice": _sublattice, "augmented": _augmented}
 
 
-def _relative_amplitude(base: Base, graph: LatticeGraph) -> torch.Tensor:
+def _relative_amplitude(base: Base, graph: LatticeGraph) -> Tensor:
     """Root-mean-square displacement relative to the first shell for each site class, from draws of the base, shape [n_classes]."""
-    u = base.sample(256, torch.Generator().manual_seed(0))
+    n = max(8, min(256, 2**16 // len(base.amplitude)))  # every site counts, so large crystals need few samples
+    u = base.sample(n, torch.Generator().manual_seed(0))
     first = (graph.shells == 0).double()
     mean = (u[:, graph.neighbours] * first[..., None]).sum(2) / first.sum(1)[:, None]
     variance = (u - mean).square().mean((0, 2))

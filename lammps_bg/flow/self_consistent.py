@@ -23,11 +23,24 @@ _MOST_OVERSHOOTS = 4  # updates in a row with unstable modes: fewer may still be
 
 @dataclass(frozen=True)
 class BoundStep:
-    """One iteration of a fit: the Gibbs-Bogoliubov bound <beta U + log q0> per atom, its standard error, samples with finite energy."""
+    """One iteration of a fit: <beta U + log q0> per atom, the Gibbs-Bogoliubov bound if all samples have a finite energy.
+
+    Attributes:
+        bound: Mean over the samples with finite energy, kT per atom.
+        error: Its standard error.
+        n: Samples with finite energy.
+        n_drawn: Samples drawn.
+    """
 
     bound: float
     error: float
     n: int
+    n_drawn: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is a bound: a single infinite energy makes the true mean infinite."""
+        return self.n == self.n_drawn
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,11 @@ class FittedBase:
     base: Base
     constants: ForceConstants | None
     history: tuple[BoundStep, ...]
+
+    @property
+    def iterations(self) -> int:
+        """Self-consistent updates that were made."""
+        return len(self.history) - 2
 
 
 def harmonic(force_field: ForceField, crystal: Crystal) -> ForceConstants:
@@ -230,4 +248,4 @@ def measured_bound(values: Array, n_sites: int) -> tuple[BoundStep, np.ndarray]:
         )
     kept = values[finite]
     error = float(kept.std(ddof=1)) / math.sqrt(len(kept)) / n_sites
-    return BoundStep(float(kept.mean()) / n_sites, error, len(kept)), finite
+    return BoundStep(float(kept.mean()) / n_sites, error, len(kept), len(values)), finite

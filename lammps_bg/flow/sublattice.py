@@ -166,7 +166,7 @@ class SublatticeFlow(nn.Module):
             for group in groups:
                 y, log_slope = self._move(network, group, x, inverse)
                 new.append(y)
-                parts.append(log_slope.sum((1, 2)))
+                parts.append(log_slope.sum((1, 2), dtype=torch.float64))
             x = torch.cat([x[:, : groups[0].sites.start], *new, x[:, groups[-1].sites.stop :]], 1)
             log_det = log_det + torch.stack(parts).sum(0)
         x = x.index_select(1, self._place)

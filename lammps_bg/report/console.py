@@ -67,13 +67,17 @@ class ProgressLine:
         self._console, self._stage, self._bar = console, stage, bar
         self._task = bar.add_task(stage, total=1.0, text="") if bar else None
         self._start = self._last = time.monotonic()
+        self._first: float | None = None  # share at the first update: a resumed stage does not start at zero
         self._text = ""
 
     def update(self, share: float, text: str = "") -> float | None:
         """Show a share between 0 and 1 with a short text; returns the expected seconds to the end, None before 2 % are done."""
         now = time.monotonic()
         self._text = text or self._text
-        eta = (now - self._start) * (1 - share) / share if share > 0.02 else None
+        if self._first is None:
+            self._first, self._start = share, now
+        gained = share - self._first
+        eta = (now - self._start) * (1 - share) / gained if gained > 0.02 else None
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=share, text=self._text)
         elif now - self._last > _LINE_EVERY:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lammps_bg.engine.dump import Frame, read_dump
 from lammps_bg.errors import LammpsBGError, RunDirectoryError
+from lammps_bg.thermo.weights import systematic_indices
 
 Array = NDArray[np.float64]
 Colour = Literal["displacement", "species"]
@@ -88,12 +89,10 @@ def _ovito(part: str) -> Any:  # noqa: ANN401  (used untyped: its classes take f
 def _pick_by_weight(frames: Sequence[Frame], count: int) -> list[Frame]:
     """Systematic resampling by weight, repeats dropped."""
     log_w = np.array([frame.columns["c_logw"][0] if "c_logw" in frame.columns else 0.0 for frame in frames])
+    log_w = np.where(np.isfinite(log_w), log_w, -np.inf)
     if not np.isfinite(log_w).any():
         raise RunDirectoryError("expected samples with finite weights for a picture but there are none; train longer")
-    weights = np.exp(log_w - log_w.max())
-    cumulative = np.cumsum(weights) / weights.sum()
-    picked = np.searchsorted(cumulative, (np.arange(count) + 0.5) / count)
-    return [frames[index] for index in np.unique(picked)]
+    return [frames[index] for index in np.unique(systematic_indices(log_w, count, np.random.default_rng(0)))]
 
 
 def _scene(frames: Sequence[Frame], sites: Array, labels: Sequence[str]) -> Any:  # noqa: ANN401  (an ovito DataCollection)

@@ -17,6 +17,7 @@ from lammps_bg.errors import RunDirectoryError
 SCHEMA = {"schema": "lammps-bg-provenance", "schema_version": 1}
 _PACKAGES = ("lammps-bg", "lammps", "torch", "numpy", "scipy", "pymbar", "ase", "spglib", "networkx", "mpi4py", "mpich", "ovito")
 _SCRIPT_FLAGS = ("-in", "-i")
+_OUTPUT_FLAGS = ("-log", "-l", "-screen", "-sc")  # a repetition must not write to the files of the run
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def describe_inputs(scripts: Sequence[Path], data: Iterable[Path]) -> dict[Path,
     """Hash all inputs and choose where their copies go.
 
     A file that the script names relative to its own folder keeps that relative place, so the copied script finds it. All others
-    go to `potentials/`, which `rerun.sh` offers to LAMMPS as LAMMPS_POTENTIALS.
+    go to `potentials/` or `includes/`; `stored_names` tells how the script calls them.
 
     Args:
         scripts: The input script, then the files it includes.
@@ -71,6 +72,17 @@ def describe_inputs(scripts: Sequence[Path], data: Iterable[Path]) -> dict[Path,
             stored = f"{Path(stored).parent.as_posix()}/{hashed[:8]}/{path.name}"
         files[path] = InputFile(role, stored, hashed)
     return files
+
+
+def stored_names(files: Mapping[Path, InputFile], names: Mapping[str, Path]) -> dict[str, str]:
+    """Where the copies lie that the script calls by another name, such as `../pots/mW.sw`.
+
+    Args:
+        files: The inputs with their copies, by the original's path.
+        names: What each name in the script stood for.
+    """
+    copies = {name: files[path].stored for name, path in names.items() if path in files}
+    return {name: stored for name, stored in copies.items() if stored != Path(name).as_posix()}
 
 
 def changes(before: Iterable[InputFile], after: Iterable[InputFile]) -> list[str]:
@@ -108,7 +120,7 @@ def source_revision() -> str | None:
 def record(
     files: Iterable[InputFile], command: Sequence[str], *, seeds: Mapping[str, int], extra: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The content of provenance.json; names no host, no user and no folder of this machine but those typed in the command."""
+    """The content of provenance.json; names no host, no user and no folder of this machine but those that the user wrote."""
     return {
         **SCHEMA,
         "command": ["lammps-bg", *command],
@@ -128,13 +140,14 @@ def rerun_script(command: Sequence[str], seeds: Mapping[str, int], script: str) 
         seeds: Seeds by name; `seed` is passed on unless the command has one.
         script: Stored path of the input script below `inputs`.
     """
-    stored = {"-config": '"$here/config.toml"', "-out": '"$out"'}
+    stored = {"-config": '"$here/config.toml"', "-out": '"$out"', "-model": '"$here"'}
+    stored |= dict.fromkeys(_OUTPUT_FLAGS, "none")
     stored |= dict.fromkeys(_SCRIPT_FLAGS, '"$here/inputs/"' + shlex.quote(script))
     given = [word for word in command if word != "--resume"]
     words = [stored.get(before, shlex.quote(word)) for before, word in zip(["", *given], given, strict=False)]
     if "-out" not in given:
         words += ["-out", stored["-out"]]
-    if "-config" not in given and any(flag in given for flag in _SCRIPT_FLAGS):
+    if "-config" not in given:
         words += ["-config", stored["-config"]]
     if "--seed" not in given and "seed" in seeds:
         words += ["--seed", str(seeds["seed"])]
@@ -143,6 +156,8 @@ def rerun_script(command: Sequence[str], seeds: Mapping[str, int], script: str) 
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${{1:?usage: sh rerun.sh NEW_FOLDER}}
+case $out in /*) ;; *) out=$(pwd)/$out ;; esac
 export LAMMPS_POTENTIALS="$here/inputs/potentials"
+cd "$here/inputs"
 exec lammps-bg {" ".join(words)}
 """

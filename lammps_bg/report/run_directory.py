@@ -112,6 +112,7 @@ class RunDirectory:
         config: str,
         command: Sequence[str],
         seeds: Mapping[str, int],
+        names: Mapping[str, Path] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Copy the inputs and write config.toml, rerun.sh and provenance.json.
@@ -122,6 +123,7 @@ class RunDirectory:
             config: The resolved configuration as TOML text.
             command: Arguments after `lammps-bg`, as typed.
             seeds: Seeds by name; `seed` is the one of the command line.
+            names: What each file name in the script stood for, so that the copied script finds its copies.
             extra: Further entries of provenance.json.
         """
         files = provenance.describe_inputs(scripts, data)
@@ -134,7 +136,24 @@ class RunDirectory:
         self.write_text("rerun.sh", provenance.rerun_script(command, seeds, next(iter(files.values())).stored))
         self.file("rerun.sh").chmod(0o755)
         # Last: a folder without it is no run directory.
-        self.write_json("provenance.json", provenance.record(files.values(), command, seeds=seeds, extra=extra or {}))
+        more = {"names": provenance.stored_names(files, names or {}), **(extra or {})}
+        self.write_json("provenance.json", provenance.record(files.values(), command, seeds=seeds, extra=more))
+
+    def copy_in(self, source: Path, name: str) -> None:
+        """Copy a file into the folder in one step.
+
+        Args:
+            source: The file.
+            name: Name in the folder.
+        """
+        target, temporary = self.path / name, self.path / f"{name}.tmp"
+        with _explained(target):
+            try:
+                shutil.copyfile(source, temporary)
+                os.replace(temporary, target)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
 
     def discard_inputs(self) -> None:
         """Undo `store_inputs` in a run that came no further; a folder with anything else in it stays as it is."""

@@ -4,8 +4,9 @@
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ def stream(seed: int, stage: str, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+@torch.no_grad()
 def draw(generator: Generator, target: ExactTarget, n: int, *, seed: int, batch_size: int | None = None) -> Iterator[Chunk]:
     """Draw `n` samples in chunks.
 
@@ -71,31 +73,39 @@ def draw(generator: Generator, target: ExactTarget, n: int, *, seed: int, batch_
     total = math.ceil(n / _BLOCK)
     for lead in range(0, total, blocks):
         start_time = time.perf_counter()
-        parts = [generator.prior.sample(_BLOCK, stream(seed, "sample", b)) for b in range(lead, min(lead + blocks, total))]
-        start = torch.cat(parts)[: n - lead * _BLOCK]
-        states, log_q = push(generator, start)
+        states, log_q = _push_blocks(generator, range(lead, min(lead + blocks, total)), seed)
+        states, log_q = states[: n - lead * _BLOCK], log_q[: n - lead * _BLOCK]
         drawn = time.perf_counter()
         log_p = target.log_prob(states[:, 0])
         log_w = log_p + generator.prior.log_auxiliary(states) - log_q
         # a sample outside the reach of the numbers has no weight: it is counted, never repaired
         log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
         done = time.perf_counter()
-        yield Chunk(
-            lead * _BLOCK,
-            states.numpy(),
-            (-log_p / target.beta).numpy(),
-            log_q.numpy(),
-            log_w.numpy(),
-            drawn - start_time,
-            done - drawn,
-        )
+        energies = (-log_p / target.beta).numpy()
+        first, times = lead * _BLOCK, (drawn - start_time, done - drawn)
+        yield Chunk(first, states.numpy(), energies, log_q.numpy(), log_w.numpy(), *times)
 
 
 @torch.no_grad()
-def push(generator: Generator, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Send prior states [n, channels, N, 3] through the flow; the new states (float64) and their log q [n]."""
-    states, log_det = generator.flow.forward(start)
-    return states.double(), generator.prior.log_prob(start) - log_det
+def redraw(generator: Generator, indices: Iterable[int], *, seed: int) -> Iterator[tuple[int, Array]]:
+    """Draw some samples again, without their energies: index and displacements [N, 3], length units, by rising index.
+
+    Args:
+        generator: Prior and trained flow.
+        indices: Indices of the samples.
+        seed: The seed they were drawn with.
+    """
+    for block, members in groupby(sorted(set(indices)), key=lambda index: index // _BLOCK):
+        states, _ = _push_blocks(generator, [block], seed)
+        for index in members:
+            yield index, states[index - block * _BLOCK, 0].numpy()
+
+
+def _push_blocks(generator: Generator, blocks: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
+    """States (float64) and log q of all samples of these blocks."""
+    start = torch.cat([generator.prior.sample(_BLOCK, stream(seed, "sample", block)) for block in blocks])
+    states, log_q = generator.push(start)
+    return states.double(), log_q
 
 
 @torch.no_grad()
@@ -120,12 +130,6 @@ def marginal_log_density(generator: Generator, states: Array, draws: int, *, see
         fresh = torch.stack((repeated, prior.draw_auxiliary(repeated, stream(seed, "marginal", index))), 1)
         every = torch.cat((state[None], fresh))
         size = max(1, _SITES_AT_ONCE // (2 * state.shape[1]))
-        log_q = torch.cat([_log_density(generator, part) for part in every.split(size)])
+        log_q = torch.cat([generator.log_density(part) for part in every.split(size)])
         result.append(marginal_log_q(log_q[None].numpy(), prior.log_auxiliary(every)[None].numpy())[0])
     return np.array(result)
-
-
-def _log_density(generator: Generator, states: Tensor) -> Tensor:
-    """Joint log q of states by the inverse flow, shape [n]."""
-    start, log_det = generator.flow.inverse(states)
-    return generator.prior.log_prob(start) + log_det

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A trained model on disk: flow weights, base, configuration, and the crystal and state it belongs to."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class SavedModel:
 def save_model(path: Path, model: SavedModel, crystal: Crystal) -> None:
     """Write model.pt; see `checkpoint.save` for what can go wrong."""
     fitted = model.fitted
-    base: dict[str, Any] = {"history": [[float(h.bound), float(h.error), h.n] for h in fitted.history]}
+    base: dict[str, Any] = {"history": [list(dataclasses.astuple(step)) for step in fitted.history]}
     if fitted.constants is not None:
         base |= {"stiffness": torch.from_numpy(fitted.constants.stiffness), "offset": torch.from_numpy(fitted.constants.offset)}
     elif isinstance(fitted.base, EinsteinBase):
@@ -81,12 +82,6 @@ def load_model(path: Path, crystal: Crystal, beta: float) -> SavedModel:
         raise RunDirectoryError(
             f"expected a complete model in {path}, got one that lacks or garbles a part ({error}); train again"
         ) from None
-
-
-def stored_state(path: Path) -> dict[str, Any]:
-    """The facts of model.pt alone: temperature, script variables and the like."""
-    content = checkpoint.load(path)
-    return {**json.loads(content["state"]), "replicate": content["replicate"]}
 
 
 def describe_crystal(crystal: Crystal) -> dict[str, Any]:

@@ -46,10 +46,8 @@ class ReverseKL:
 
     def __call__(self, generator: Generator, target: SoftenedTarget, n: int, random: torch.Generator) -> Batch:
         """Draw `n` samples and return their loss."""
-        start = generator.prior.sample(n, random)
-        state, log_det = generator.flow.forward(start)
-        log_p = target.log_prob(state[:, 0]) + generator.prior.log_auxiliary(state)
-        log_w = log_p - generator.prior.log_prob(start) + log_det
+        state, log_q = generator.push(generator.prior.sample(n, random))
+        log_w = target.log_prob(state[:, 0]) + generator.prior.log_auxiliary(state) - log_q
         finite = torch.isfinite(log_w.detach())
         # where() before the mean: a non-finite sample must not reach the backward pass
         loss = -torch.where(finite, log_w, 0.0).sum() / finite.sum().clamp(min=1) / state.shape[2]
@@ -68,8 +66,7 @@ class PathGradient:
         state, _ = generator.flow.forward(generator.prior.sample(n, random))
         end = state.detach().requires_grad_()
         with _frozen(generator.flow):
-            start, log_det = generator.flow.inverse(end)
-        log_q = generator.prior.log_prob(start) + log_det
+            log_q = generator.log_density(end)
         log_w = target.log_prob(end[:, 0]) + generator.prior.log_auxiliary(end) - log_q
         finite = torch.isfinite(log_w.detach())
         (pull,) = torch.autograd.grad(torch.where(finite, -log_w, 0.0).sum(), end)

@@ -85,7 +85,8 @@ class Trainer:
         Raises:
             TrainingError: Diverging steps keep happening.
         """
-        saved = start = time.monotonic() - self.elapsed
+        saved = time.monotonic()
+        start = saved - self.elapsed
         while self.progress < 1.0 and not stop:
             record = self._advance()
             self.elapsed = time.monotonic() - start
@@ -162,10 +163,8 @@ class Trainer:
         """Exact energies of fresh samples: ESS, bound and free energy."""
         random = torch.Generator().manual_seed(self.evaluation_seed + self.step)
         with torch.no_grad():
-            start = self.generator.prior.sample(self.config.evaluate_samples, random)
-            state, log_det = self.generator.flow.forward(start)
-            log_w = self.exact.log_prob(state[:, 0]) + self.generator.prior.log_auxiliary(state)
-            log_w = log_w - self.generator.prior.log_prob(start) + log_det
+            state, log_q = self.generator.push(self.generator.prior.sample(self.config.evaluate_samples, random))
+            log_w = self.exact.log_prob(state[:, 0]) + self.generator.prior.log_auxiliary(state) - log_q
             log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
         if not torch.isfinite(log_w).any():
             record.ess, record.exact_bound, record.free_energy = 0.0, math.inf, math.inf

@@ -25,7 +25,7 @@ def examine(problem: Problem, config: Config) -> dict[str, Any]:
         problem: Crystal and temperature.
         config: The configuration.
     """
-    crystal, units, engine = problem.crystal, problem.units, problem.engine
+    engine, labels = problem.engine, problem.units.labels
     mismatch = force_error(problem, config.seed)
     if mismatch > _MISMATCH:
         log.warning(
@@ -33,12 +33,35 @@ def examine(problem: Problem, config: Config) -> dict[str, Any]:
             "cutoff (`pair_modify shift yes` removes that) or a fix adds forces without energy; training follows the forces",
             mismatch,
         )  # fmt: skip
-    graph = neighbour_graph(crystal, count=config.flow.n_neighbours)
-    labels = units.labels
     return {
         "script": str(engine.script_files[0]),
-        "units": units.name,
+        "units": problem.units.name,
         "temperature": problem.temperature,
+        **_crystal(problem, config),
+        "pair_style": engine.pair_style,
+        "energy": problem.surface.static_energy,
+        "energy_per_atom": problem.surface.static_energy / problem.crystal.n_sites,
+        "largest_force": problem.largest_force,
+        "force_error": mismatch,
+        "cutoff": engine.cutoff(),
+        "pressure": float(engine.virial_pressure(engine.structure.positions[None])[0]),
+        "length_scale": {"value": problem.length_scale, "source": problem.length_source},
+        "unit_names": {name: getattr(labels, name) for name in ("energy", "length", "temperature", "pressure")},
+        "skipped_commands": [f"{c.file.name}:{c.line}: {c.command} ({c.reason})" for c in engine.skipped],
+        "removed_fixes": engine.removed_fixes,
+        "input_files": [path.name for path in problem.surface.files],
+        "lammps_version": engine.version,
+        "lammps_warnings": engine.lines,
+        "mpi_ranks": parallel.size(),
+        "versions": package_versions(),
+    }
+
+
+def _crystal(problem: Problem, config: Config) -> dict[str, Any]:
+    """What is known of the lattice."""
+    crystal = problem.crystal
+    graph = neighbour_graph(crystal, count=config.flow.n_neighbours)
+    return {
         "n_atoms": crystal.n_sites,
         "species": sorted(set(crystal.species)),
         "types": [
@@ -54,27 +77,6 @@ def examine(problem: Problem, config: Config) -> dict[str, Any]:
         "neighbours": graph.count,
         "site_classes": int(crystal.unit.site_class.max()) + 1,
         "colours": int(colour_sites(crystal, graph).max()) + 1,
-        "pair_style": engine.pair_style,
-        "energy": problem.surface.static_energy,
-        "energy_per_atom": problem.surface.static_energy / crystal.n_sites,
-        "largest_force": problem.largest_force,
-        "force_error": mismatch,
-        "cutoff": engine.cutoff(),
-        "pressure": float(engine.virial_pressure(engine.structure.positions[None])[0]),
-        "length_scale": {"value": problem.length_scale, "source": problem.length_source},
-        "unit_names": {
-            "energy": labels.energy,
-            "length": labels.length,
-            "temperature": labels.temperature,
-            "pressure": labels.pressure,
-        },
-        "skipped_commands": [f"{c.file.name}:{c.line}: {c.command} ({c.reason})" for c in engine.skipped],
-        "removed_fixes": engine.removed_fixes,
-        "input_files": [path.name for path in problem.surface.files],
-        "lammps_version": engine.version,
-        "lammps_warnings": engine.lines,
-        "mpi_ranks": parallel.size(),
-        "versions": package_versions(),
     }
 
 

@@ -90,6 +90,7 @@ class Problem:
         problem = cls(surface, temperature, *_length_scale(engine, crystal, temperature, length_scale))
         problem._require_crystal()
         problem._require_interaction()
+        problem._require_free_centre()
         problem._warn_of_defects()
         problem._warn_of_size()
         return problem
@@ -118,6 +119,23 @@ class Problem:
     def largest_force(self) -> float:
         """Largest force component on the reference sites, energy per length."""
         return float(np.abs(self.surface.static_forces).max())
+
+    def _require_free_centre(self) -> None:
+        """Refuse potentials that hold the crystal in place: the centre of mass is taken to be free in the cell.
+
+        Raises:
+            CrystalError: A rigid shift changes the energy.
+        """
+        crystal = self.crystal
+        shifts = crystal.nearest_distance * np.array([[0.1, 0.07, -0.05], [-0.31, 0.23, 0.37]])
+        energies = self.surface.energies(np.broadcast_to(shifts[:, None], (2, crystal.n_sites, 3)))
+        change = self.beta * float(np.abs(energies - self.surface.static_energy).max())
+        # grids of long-range solvers break the symmetry a little
+        if not change < max(0.1, 1e-5 * abs(self.beta * self.surface.static_energy)):
+            raise CrystalError(
+                f"expected an energy that a rigid shift of the whole crystal leaves alone, got a change of {change:.3g} kT; "
+                "remove walls, springs to fixed points, restraints and position-dependent fields from the script"
+            )
 
     def _require_crystal(self) -> None:
         """Refuse structures that are not at, or close to, a minimum with every atom on a site.

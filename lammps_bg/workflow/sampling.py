@@ -13,7 +13,7 @@ from lammps_bg.flow.model import Generator
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
-from lammps_bg.thermo.sampler import draw
+from lammps_bg.thermo.sampler import draw, redraw
 from lammps_bg.thermo.weights import effective_sample_size, systematic_indices
 from lammps_bg.training.target import ExactTarget
 from lammps_bg.workflow.problem import Problem
@@ -97,19 +97,17 @@ def resampled_trajectory(problem: Problem, generator: Generator, config: Config,
         samples: The samples to pick from.
     """
     picked = systematic_indices(samples.log_w, config.sample.n_resample, np.random.default_rng(config.seed))
-    wanted = dict(zip(*np.unique(picked, return_counts=True), strict=True))
-    target = ExactTarget(problem.surface, problem.beta)
+    times = dict(zip(*np.unique(picked, return_counts=True), strict=True))
     frame = 0
     with _dump(run, "resampled.dump.gz", problem) as dump:
-        for chunk in draw(generator, target, len(samples.log_w), seed=config.seed, batch_size=config.sample.batch_size):
-            for offset, displacement in enumerate(chunk.displacements):
-                for _ in range(wanted.get(chunk.first + offset, 0)):
-                    dump.write(frame, problem.surface.positions(displacement), 0.0)
-                    frame += 1
+        for index, displacement in redraw(generator, times, seed=config.seed):
+            for _ in range(times[index]):
+                dump.write(frame, problem.surface.positions(displacement), 0.0)
+                frame += 1
 
 
 def _dump(run: RunDirectory, name: str, problem: Problem) -> DumpWriter:
-    return DumpWriter(run.file(name), problem.crystal, units=problem.units.name)
+    return DumpWriter(run.file(name), problem.crystal, units=problem.units.name, triclinic=problem.engine.triclinic)
 
 
 def _write_frames(dump: DumpWriter, problem: Problem, first: int, displacements: Array, log_w: Array) -> None:

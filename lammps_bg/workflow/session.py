@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a command does from start to end: plan, problem, run directory, training or a loaded model, samples, estimates."""
 
-import csv
-import logging
-import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,27 +10,34 @@ from typing import Any
 import numpy as np
 
 from lammps_bg.config import Config, load_config, to_toml
+from lammps_bg.crystal.colouring import colour_sites
+from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.crystal.system import Counts
 from lammps_bg.engine.lammps_engine import LammpsFlags
-from lammps_bg.errors import ConfigError, CrystalError, RunDirectoryError, StateError
-from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.self_consistent import FittedBase
+from lammps_bg.errors import ConfigError, CrystalError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.report.picture import PictureError, render_samples
+from lammps_bg.report.picture import render_samples
+from lammps_bg.report.provenance import sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.sampler import draw
-from lammps_bg.training.model_file import load_model
 from lammps_bg.training.target import ExactTarget
 from lammps_bg.workflow import preflight
 from lammps_bg.workflow.estimating import estimate
 from lammps_bg.workflow.problem import Problem, ScriptRequest
-from lammps_bg.workflow.rehearsal import forecast
+from lammps_bg.workflow.rehearsal import disk_bytes, forecast
 from lammps_bg.workflow.sampling import Samples, resampled_trajectory
 from lammps_bg.workflow.sampling import sample as draw_samples
-from lammps_bg.workflow.training import Trained, fit_base, require_checkpoint, train
+from lammps_bg.workflow.stored_run import (
+    discard_partial_samples,
+    load_trained,
+    read_samples,
+    require_same_samples,
+    stored_request,
+    with_model,
+)
+from lammps_bg.workflow.training import require_checkpoint, train
 
-log = logging.getLogger(__name__)
 Overrides = Callable[[Config], Config]
 
 
@@ -88,22 +91,43 @@ def resumed(
     require_checkpoint(run.file("checkpoint.pt"))
     stored = load_config(run.file("config.toml"))
     config = overrides(stored)
+    request = stored_request(run)
+    before = run.read_json("provenance.json")["request"]
+    sampled = before.get("kind") == "sample"
     if (config.base, config.flow, config.seed) != (stored.base, stored.flow, stored.seed):
         raise ConfigError(
             "expected --resume with the base, flow and seed of the run, got other ones; start a new run with another -out"
         )
-    request = _stored_request(run)
-    before = run.read_json("provenance.json")["request"]
-    for name, value in given.items():
-        if value and value != before[name]:
+    if sampled:
+        _require_unchanged(stored, config, ("train",), "--resume of `lammps-bg sample`")
+    if words[0] != "run" and (words[0] == "sample") != sampled:
+        kind = "sample" if sampled else "run"
+        raise ConfigError(f"expected --resume of `lammps-bg {kind}` in {out}, got {words[0]}; use `lammps-bg {kind} --resume`")
+    _require_source(given.get("model"), before)
+    for name in ("variables", "replicate", "elements"):
+        value = given.get(name)
+        if value and ({**before[name], **value} if name == "variables" else value) != before[name]:
             raise ConfigError(
                 f"expected --resume with the {name} of the run, {before[name]}, got {value}; start a new run with another -out"
             )
     if script is not None:
         request = replace(request, script=script, stored=False)
-    if flags != LammpsFlags():
-        request = replace(request, flags=flags)
-    return Plan(request, config, out, words, time.monotonic(), resume=True)
+    typed = {name: value for name, value in asdict(flags).items() if value != asdict(LammpsFlags())[name]}
+    request = replace(request, flags=replace(request.flags, **typed))
+    return Plan(request, config, out, words, time.monotonic(), model=with_model(out) if sampled else None, resume=True)
+
+
+def _require_source(model: Path | None, before: Mapping[str, Any]) -> None:
+    """Refuse another model than the one whose sampling is continued."""
+    if model is not None and sha256(with_model(model).file("model.pt")) != before["source"]["sha256"]:
+        raise ConfigError(f"expected --resume with the model of {before['source']['name']}, got another one; leave out -model")
+
+
+def _require_unchanged(stored: Config, config: Config, names: Sequence[str], command: str) -> None:
+    """Refuse settings that a command could only ignore."""
+    changed = [name for name in names if getattr(config, name) != getattr(stored, name)]
+    if changed:
+        raise ConfigError(f"expected {command} with the {' and '.join(changed)} of the run, got another value; leave it out")
 
 
 def from_model(
@@ -127,12 +151,13 @@ def from_model(
         flags: LAMMPS' own flags.
         overrides: Applies -config and --set to the stored configuration.
     """
-    run = _with_model(source)
+    run = with_model(source)
     stored = load_config(run.file("config.toml"))
     config = overrides(stored)
     if config.flow != stored.flow:
         raise ConfigError("expected the flow configuration the model was trained with, got another one; leave out --set flow.*")
-    request = _stored_request(run)
+    _require_unchanged(stored, config, ("train",), "`lammps-bg sample`")
+    request = stored_request(run)
     request = replace(
         request, variables={**request.variables, **variables}, replicate=replicate or request.replicate, flags=flags
     )
@@ -154,20 +179,22 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
     if plan.resume and sample and (code := _finished(plan, console, allow_red=allow_red)) is not None:
         return code
     problem = _problem(plan, console)
-    loaded = _loaded(plan.model, problem, plan.config, console) if plan.model else None
+    loaded = load_trained(plan.model, problem, plan.config, console) if plan.model else None
+    if loaded is None:
+        _require_neighbours(problem, plan.config)
     run = _open_run(plan, problem)
     try:
         trained = loaded or train(problem, plan.config, run, console, stop, resume=plan.resume)
         if not sample:
             console.say(f"files      {run.path}")
             return 0
-        _discard_partial_samples(run)
+        discard_partial_samples(run)
         samples = draw_samples(problem, trained.generator, plan.config, run, console, stop)
-        if plan.config.sample.n_resample:
+        verdict = estimate(problem, trained, samples, plan.config, run, console, started=plan.started)
+        if plan.config.sample.n_resample and np.isfinite(samples.log_w).any():
             resampled_trajectory(problem, trained.generator, plan.config, run, samples)
         if plan.config.sample.picture:
             _picture(problem, run, console)
-        verdict = estimate(problem, trained, samples, plan.config, run, console, started=plan.started)
     except CrystalError:
         if not plan.resume:
             run.discard_inputs()  # nothing was made, so that the same -out serves the corrected input
@@ -186,6 +213,8 @@ def _finished(plan: Plan, console: Console, *, allow_red: bool) -> int | None:
     if run.read_json("status.json").get("stage") != "done" or plan.config != load_config(run.file("config.toml")):
         return None
     results = run.read_results()
+    if plan.config.sample.n_resample and results["sampling"]["ess"] and not run.file("resampled.dump.gz").exists():
+        return None
     console.say(
         f"complete   {run.path} has its {results['sampling']['n_samples']} samples and results.json; ask for more with --set, "
         "or `lammps-bg estimate` again"
@@ -193,7 +222,9 @@ def _finished(plan: Plan, console: Console, *, allow_red: bool) -> int | None:
     return 3 if results["verdict"]["colour"] == "red" and not allow_red else 0
 
 
-def estimate_again(source: Path, out: Path | None, console: Console, stop: StopFlag, *, overrides: Overrides) -> int:
+def estimate_again(
+    source: Path, out: Path | None, console: Console, stop: StopFlag, *, overrides: Overrides, allow_red: bool
+) -> int:
     """Estimates from the samples of an earlier run; returns the exit code.
 
     Args:
@@ -202,19 +233,23 @@ def estimate_again(source: Path, out: Path | None, console: Console, stop: StopF
         console: Where to report.
         stop: Set by signals.
         overrides: Applies -config and --set to the stored configuration.
+        allow_red: Return 0 in spite of a red verdict.
     """
     started = time.monotonic()
-    run = _with_model(source)
-    config = overrides(load_config(run.file("config.toml")))
+    run = with_model(source)
+    stored = load_config(run.file("config.toml"))
+    config = overrides(stored)
+    _require_unchanged(stored, config, ("seed", "base", "flow", "train", "sample"), "`lammps-bg estimate`")
     if out is not None:
         RunDirectory.check_new(out)
-    energies, log_q, log_w = _read_samples(run)
-    problem = Problem.load(_stored_request(run), config.estimate.length_scale)
-    trained = _loaded(run, problem, config, console)
+    energies, log_q, log_w = read_samples(run)
+    problem = Problem.load(stored_request(run), config.estimate.length_scale)
+    trained = load_trained(run, problem, config, console)
     keep = min(len(energies), max(config.estimate.rdf_samples, config.estimate.marginal_samples))
     chunks = list(draw(trained.generator, ExactTarget(problem.surface, problem.beta), keep, seed=config.seed))
-    _require_same_samples(run, np.concatenate([c.energies for c in chunks]), energies[:keep])
-    timings = run.read_results()["timings"] if run.file("results.json").exists() else {}
+    require_same_samples(run, np.concatenate([c.energies for c in chunks]), energies[:keep])
+    earlier = run.read_results() if run.file("results.json").exists() else {}
+    timings = earlier.get("timings", {})
     samples = Samples(
         energies, log_q, log_w, np.concatenate([c.states for c in chunks]),
         timings.get("draw_ms_per_sample"), timings.get("energy_ms_per_sample"),
@@ -222,15 +257,16 @@ def estimate_again(source: Path, out: Path | None, console: Console, stop: StopF
     trained.ms_per_sample = timings.get("train_ms_per_sample")
     stop.check("nothing was written")
     target = run if out is None else RunDirectory.create(out)
-    verdict = estimate(problem, trained, samples, config, target, console, started=started)
-    return 3 if verdict.colour == "red" else 0
+    verdict = estimate(problem, trained, samples, config, target, console, started=started, earlier=earlier)
+    return 3 if verdict.colour == "red" and not allow_red else 0
 
 
 def rehearse(plan: Plan, console: Console) -> int:
     """Set everything up and say what a run would cost; writes nothing."""
     problem = _problem(plan, console)
     preflight.show(preflight.examine(problem, plan.config), console)
-    for line in forecast(problem, plan.config, plan.out):
+    loaded = load_trained(plan.model, problem, plan.config, console) if plan.model else None
+    for line in forecast(problem, plan.config, plan.out, loaded):
         console.say(line)
     return 0
 
@@ -250,6 +286,13 @@ def _problem(plan: Plan, console: Console) -> Problem:
     return problem
 
 
+def _require_neighbours(problem: Problem, config: Config) -> None:
+    """Refuse a crystal too small for the flow's neighbours before anything is written."""
+    graph = neighbour_graph(problem.crystal, count=config.flow.n_neighbours)
+    if config.flow.kind == "sublattice":
+        colour_sites(problem.crystal, graph)
+
+
 def _open_run(plan: Plan, problem: Problem) -> RunDirectory:
     """The run directory: new with all inputs stored, or the one to continue with the same inputs."""
     scripts, data = problem.engine.script_files, problem.engine.potential_files
@@ -259,135 +302,27 @@ def _open_run(plan: Plan, problem: Problem) -> RunDirectory:
         if (text := to_toml(plan.config)) != run.file("config.toml").read_text():
             run.write_text("config.toml", text)
         return run
-    run = RunDirectory.create(plan.out, needed_bytes=_disk(problem, plan.config))
+    run = RunDirectory.create(plan.out, needed_bytes=disk_bytes(problem, plan.config))
     request = {
+        "kind": "sample" if plan.model else "run",
         "variables": dict(plan.request.variables),
         "replicate": list(plan.request.replicate),
         "elements": list(plan.request.elements),
     }
     request["flags"] = asdict(plan.request.flags)
+    if plan.model:  # first, so that a run directory of samples always has its model
+        run.copy_in(plan.model.file("model.pt"), "model.pt")
+        request["source"] = {"name": plan.model.path.name, "sha256": sha256(run.file("model.pt"))}
     run.store_inputs(
         scripts,
         data,
         config=to_toml(plan.config),
         command=plan.words,
         seeds={"seed": plan.config.seed},
+        names=problem.engine.reader.files.names,
         extra={"request": request},
     )
     return run
-
-
-def _loaded(source: RunDirectory, problem: Problem, config: Config, console: Console) -> Trained:
-    """The model of an earlier run, its base fitted again where the replicate differs."""
-    source.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's remarks on foreign files, which are refused in our own words
-        saved = load_model(source.file("model.pt"), problem.crystal, problem.beta)
-    if saved.config.flow != config.flow:
-        raise RunDirectoryError(
-            f"expected config.toml in {source.path} with the flow that model.pt was trained with, got another one; restore config.toml"
-        )
-    for name, given in (
-        ("temperature", problem.temperature),
-        ("units", problem.units.name),
-        ("pair_style", problem.engine.pair_style),
-    ):
-        if saved.state.get(name) != given:
-            raise StateError(
-                f"expected the {name.replace('_', ' ')} the model was trained with, {saved.state.get(name)}, got {given}; "
-                "train a model for it"
-            )
-    fitted = saved.fitted
-    if saved.replicate != problem.crystal.replicate:
-        fitted = fit_base(problem, config, console, start=_transferred(fitted, saved.replicate, problem))
-    generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, eta=saved.state["eta"])
-    try:
-        generator.flow.load_state_dict(saved.flow)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise RunDirectoryError(
-            f"expected the weights of this flow in {source.file('model.pt')}, got other ones ({reason}); train again"
-        ) from None
-    console.say(f"model      {source.path.name}, trained on {' x '.join(map(str, saved.replicate))} cells")
-    return Trained(generator, fitted, None, 0)
-
-
-def _transferred(fitted: FittedBase, replicate: Counts, problem: Problem) -> FittedBase:
-    """Force constants interpolated to the problem's replicate, as the start of a refit."""
-    if fitted.constants is None:
-        return fitted
-    trained = replace(problem.crystal, replicate=replicate, atom_ids=np.empty(0, dtype=np.int64))
-    constants = fitted.constants.interpolated(trained, problem.crystal)
-    if constants.unstable_modes():
-        constants = constants.rectified()
-    return replace(fitted, constants=constants)
-
-
-def _with_model(source: Path) -> RunDirectory:
-    run = RunDirectory.open(source)
-    if not run.file("model.pt").exists():
-        raise RunDirectoryError(
-            f"expected a finished training in {source}, got a run without model.pt; continue it with --resume"
-        )
-    return run
-
-
-def _stored_request(run: RunDirectory) -> ScriptRequest:
-    """The request a run was started with, on its own copies of script and potentials."""
-    stored = run.read_json("provenance.json").get("request")
-    if stored is None:
-        raise RunDirectoryError(
-            f"expected a run of `lammps-bg run` or `train` in {run.path}, got one of another command; give another folder"
-        )
-    flags = stored["flags"]
-    flags["package"] = tuple(map(tuple, flags["package"]))
-    _search(run.file("inputs") / "potentials")
-    return ScriptRequest(
-        run.script, stored["variables"], tuple(stored["replicate"]), LammpsFlags(**flags), tuple(stored["elements"]), stored=True
-    )
-
-
-def _search(folder: Path) -> None:
-    """Let LAMMPS and the file search find the stored potential files first."""
-    before = os.environ.get("LAMMPS_POTENTIALS")
-    os.environ["LAMMPS_POTENTIALS"] = f"{folder}:{before}" if before else str(folder)
-
-
-def _discard_partial_samples(run: RunDirectory) -> None:
-    """Remove what an interrupted sampling left: the same samples are drawn again."""
-    for name in ("samples.csv", "samples.dump.gz", "samples.dump.gz.partial", "resampled.dump.gz", "resampled.dump.gz.partial"):
-        run.file(name).unlink(missing_ok=True)
-
-
-def _read_samples(run: RunDirectory) -> np.ndarray:
-    """Energies, log q and log w of samples.csv, shape [3, n].
-
-    Raises:
-        RunDirectoryError: The table is missing or damaged.
-    """
-    path = run.file("samples.csv")
-    try:
-        with path.open(newline="") as stream:
-            rows = [[float(row[name]) for name in ("pe", "log_q", "log_w")] for row in csv.DictReader(stream)]
-    except FileNotFoundError:
-        raise RunDirectoryError(
-            f"expected samples.csv in {run.path}, got a run without samples; draw them with `lammps-bg sample`"
-        ) from None
-    except (KeyError, TypeError, ValueError):
-        raise RunDirectoryError(
-            f"expected the columns sample,pe,log_q,log_w in {path}, got something else; draw the samples again"
-        ) from None
-    if len(rows) < 2:
-        raise RunDirectoryError(f"expected at least 2 samples in {path}, got {len(rows)}; draw the samples again")
-    return np.array(rows).T
-
-
-def _require_same_samples(run: RunDirectory, drawn: np.ndarray, stored: np.ndarray) -> None:
-    finite = np.isfinite(drawn) & np.isfinite(stored)
-    if not np.allclose(drawn[finite], stored[finite], rtol=1e-5):
-        raise RunDirectoryError(
-            f"expected samples.csv in {run.path} to come from its model.pt, got other energies; draw the samples again"
-        )
 
 
 def _picture(problem: Problem, run: RunDirectory, console: Console) -> None:
@@ -404,11 +339,5 @@ def _picture(problem: Problem, run: RunDirectory, console: Console) -> None:
             length_unit=problem.units.labels.length,
             labels=crystal.labels,
         )
-    except (PictureError, RunDirectoryError) as error:
-        console.say(f"picture    none: {error}")
-
-
-def _disk(problem: Problem, config: Config) -> int:
-    """Bytes a run will write, about."""
-    frames = config.sample.n_dump + config.sample.n_resample
-    return 40 * problem.crystal.n_sites * frames + 80 * config.sample.n_samples + 200 * config.train.steps + 20_000_000
+    except Exception as error:  # OVITO and graphics drivers raise whatever they like, and the run is complete without a picture
+        console.say(f"picture    none: {error or type(error).__name__}")

@@ -3,12 +3,15 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lammps_bg.config import Config
-from lammps_bg.errors import RunDirectoryError
+from lammps_bg.config import BaseConfig, Config
+from lammps_bg.crystal.structure import Array
+from lammps_bg.errors import RunDirectoryError, UnstableCrystalError
 from lammps_bg.flow.model import Generator, build_generator
 from lammps_bg.flow.self_consistent import EinsteinFit, FittedBase, PhononFit
 from lammps_bg.interrupt import StopFlag
@@ -19,8 +22,11 @@ from lammps_bg.training import checkpoint
 from lammps_bg.training.model_file import SavedModel, save_model
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
 from lammps_bg.training.trainer import StepRecord, Trainer
+from lammps_bg.workflow.pilot import better_base
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.threads import threads_for
+
+_FULL_EFFORT = 1000  # atoms up to which a fit evaluates base.n_samples configurations for each iteration
 
 
 @dataclass
@@ -40,28 +46,45 @@ class Trained:
     n_undone: int
 
 
-def fit_base(problem: Problem, config: Config, console: Console, *, start: FittedBase | None = None) -> FittedBase:
-    """Fit the base to the potential and say what it alone tells about the free energy.
+def fit_base(
+    problem: Problem,
+    config: BaseConfig,
+    seed: int,
+    *,
+    start: FittedBase | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> FittedBase:
+    """Fit the base to the potential.
 
     Args:
         problem: Crystal and temperature.
-        config: The configuration.
-        console: Where to report.
+        config: Kind of the base and effort.
+        seed: Seed of the displacements.
         start: A base of the same kind to start from.
+        check: Called before every batch of energies; may raise to stop the fit.
     """
-    if config.base.kind == "einstein":
-        einstein = EinsteinFit(problem.surface, problem.crystal, problem.beta, seed=config.seed)
-        fitted = einstein.run(iterations=config.base.iterations, n_samples=config.base.n_samples)
-    else:
-        phonon = PhononFit(problem.surface, problem.crystal, problem.units, problem.beta, seed=config.seed)
-        constants = start.constants if start else None
-        fitted = phonon.run(iterations=config.base.iterations, n_samples=config.base.n_samples, start=constants)
-    bound = fitted.history[-1]
-    value = reference(problem, fitted).value(bound.bound * problem.crystal.n_sites)
-    console.say(
-        f"base       {config.base.kind}, {len(fitted.history) - 2} iterations: beta F/N <= {value:.5f} +- {bound.error:.5f} (Gibbs-Bogoliubov bound)"
-    )
-    return fitted
+
+    def force_field(displacements: Array) -> tuple[Array, Array]:
+        check()
+        return problem.surface(displacements)
+
+    crystal = problem.crystal
+    # every cell of a configuration counts, so that a large crystal needs fewer of them
+    n_samples = max(min(100, config.n_samples), round(config.n_samples * min(1.0, _FULL_EFFORT / crystal.n_sites)))
+    if config.kind == "einstein":
+        return EinsteinFit(force_field, crystal, problem.beta, seed=seed).run(iterations=config.iterations, n_samples=n_samples)
+    phonon = PhononFit(force_field, crystal, problem.units, problem.beta, seed=seed)
+    return phonon.run(iterations=config.iterations, n_samples=n_samples, start=start.constants if start else None)
+
+
+def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, console: Console) -> None:
+    """Say what the base alone tells about the free energy: a first answer after seconds."""
+    step = fitted.history[-1]
+    value = reference(problem, fitted).value(step.bound * problem.crystal.n_sites)
+    text = f"beta F/N <= {value:.5f} +- {step.error:.5f} (Gibbs-Bogoliubov bound)"
+    if not step.holds:
+        text = f"no bound, {step.n_drawn - step.n} of {step.n_drawn} samples have no finite energy"
+    console.say(f"base       {config.kind}, {fitted.iterations} iterations: {text}")
 
 
 def reference(problem: Problem, fitted: FittedBase) -> CrystalReference:
@@ -91,8 +114,8 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
         Interrupted: A signal came; the checkpoint holds the last step.
         TrainingError: Diverging steps keep happening.
     """
-    fitted = fit_base(problem, config, console)
-    stop.check("nothing was trained yet; continue with --resume")
+    with threads_for(problem.crystal.n_sites * config.train.batch_size):
+        fitted = _chosen_base(problem, config, console, stop)
     generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed)
     exact = ExactTarget(problem.surface, problem.beta)
     softened = SoftenedTarget(problem.surface, problem.beta, problem.crystal.n_sites, config.train.softening)
@@ -109,6 +132,31 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
     save_model(run.file("model.pt"), saved, problem.crystal)
     samples = trainer.step * config.train.batch_size
     return Trained(generator, fitted, 1e3 * trainer.elapsed / samples if samples else None, trainer.undone)
+
+
+def _chosen_base(problem: Problem, config: Config, console: Console, stop: StopFlag) -> FittedBase:
+    """The base the configuration asks for; of the phonon bases the one on which a short training gets further."""
+
+    def check() -> None:
+        stop.check("nothing was trained yet; continue with --resume")
+
+    candidates = []
+    if config.base.kind == "phonon" and config.base.iterations and config.base.pilot_steps and config.train.steps:
+        with suppress(UnstableCrystalError):  # temperature may stabilise it: then the self-consistent crystal is the only one
+            candidates.append(fit_base(problem, config.base.model_copy(update={"iterations": 0}), config.seed, check=check))
+    candidates.append(fit_base(problem, config.base, config.seed, start=candidates[0] if candidates else None, check=check))
+    announce(problem, config.base, candidates[-1], console)
+    chosen, bounds = better_base(problem, config, candidates, stop)
+    check()
+    if bounds:
+        known = reference(problem, chosen)
+        tried = ", ".join(
+            f"{name} {known.value(bound * known.n_atoms + known.beta_static_energy):.4f}"
+            for name, bound in zip(("harmonic", "self-consistent"), bounds, strict=True)
+        )
+        kept = "self-consistent" if chosen.iterations else "harmonic"
+        console.say(f"pilot      bound after {config.base.pilot_steps} steps: {tried}; the {kept} base is used")
+    return chosen
 
 
 def require_checkpoint(path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from command_line import LJ, MW, TINY, call, contents, mw_crystal
 
 from lammps_bg.cli import main
+from lammps_bg.workflow import session
 
 BIG = LJ.replace("block 0 1 0 1 0 1", "block 0 3 0 3 0 3")
 RANDOM = """
@@ -342,12 +343,15 @@ def test_damaged_models(refused, run, damage):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "the following arguments are required: -model"),
+        ([], "expected -model with the folder of a run with model.pt"),
         (["-model", "nowhere"], "there is no such folder"),
         (["-model", "potentials"], "it has no provenance.json"),
         (["-model", "run", "-var", "T", "250"], "expected the temperature the model was trained with, 200.0, got 250.0"),
         (["-model", "run", "-rep", "0", "1", "1"], "expected -rep with three positive counts"),
         (["-model", "run", "--set", "flow.width=16"], "leave out --set flow.*"),
+        (["-model", "run", "--set", "train.steps=9"], "expected `lammps-bg sample` with the train of the run"),
+        (["-model", "run", "--set", "base.iterations=3"], "leave out --set base.*"),
+        (["-model", "run", "-rep", "2", "1", "1", "--set", "base.kind=einstein"], "leave out --set base.*"),
         (["-model", "run", "-out", "potentials"], "already holds files"),
     ],
 )
@@ -370,6 +374,17 @@ def test_estimates_of_wrong_samples(refused, run, table, message):
         (run / "samples.csv").write_text(table)
     refused(message, "estimate", "-model", "run", "-out", "new")
     refused(message, "estimate", "-model", "run")
+
+
+@pytest.mark.parametrize(("words", "what"), [(["--seed", "5"], "seed"), (["--set", "sample.n_samples=99"], "sample")])
+def test_estimate_changes_no_samples(refused, run, words, what):
+    refused(f"expected `lammps-bg estimate` with the {what} of the run", "estimate", "-model", "run", *words)
+
+
+def test_too_many_neighbours_are_refused_before_any_work(refused, run, monkeypatch):
+    monkeypatch.setattr(session, "_open_run", None)  # calling it would be an error
+    words = ["-out", "new", *TINY, "--set", "flow.n_neighbours=60"]
+    refused("expected a supercell in which no atom is among its own", "run", "-in", "in.mw", *words)
 
 
 def test_estimate_takes_no_lammps_flags(refused, run):
@@ -396,6 +411,18 @@ _MORE = ["--set", "train.steps=8"]
 )
 def test_resume_as_another_run(refused, run, words, message):
     refused(message, "run", "--resume", *words)
+
+
+def test_resume_by_another_command(refused, run):
+    refused("expected --resume of `lammps-bg run` in run, got sample", "sample", "--resume", "-out", "run")
+
+
+def test_resumed_samples_of_another_model(capsys, refused, run, tmp_path):
+    assert call(capsys, tmp_path, "sample", "-model", "run", "-out", "new", "--allow-red").code == 0
+    refused("expected --resume of `lammps-bg sample` in new, got train", "train", "--resume", "-out", "new")
+    refused("with the train of the run", "run", "--resume", "-out", "new", "--set", "train.steps=9")
+    _edit_model(run, replicate=[1, 1, 2])
+    refused("expected --resume with the model of run", "sample", "--resume", "-model", "run", "-out", "new")
 
 
 @pytest.mark.parametrize("changed", ["in.mw", "potentials/mW.sw"])

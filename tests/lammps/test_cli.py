@@ -19,8 +19,9 @@ from command_line import LJ, TINY, call, contents, mw_crystal
 from lammps_bg import cli
 from lammps_bg.engine.dump import read_dump
 from lammps_bg.report.picture import PictureError
+from lammps_bg.thermo.weights import EstimateError
 from lammps_bg.training.trainer import Trainer
-from lammps_bg.workflow import session
+from lammps_bg.workflow import estimating, session
 
 N_SAMPLES, N_DUMP = 256, 4
 MORE = ["--set", f"sample.n_samples={N_SAMPLES}", "--set", f"sample.n_dump={N_DUMP}"]
@@ -176,7 +177,9 @@ def test_dry_run_writes_nothing(capsys, run, tmp_path, words):
     spoken = call(capsys, tmp_path, *words, "-out", "new", "--dry-run", "--set", "sample.n_samples=64")
     assert (spoken.code, spoken.changed) == (0, set())
     assert "nothing was written" in spoken.out
-    assert "s training" in spoken.out
+    assert ("s training" in spoken.out) == (words[0] != "sample")
+    assert "s sampling" in spoken.out
+    assert "memory  " in spoken.out
 
 
 def test_help_of_every_command(capsys):
@@ -202,6 +205,112 @@ def test_sample_at_another_replicate(capsys, run, tmp_path):
 def test_sample_at_the_trained_size_draws_the_same(capsys, run, tmp_path):
     assert call(capsys, tmp_path, "sample", "-model", "run", "--allow-red").code == 0
     assert (tmp_path / "run_1x1x1" / "samples.csv").read_text() == (run / "samples.csv").read_text()
+
+
+def test_stored_samples_are_estimated_from_their_own_model(capsys, run, tmp_path):
+    """The folder of `sample` needs neither the run it came from nor the script."""
+    assert call(capsys, tmp_path, "sample", "-model", "run", "-rep", 2, 1, 1, "-out", "large", "--allow-red").code == 0
+    assert (tmp_path / "large" / "model.pt").read_bytes() == (run / "model.pt").read_bytes()
+    request = json.loads((tmp_path / "large" / "provenance.json").read_text())["request"]
+    assert (request["kind"], request["source"]["name"]) == ("sample", "run")
+    shutil.rmtree(run)
+    before = results_of(tmp_path / "large")
+    assert call(capsys, tmp_path, "estimate", "-model", "large", "--allow-red").code == 0
+    assert results_of(tmp_path / "large")["estimates"] == before["estimates"]
+
+
+@pytest.mark.parametrize("command", ["run", "sample"])
+def test_resumed_samples_of_a_model(capsys, run, tmp_path, monkeypatch, command):
+    """Interrupted samples go on from the copy of the model; nothing is trained."""
+    words = ["sample", "-model", "run", "-rep", 2, 1, 1, "--allow-red"]
+    assert call(capsys, tmp_path, *words, "-out", "whole").code == 0
+    original = session.draw_samples
+
+    def stopped(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "draw_samples", stopped)
+        spoken = call(capsys, tmp_path, *words, "-out", "part")
+    assert spoken.code == 143
+    assert "continue with --resume" in spoken.error
+    shutil.rmtree(run)
+    monkeypatch.setattr(session, "train", None)  # calling it would be an error
+    assert call(capsys, tmp_path, command, "--resume", "-out", "part", "--allow-red").code == 0
+    assert (tmp_path / "part" / "samples.csv").read_text() == (tmp_path / "whole" / "samples.csv").read_text()
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_stored_run_finds_files_from_outside_the_folder(capsys, tmp_path, monkeypatch, absolute):
+    """Potential and include beside the script's folder, named with .. or absolutely: the copies serve, from any folder."""
+    mw_crystal(tmp_path)
+    for name in ("pots", "script", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "potentials" / "mW.sw").rename(tmp_path / "pots" / "mW.sw")
+    pots = str(tmp_path / "pots") if absolute else "../pots"
+    text = (tmp_path / "in.mw").read_text().replace("potentials/mW.sw", f"{pots}/mW.sw")
+    first, _, rest = text.partition("\nunits")
+    assert rest
+    (tmp_path / "common.in").write_text("units" + rest.split("\n")[0] + "\n")
+    (tmp_path / "script" / "in.mw").write_text(first + "\ninclude ../common.in" + rest[rest.index("\n") :])
+    monkeypatch.chdir(tmp_path / "script")
+    assert cli.main(["run", "-in", "in.mw", "-out", str(tmp_path / "run"), "-log", "log.lammps", *TINY]) == 0
+    logged = (tmp_path / "script" / "log.lammps").read_text()
+    shutil.rmtree(tmp_path / "pots")
+    (tmp_path / "common.in").unlink()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli.main(["estimate", "-model", "../run", "--allow-red"]) == 0
+    assert cli.main(["sample", "-model", "../run", "-out", "more", "--allow-red"]) == 0
+    assert cli.main(["run", "--resume", "-out", "../run", "--allow-red", "--set", "train.steps=7"]) == 0
+    assert (tmp_path / "script" / "log.lammps").read_text() == logged
+    folder = os.path.dirname(sys.executable)
+    environment = {**os.environ, "LAMMPS_POTENTIALS": "", "PATH": f"{folder}:{os.environ['PATH']}"}
+    command = ["sh", "../run/rerun.sh", "again"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "elsewhere" / "again" / "results.json").exists()
+
+
+def test_estimate_keeps_the_cost_of_the_samples(capsys, run, tmp_path):
+    before = results_of(run)
+    assert call(capsys, tmp_path, "estimate", "-model", "run", "--allow-red").code == 0
+    after = results_of(run)
+    assert (after["cost"], after["training"]) == (before["cost"], before["training"])
+
+
+def test_samples_of_weight_zero_are_a_red_verdict(capsys, run, tmp_path):
+    rows = table(run / "samples.csv")
+    lines = ["sample,pe,log_q,log_w", *(f"{row['sample']},inf,{row['log_q']},-inf" for row in rows)]
+    (run / "samples.csv").write_text("\n".join(lines) + "\n")
+    assert call(capsys, tmp_path, "estimate", "-model", "run").code == 3
+    assert call(capsys, tmp_path, "estimate", "-model", "run", "--allow-red").code == 0
+    results = results_of(run)
+    assert (results["verdict"]["colour"], results["sampling"]["ess"], results["estimates"]) == ("red", 0.0, {})
+
+
+def test_a_failed_marginal_costs_nothing_else(capsys, tmp_path, monkeypatch):
+    def failing(*_, **__):
+        raise EstimateError("expected finite log-densities in this test")
+
+    monkeypatch.setattr(estimating, "marginal_log_density", failing)
+    words = ["--set", "flow.kind=augmented", "--set", "flow.n_layers=1"]
+    assert call(capsys, tmp_path, "run", "-in", "in.lj", "-out", "run", *TINY, *words).code == 0
+    estimates = results_of(tmp_path / "run")["estimates"]
+    assert "tfep" in estimates
+    assert estimates["tfep_marginal"]["beta_F_per_atom"]["value"] is None
+    assert "in this test" in estimates["tfep_marginal"]["beta_F_per_atom"]["note"]
+
+
+def test_a_picture_that_fails_anyhow_is_a_note(capsys, run, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("no camera")
+
+    monkeypatch.setattr(session, "render_samples", broken)
+    spoken = call(capsys, tmp_path, "sample", "-model", "run", "-out", "new", "--allow-red")
+    assert spoken.code == 0
+    assert "picture    none: no camera" in spoken.out
+    assert (tmp_path / "new" / "results.json").exists()
 
 
 def test_estimate_again(capsys, run, tmp_path):
@@ -241,19 +350,41 @@ def test_other_bases_and_flows(capsys, tmp_path, settings, base):
     assert results_of(tmp_path / "large")["system"]["n_atoms"] == 8
 
 
+def test_pilot_keeps_the_base_that_trains_better(capsys, tmp_path, monkeypatch):
+    """The bounds decide, whichever base they belong to; a model of either is refitted as its own kind at another size."""
+    for name, bounds in (("harmonic", [1.0, 2.0]), ("self-consistent", [2.0, 1.0])):
+        left = list(bounds)
+        monkeypatch.setattr("lammps_bg.workflow.pilot._trial", lambda *_, left=left: left.pop(0))
+        spoken = call(capsys, tmp_path, "run", "-in", "in.lj", "-out", name, *TINY, "--set", "base.pilot_steps=2")
+        assert spoken.code == 0
+        assert f"the {name} base is used" in spoken.out
+        assert len(results_of(tmp_path / name)["base"]["history"]) == (1 if name == "harmonic" else 2)
+        large = call(capsys, tmp_path, "sample", "-model", name, "-rep", 2, 1, 1, "-out", f"large-{name}", "--allow-red")
+        assert f"{0 if name == 'harmonic' else 1} iterations" in large.out
+
+
+def test_pilot_trains(capsys, tmp_path):
+    spoken = call(capsys, tmp_path, "run", "-in", "in.lj", "-out", "run", *TINY, "--set", "base.pilot_steps=2")
+    assert spoken.code == 0
+    assert "pilot      bound after 2 steps: harmonic " in spoken.out
+
+
 def test_resampled_trajectory(capsys, run, tmp_path):
     """Every frame of the equal-weight trajectory is a sample, as often as systematic resampling may take it."""
     frames = 300
     words = ("--set", "sample.n_dump=256", "--set", f"sample.n_resample={frames}", "--allow-red")
     assert call(capsys, tmp_path, "sample", "-model", "run", "-out", "equal", *words).code == 0
-    samples = {frame.positions.tobytes(): frame.columns["c_logw"][0] for frame in read_dump(tmp_path / "equal" / "samples.dump.gz")}
-    log_w = np.array(list(samples.values()))
-    share = dict(zip(samples, np.exp(log_w - log_w.max()) / np.exp(log_w - log_w.max()).sum(), strict=True))
-    picked = [frame.positions.tobytes() for frame in read_dump(tmp_path / "equal" / "resampled.dump.gz")]
-    assert len(picked) == frames
-    counts = {key: picked.count(key) for key in set(picked)}
-    assert all(abs(counts.get(key, 0) - frames * share[key]) < 1 for key in samples)
-    assert set(picked) <= set(samples)
+    samples = list(read_dump(tmp_path / "equal" / "samples.dump.gz"))
+    positions = np.stack([frame.positions for frame in samples])
+    log_w = np.array([frame.columns["c_logw"][0] for frame in samples])
+    share = np.exp(log_w - log_w.max()) / np.exp(log_w - log_w.max()).sum()
+    counts = np.zeros(len(samples))
+    for frame in read_dump(tmp_path / "equal" / "resampled.dump.gz"):
+        distance = np.abs(positions - frame.positions).max((1, 2))
+        assert distance.min() < 1e-5  # drawn again in another batch: equal to rounding
+        counts[distance.argmin()] += 1
+    assert counts.sum() == frames
+    assert np.abs(counts - frames * share).max() < 1
 
 
 def test_red_verdict_is_exit_code_3(capsys, tmp_path):

@@ -24,7 +24,7 @@ def test_no_site_reads_its_own_colour(name, replicate):
     graph = neighbour_graph(lattice)
     own_neighbour = any(i in graph.neighbours[i] for i in range(lattice.n_sites))
     if own_neighbour:
-        with pytest.raises(CrystalError, match="larger -rep or fewer flow.neighbours"):
+        with pytest.raises(CrystalError, match="larger -rep or fewer flow.n_neighbours"):
             colour_sites(lattice, graph)
         return
     colour = colour_sites(lattice, graph)

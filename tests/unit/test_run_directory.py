@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lammps_bg.errors import RunDirectoryError
+from lammps_bg.report.provenance import rerun_script
 from lammps_bg.report.run_directory import RunDirectory, Table
 
 FULL = Path("/dev/full")
@@ -138,14 +139,31 @@ def test_rerun_script_repeats_the_command_from_the_copies(run, tmp_path):
     """The shell script is run with a stand-in for lammps-bg that prints its arguments."""
     fake = tmp_path / "bin" / "lammps-bg"
     fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$LAMMPS_POTENTIALS" "$@"\n')
+    fake.write_text('#!/bin/sh\npwd\nprintf "%s\\n" "$LAMMPS_POTENTIALS" "$@"\n')
     fake.chmod(0o755)
     environment = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
-    result = subprocess.run([run.file("rerun.sh"), "new"], env=environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [run.file("rerun.sh"), "new"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     here = run.path
-    expected = [f"{here}/inputs/potentials", "run", "-in", f"{here}/inputs/in.crystal", "-var", "T", "200 K", "-out", "new"]
-    assert result.stdout.splitlines() == [*expected, "-config", f"{here}/config.toml", "--seed", "11"]
+    expected = [f"{here}/inputs/potentials", "run", "-in", f"{here}/inputs/in.crystal", "-var", "T", "200 K"]
+    expected += ["-out", f"{tmp_path}/new"]
+    assert result.stdout.splitlines() == [f"{here}/inputs", *expected, "-config", f"{here}/config.toml", "--seed", "11"]
     assert subprocess.run([run.file("rerun.sh")], env=environment, capture_output=True, check=False).returncode != 0
+
+
+def test_rerun_script_writes_no_old_log_and_uses_the_own_model():
+    """Log files of the run stay as they are, and samples are repeated with the copy of the model."""
+    text = rerun_script(["sample", "-model", "runs/a", "-log", "log.lammps", "-out", "b"], {"seed": 1}, "in.x")
+    assert 'sample -model "$here" -log none -out "$out" -config "$here/config.toml" --seed 1' in text
+
+
+def test_names_of_copies_elsewhere_are_recorded(tmp_path, inputs):
+    made = RunDirectory.create(tmp_path / "run")
+    near, far = inputs[1]
+    names = {"potentials/mW.sw": near, "../library/Cu.eam": far, "unused": tmp_path}
+    made.store_inputs(*inputs, config="", command=["run"], seeds={}, names=names)
+    assert made.read_json("provenance.json")["names"] == {"../library/Cu.eam": "potentials/Cu.eam"}
 
 
 def test_open_finds_a_run_and_refuses_anything_else(run, tmp_path):

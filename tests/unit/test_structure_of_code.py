@@ -26,7 +26,7 @@ LAYERS = (
     ("cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-BODY_LIMIT = 60
+BODY_LIMIT = 40
 FILE_LIMIT = 400
 POSITIONAL_LIMIT = 6
 

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reading back a run from its folder: its request, its model, its samples."""
+
+import csv
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lammps_bg.config import Config
+from lammps_bg.crystal.system import Counts
+from lammps_bg.engine.lammps_engine import LammpsFlags
+from lammps_bg.errors import ConfigError, RunDirectoryError, StateError
+from lammps_bg.flow.model import build_generator
+from lammps_bg.flow.self_consistent import FittedBase
+from lammps_bg.report.console import Console
+from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.training.model_file import SavedModel, load_model
+from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.training import Trained, announce, fit_base
+
+
+def with_model(source: Path) -> RunDirectory:
+    """The run in a folder that has a trained model.
+
+    Args:
+        source: The folder.
+
+    Raises:
+        RunDirectoryError: It holds no run, or one whose training has not ended.
+    """
+    run = RunDirectory.open(source)
+    if not run.file("model.pt").exists():
+        raise RunDirectoryError(
+            f"expected a finished training in {source}, got a run without model.pt; continue it with --resume"
+        )
+    return run
+
+
+def stored_request(run: RunDirectory) -> ScriptRequest:
+    """The request a run was started with, on its own copies of script and potentials and without its log files."""
+    stored = run.read_json("provenance.json").get("request")
+    if stored is None:
+        raise RunDirectoryError(
+            f"expected a run of `lammps-bg run` or `train` in {run.path}, got one of another command; give another folder"
+        )
+    flags = stored["flags"]
+    flags |= {"package": tuple(map(tuple, flags["package"])), "log": "none", "screen": "none"}
+    _search(run.file("inputs") / "potentials")
+    return ScriptRequest(
+        run.script, stored["variables"], tuple(stored["replicate"]), LammpsFlags(**flags), tuple(stored["elements"]), stored=True
+    )
+
+
+def _search(folder: Path) -> None:
+    """Let LAMMPS and the file search find the stored potential files first."""
+    others = [part for part in os.environ.get("LAMMPS_POTENTIALS", "").split(os.pathsep) if part and part != str(folder)]
+    os.environ["LAMMPS_POTENTIALS"] = os.pathsep.join([str(folder), *others])
+
+
+def load_trained(source: RunDirectory, problem: Problem, config: Config, console: Console) -> Trained:
+    """The model of an earlier run, its base fitted again where the replicate differs."""
+    source.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remarks on foreign files, which are refused in our own words
+        saved = load_model(source.file("model.pt"), problem.crystal, problem.beta)
+    _require_same_model(source, saved, problem, config)
+    fitted = saved.fitted
+    if saved.replicate != problem.crystal.replicate:
+        # the flow knows the kind of base it was trained on: harmonic again at this size, or self-consistent again
+        base = config.base if fitted.iterations else config.base.model_copy(update={"iterations": 0})
+        start = _transferred(fitted, saved.replicate, problem) if base.iterations else None
+        fitted = fit_base(problem, base, config.seed, start=start)
+        announce(problem, config.base, fitted, console)
+    generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, eta=saved.state["eta"])
+    try:
+        generator.flow.load_state_dict(saved.flow)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunDirectoryError(
+            f"expected the weights of this flow in {source.file('model.pt')}, got other ones ({reason}); train again"
+        ) from None
+    console.say(f"model      {source.path.name}, trained on {' x '.join(map(str, saved.replicate))} cells")
+    return Trained(generator, fitted, None, 0)
+
+
+def _require_same_model(source: RunDirectory, saved: SavedModel, problem: Problem, config: Config) -> None:
+    """Refuse a model of another flow, base or state than the one asked for."""
+    if saved.config.flow != config.flow:
+        raise RunDirectoryError(
+            f"expected config.toml in {source.path} with the flow that model.pt was trained with, got another one; restore config.toml"
+        )
+    for name, given in (
+        ("temperature", problem.temperature),
+        ("units", problem.units.name),
+        ("pair_style", problem.engine.pair_style),
+    ):
+        if saved.state.get(name) != given:
+            raise StateError(
+                f"expected the {name.replace('_', ' ')} the model was trained with, {saved.state.get(name)}, got {given}; "
+                "train a model for it"
+            )
+    same_size = saved.replicate == problem.crystal.replicate
+    if config.base.kind != saved.config.base.kind or (same_size and config.base != saved.config.base):
+        raise ConfigError(
+            "expected the base configuration the model was trained with (at another -rep, base.iterations and base.n_samples may "
+            "differ), got another one; leave out --set base.*"
+        )
+
+
+def _transferred(fitted: FittedBase, replicate: Counts, problem: Problem) -> FittedBase:
+    """Force constants interpolated to the problem's replicate, as the start of a refit."""
+    if fitted.constants is None:
+        return fitted
+    trained = replace(problem.crystal, replicate=replicate, atom_ids=np.empty(0, dtype=np.int64))
+    constants = fitted.constants.interpolated(trained, problem.crystal)
+    if constants.unstable_modes():
+        constants = constants.rectified()
+    return replace(fitted, constants=constants)
+
+
+def discard_partial_samples(run: RunDirectory) -> None:
+    """Remove what an interrupted sampling left: the same samples are drawn again."""
+    for name in ("samples.csv", "samples.dump.gz", "samples.dump.gz.partial", "resampled.dump.gz", "resampled.dump.gz.partial"):
+        run.file(name).unlink(missing_ok=True)
+
+
+def read_samples(run: RunDirectory) -> np.ndarray:
+    """Energies, log q and log w of samples.csv, shape [3, n].
+
+    Raises:
+        RunDirectoryError: The table is missing or damaged.
+    """
+    path = run.file("samples.csv")
+    try:
+        with path.open(newline="") as stream:
+            rows = [[float(row[name]) for name in ("pe", "log_q", "log_w")] for row in csv.DictReader(stream)]
+    except FileNotFoundError:
+        raise RunDirectoryError(
+            f"expected samples.csv in {run.path}, got a run without samples; draw them with `lammps-bg sample`"
+        ) from None
+    except (KeyError, TypeError, ValueError):
+        raise RunDirectoryError(
+            f"expected the columns sample,pe,log_q,log_w in {path}, got something else; draw the samples again"
+        ) from None
+    if len(rows) < 2:
+        raise RunDirectoryError(f"expected at least 2 samples in {path}, got {len(rows)}; draw the samples again")
+    return np.array(rows).T
+
+
+def require_same_samples(run: RunDirectory, drawn: np.ndarray, stored: np.ndarray) -> None:
+    """Refuse a table of samples that its model does not draw.
+
+    Args:
+        run: The run.
+        drawn: Energies of the first samples, drawn again, shape [n].
+        stored: Those of the table, shape [n].
+
+    Raises:
+        RunDirectoryError: They differ.
+    """
+    finite = np.isfinite(drawn) & np.isfinite(stored)
+    if not np.allclose(drawn[finite], stored[finite], rtol=1e-5):
+        raise RunDirectoryError(
+            f"expected samples.csv in {run.path} to come from its model.pt, got other energies; draw the samples again"
+        )
