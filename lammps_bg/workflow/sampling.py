@@ -17,6 +17,7 @@ from lammps_bg.thermo.sampler import draw, redraw
 from lammps_bg.thermo.weights import effective_sample_size, systematic_indices
 from lammps_bg.training.target import ExactTarget
 from lammps_bg.workflow.problem import Problem
+from lammps_bg.workflow.threads import FasterThreads
 
 Array = NDArray[np.float64]
 
@@ -59,7 +60,7 @@ def sample(
     keep = min(wanted.n_samples, max(config.estimate.rdf_samples, config.estimate.marginal_samples))
     chunks, kept, seconds = [], [], np.zeros(2)
     frames = _dump(run, "samples.dump.gz", problem) if wanted.n_dump else nullcontext()
-    with frames as dump, run.sample_table() as table, console.progress("sampling  ") as bar:
+    with frames as dump, run.sample_table() as table, console.progress("sampling  ") as bar, FasterThreads() as threads:
         for chunk in draw(generator, target, wanted.n_samples, seed=config.seed, batch_size=wanted.batch_size):
             rows = np.stack((chunk.energies, chunk.log_q, chunk.log_w), 1)
             for index, row in enumerate(rows.tolist(), chunk.first):
@@ -70,6 +71,7 @@ def sample(
             chunks.append(rows)
             seconds += (chunk.draw_seconds, chunk.energy_seconds)
             done = chunk.first + len(rows)
+            threads.record(chunk.draw_seconds / len(rows))
             eta = bar.update(done / wanted.n_samples, f"{done} of {wanted.n_samples}")
             run.write_status("sampling", step=done, percent=100 * done / wanted.n_samples, eta_seconds=eta)
             stop.check(f"{done} samples are in samples.csv; continue with --resume")
