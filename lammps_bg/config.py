@@ -91,7 +91,7 @@ class EstimateConfig(_Block):
         None, description="Lambda of the absolute free energy in length units; none: see the README"
     )
     marginal_draws: PositiveInt = Field(200, description="augmented: auxiliary draws M of the marginal density")
-    marginal_samples: Annotated[int, Field(ge=2)] = Field(128, description="augmented: samples on which it is evaluated")
+    marginal_samples: Annotated[int, Field(ge=2)] = Field(256, description="augmented: samples on which it is evaluated")
     rdf_samples: Annotated[int, Field(ge=0)] = Field(256, description="samples for the radial distribution function")
 
 
