@@ -6,9 +6,9 @@ import json
 import sys
 from pathlib import Path
 
+import matplotlib  # noqa: F401  (part of the tested installation)
 import pytest
 
-pytest.importorskip("matplotlib")
 SCRIPT = Path(__file__).parents[2] / "examples" / "compare_defaults.py"
 
 
