@@ -20,7 +20,7 @@ def better_base(
     """The candidate on which a short training reaches the lowest bound, and the bounds, relative to beta E_0, in kT per atom.
 
     The bound of the base alone does not tell: the self-consistent crystal always has the lower one, but in strongly anharmonic crystals
-    (Lennard-Jones at twice the critical temperature) the flow gets further from the harmonic one.
+    (Lennard-Jones at T* = 2) the flow gets further from the harmonic one.
 
     Args:
         problem: Crystal and temperature.
