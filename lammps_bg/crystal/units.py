@@ -12,17 +12,18 @@ class UnitLabels:
     length: str
     temperature: str
     pressure: str
+    time: str
 
 
 LABELS = {
-    "lj": UnitLabels("epsilon", "sigma", "epsilon/kB", "epsilon/sigma^3"),
-    "real": UnitLabels("kcal/mol", "Angstrom", "K", "atm"),
-    "metal": UnitLabels("eV", "Angstrom", "K", "bar"),
-    "si": UnitLabels("J", "m", "K", "Pa"),
-    "cgs": UnitLabels("erg", "cm", "K", "dyne/cm^2"),
-    "electron": UnitLabels("Hartree", "Bohr", "K", "Pa"),
-    "micro": UnitLabels("pg um^2/us^2", "um", "K", "pg/(um us^2)"),
-    "nano": UnitLabels("ag nm^2/ns^2", "nm", "K", "ag/(nm ns^2)"),
+    "lj": UnitLabels("epsilon", "sigma", "epsilon/kB", "epsilon/sigma^3", "tau"),
+    "real": UnitLabels("kcal/mol", "Angstrom", "K", "atm", "fs"),
+    "metal": UnitLabels("eV", "Angstrom", "K", "bar", "ps"),
+    "si": UnitLabels("J", "m", "K", "Pa", "s"),
+    "cgs": UnitLabels("erg", "cm", "K", "dyne/cm^2", "s"),
+    "electron": UnitLabels("Hartree", "Bohr", "K", "Pa", "fs"),
+    "micro": UnitLabels("pg um^2/us^2", "um", "K", "pg/(um us^2)", "us"),
+    "nano": UnitLabels("ag nm^2/ns^2", "nm", "K", "ag/(nm ns^2)", "ns"),
 }
 
 
@@ -36,7 +37,7 @@ class Units:
         planck: Planck's constant h in energy times time.
         mvv2e: Conversion of mass velocity^2 to energy.
         nktv2p: Conversion of energy per volume to pressure.
-        timestep: LAMMPS' default time step.
+        timestep: The script's time step, LAMMPS' default for the style where it sets none.
     """
 
     name: str

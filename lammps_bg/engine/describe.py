@@ -13,7 +13,6 @@ from lammps_bg.crystal.units import LABELS, Units
 from lammps_bg.engine.instance import Instance
 from lammps_bg.errors import ScriptError
 
-_TIMESTEPS = {"lj": 0.005, "real": 1.0, "metal": 0.001, "si": 1e-8, "cgs": 1e-8, "electron": 0.001, "micro": 2.0, "nano": 0.00045}
 _SKINS = {"lj": 0.3, "real": 2.0, "metal": 2.0, "si": 0.001, "cgs": 0.1, "electron": 2.0, "micro": 0.1, "nano": 0.1}
 _MASS_TOLERANCE = 0.01  # of a mass in g/mol to count as that element
 WRAP_TOLERANCE = 1e-9  # fractional: a site at -1e-12 stays there instead of going to the far side
@@ -28,8 +27,8 @@ def units(lammps: Any) -> Units:  # noqa: ANN401
     name = str(lammps.extract_global("units"))
     if name not in LABELS:
         raise ScriptError(f"expected `units` to be one of {', '.join(LABELS)}, got '{name}'")
-    boltzmann, planck, mvv2e, nktv2p = (float(lammps.extract_global(key)) for key in ("boltz", "hplanck", "mvv2e", "nktv2p"))
-    return Units(name, boltzmann, planck, mvv2e, nktv2p, _TIMESTEPS[name])
+    keys = ("boltz", "hplanck", "mvv2e", "nktv2p", "dt")
+    return Units(name, *(float(lammps.extract_global(key)) for key in keys))
 
 
 def skin(instance: Instance) -> float:

@@ -96,8 +96,8 @@ class DumpWriter:
         self.n_frames = 0
         self._crystal = crystal
         self._order = np.argsort(crystal.atom_ids, kind="stable")
-        self._inverse_cell = np.linalg.inv(crystal.supercell)
-        self._box = _box_header(np.asarray(crystal.supercell, float), np.asarray(crystal.origin, float), triclinic)
+        self._triclinic = triclinic
+        self._use_cell(np.asarray(crystal.supercell, dtype=np.float64))
         self._last_timestep = -1
         self._lines: dict[bool, str] = {}
         if self.path.exists():
@@ -120,6 +120,7 @@ class DumpWriter:
         log_weight: float,
         energy: float | None = None,
         forces: ArrayLike | None = None,
+        cell: ArrayLike | None = None,
     ) -> None:
         """Append one configuration.
 
@@ -129,6 +130,7 @@ class DumpWriter:
             log_weight: log w of the sample, column `c_logw`.
             energy: Total potential energy, column `c_pe` (the same on every line).
             forces: Forces in site order, shape [N, 3], columns `fx fy fz`.
+            cell: Cell vectors of this frame as rows, with the crystal's origin; None for the crystal's own.
 
         Raises:
             ValueError: The time step does not rise, or a position is not finite or of the wrong shape.
@@ -140,6 +142,8 @@ class DumpWriter:
         if positions.shape != (len(self._order), 3) or not np.isfinite(positions).all():
             raise ValueError(f"expected finite positions of shape {(len(self._order), 3)}, got shape {positions.shape}")
         same = {"c_logw": float(log_weight)} if energy is None else {"c_pe": float(energy), "c_logw": float(log_weight)}
+        if cell is not None:
+            self._use_cell(np.asarray(cell, dtype=np.float64))
         values = self._wrapped(positions) + (() if forces is None else (np.asarray(forces, np.float64),))
         numbers = np.concatenate(values, axis=1)[self._order]
         names = ["id type element x y z ix iy iz", *(["fx fy fz"] if forces is not None else []), *same]
@@ -148,6 +152,10 @@ class DumpWriter:
         self._put(header + template % tuple(numbers.ravel().tolist()))
         self._last_timestep = timestep
         self.n_frames += 1
+
+    def _use_cell(self, cell: Array) -> None:
+        self._cell, self._inverse_cell = cell, np.linalg.inv(cell)
+        self._box = _box_header(cell, np.asarray(self._crystal.origin, float), self._triclinic)
 
     def close(self) -> None:
         """Finish the file and give it its name.
@@ -199,7 +207,7 @@ class DumpWriter:
     def _wrapped(self, positions: Array) -> tuple[Array, ...]:
         """Positions inside the cell, and the image flags that lead back: position = wrapped + images @ cell."""
         images = np.floor((positions - self._crystal.origin) @ self._inverse_cell)
-        return positions - images @ self._crystal.supercell, images
+        return positions - images @ self._cell, images
 
 
 def _box_header(cell: Array, origin: Array, triclinic: bool) -> str:

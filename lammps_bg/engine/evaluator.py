@@ -89,6 +89,11 @@ class Evaluator:
         return self._cell.copy()
 
     @property
+    def origin(self) -> Array:
+        """Lower corner of the current cell, shape [3], length units."""
+        return self._origin.copy()
+
+    @property
     def sites(self) -> Array:
         """The sites, scaled into the current cell, shape [N, 3], length units."""
         return self._sites.copy()
@@ -136,9 +141,18 @@ class Evaluator:
     def _make_triclinic(self) -> None:
         if self.lammps.extract_setting("triclinic"):
             return
-        self._instance.command("change_box all triclinic")
+        self._change_kind("triclinic")
+
+    def _make_orthogonal(self) -> None:
+        """Undo `_make_triclinic`, in a box without tilts."""
+        if self.lammps.extract_setting("triclinic"):
+            self._change_kind("ortho")
+
+    def _change_kind(self, kind: str) -> None:
+        self._instance.command(f"change_box all {kind}")
         for command in self._instance.reader.kspace:  # LAMMPS wants them again after this
             self._instance.command(command)
+        self._held = False
 
     def invalidate(self) -> None:
         """Say that LAMMPS' state was changed from outside: the next evaluation sets everything up again."""
@@ -273,11 +287,15 @@ class Evaluator:
         try:
             self._hold()
         except Exception:
-            self._instance.close()
-            self._instance = self._make()
-            self._change_box()
-            self._send_skin()
-            self._hold()
+            self._restart()
+
+    def _restart(self) -> None:
+        """Replace the LAMMPS instance by a new one, in the present cell."""
+        self._instance.close()
+        self._instance = self._make()
+        self._change_box()
+        self._send_skin()
+        self._hold()
 
     # ---- neighbour skin
 

@@ -44,6 +44,10 @@ class EnergySurface:
         self._warn_of_infinite(energies, displacements)
         return energies
 
+    def virial_pressures(self, displacements: Array) -> Array:
+        """Configurational pressures [n] of displacements [n, N, 3], pressure units, without the kinetic part; nan where there is none."""
+        return self.engine.virial_pressure(self.positions(displacements)[:, self._site_of_atom])
+
     def positions(self, displacements: Array) -> Array:
         """Cartesian positions, not wrapped, shape [n, N, 3]."""
         return self.crystal.sites + np.asarray(displacements, dtype=np.float64)

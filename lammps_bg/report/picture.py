@@ -4,8 +4,6 @@
 OVITO is an optional dependency and imported where it is used.
 """
 
-import importlib
-import warnings
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,25 +11,30 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 from lammps_bg.engine.dump import Frame, read_dump
-from lammps_bg.errors import LammpsBGError, RunDirectoryError
+from lammps_bg.errors import RunDirectoryError
+from lammps_bg.report.ovito_package import GRADIENT, OvitoError, nearest_distance, ovito_module, species_colour
 from lammps_bg.thermo.weights import systematic_indices
 
 Array = NDArray[np.float64]
+Camera = tuple[Array, Array, float]  # position, direction, vertical opening angle in radians
 Colour = Literal["displacement", "species"]
 
 VULKAN_PACKAGES = "libvulkan1 mesa-vulkan-drivers"
 _POOL = 400  # samples are independent, so the first ones are as good as any and the rest of the file need not be read
 _VIEW = np.array([-0.88, -0.40, -0.25])  # close to a cube edge: rows of atoms stay visible, the tilt gives depth
-_MARGIN, _LEGEND = 1.05, 0.09  # free space around the cell, and the share of the height below it that the legend takes
+_TURNS = np.radians([0, -12, 12, -24, 24, -36, 36, -48, 48])  # about z, tried where sites hide behind each other
+_HIDDEN = 0.3  # sites closer than this in the picture hide each other, in nearest-neighbour distances
+_DRAWN = 256  # more sites than this make a grey block: of a larger crystal only the corner in front is drawn
+_MARGIN = 1.05  # free space around the cell
+_LEGEND: dict[Colour, float] = {"displacement": 0.09, "species": 0.13}  # share of the height below the cell that the legend takes
 _CLOUD, _SITE, _STICK, _EDGE = 0.034, 0.017, 0.017, 0.010  # sizes in nearest-neighbour distances
-_GRADIENT = [(0.09, 0.10, 0.36), (0.11, 0.33, 0.62), (0.16, 0.60, 0.68), (0.95, 0.72, 0.30), (0.91, 0.42, 0.22)]
-_SPECIES = [(0.13, 0.38, 0.68), (0.88, 0.40, 0.18), (0.20, 0.60, 0.42), (0.52, 0.35, 0.66), (0.80, 0.62, 0.15)]
 _GREY, _EDGE_GREY = (0.78, 0.79, 0.81), (0.50, 0.52, 0.56)
 
 
-class PictureError(LammpsBGError):
+class PictureError(OvitoError):
     """No picture can be made on this machine; a run is complete without it."""
 
 
@@ -48,7 +51,8 @@ def render_samples(
 ) -> None:
     """Draw the thermal cloud of the samples over the reference lattice.
 
-    Samples are picked by their weights, so the picture shows the equilibrium ensemble and not what the flow proposes.
+    Samples are picked by their weights, so the picture shows the equilibrium ensemble and not what the flow proposes. Of a large
+    crystal it shows the corner in front and says so.
 
     Args:
         dump_path: Samples of one crystal in one cell, as written by `DumpWriter`.
@@ -61,29 +65,23 @@ def render_samples(
         size: Width and height, pixels.
 
     Raises:
-        PictureError: OVITO or a Vulkan driver is missing.
+        OvitoError: OVITO is missing; PictureError where a Vulkan driver is.
         RunDirectoryError: The dump cannot be read or does not fit the sites.
     """
-    _ovito("data")
+    ovito_module("data")
     frames = _pick_by_weight(list(islice(read_dump(dump_path), _POOL)), n_samples)
     sites = np.asarray(sites, dtype=np.float64)
     if sites.shape != frames[0].positions.shape:
         raise RunDirectoryError(
             f"expected {len(sites)} atoms, one per site, but {dump_path} has {len(frames[0].positions)}; give this crystal's dump"
         )
-    _render(_scene(frames, sites, labels), Path(png_path), frames[0], colour=colour, unit=length_unit, size=size)
-
-
-def _ovito(part: str) -> Any:  # noqa: ANN401  (used untyped: its classes take far more arguments than its type stubs know)
-    """A module of OVITO."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns about other installations of Qt and about conda
-            return importlib.import_module(f"ovito.{part}")
-    except ImportError as error:
-        raise PictureError(
-            f"expected the package ovito for pictures but it cannot be imported ({error}); run: pip install 'lammps-bg[ovito]'"
-        ) from error
+    view = _view(sites, frames[0])
+    drawn, cell, origin = _in_front(sites, frames[0], view)
+    camera = _camera(cell, origin, size[0] / size[1], view, _LEGEND[colour])
+    data = _scene(frames, sites, labels, drawn)
+    data.objects.append(_box(cell, origin, nearest_distance(sites, frames[0].cell)))
+    note = "" if len(drawn) == len(sites) else f"{len(drawn)} of {len(sites)} atoms"
+    _render(data, Path(png_path), camera, colour=colour, unit=length_unit, size=size, note=note)
 
 
 def _pick_by_weight(frames: Sequence[Frame], count: int) -> list[Frame]:
@@ -95,13 +93,18 @@ def _pick_by_weight(frames: Sequence[Frame], count: int) -> list[Frame]:
     return [frames[index] for index in np.unique(systematic_indices(log_w, count, np.random.default_rng(0)))]
 
 
-def _scene(frames: Sequence[Frame], sites: Array, labels: Sequence[str]) -> Any:  # noqa: ANN401  (an ovito DataCollection)
-    """The cell, the clouds, and the lattice as sticks between small site markers."""
-    ovito = _ovito("data")
-    inverse = np.linalg.inv(frames[0].cell)
-    displacements = np.stack([_nearest_image(frame.positions - sites, frame.cell, inverse) for frame in frames])
+def _scene(frames: Sequence[Frame], sites: Array, labels: Sequence[str], drawn: NDArray[np.int64]) -> Any:  # noqa: ANN401
+    """The clouds, and the lattice as sticks between small site markers, as an ovito DataCollection."""
+    ovito, cell = ovito_module("data"), frames[0].cell
+    first, second, images, spacing = _sticks(sites, cell)
+    kept = np.isin(first, drawn) & np.isin(second, drawn)
+    if len(drawn) < len(sites):
+        kept &= ~images.any(axis=1)  # the box around a part of the crystal is no period
+    first, second, images = np.searchsorted(drawn, first[kept]), np.searchsorted(drawn, second[kept]), images[kept]
+    sites, species = sites[drawn], frames[0].types[drawn]
+    inverse = np.linalg.inv(cell)
+    displacements = np.stack([_nearest_image(frame.positions[drawn] - sites, cell, inverse) for frame in frames])
     distances = np.linalg.norm(displacements, axis=-1)
-    first, second, images, spacing = _sticks(sites, frames[0].cell)
     n_cloud = distances.size
     particles = ovito.Particles(count=n_cloud + len(sites))
     particles.create_property("Position", data=np.concatenate([(sites + displacements).reshape(-1, 3), sites]))
@@ -110,27 +113,35 @@ def _scene(frames: Sequence[Frame], sites: Array, labels: Sequence[str]) -> Any:
     # Rare, distant positions fade, so the dense core shows through.
     fading = 0.2 + 0.6 * np.clip(distances / _far(distances), 0, 1)
     particles.create_property("Transparency", data=np.append(fading.ravel(), np.zeros(len(sites))))
-    types = particles.create_property("Particle Type", data=np.tile(frames[0].types, len(frames) + 1))
-    _name_types(types, frames[0].types, labels)
+    types = particles.create_property("Particle Type", data=np.tile(species, len(frames) + 1))
+    _name_types(types, species, labels)
     bonds = particles.create_bonds(count=len(first), vis_params={"width": 2 * _STICK * spacing})
     bonds.create_property("Topology", data=np.stack([first, second], axis=1) + n_cloud)
     bonds.create_property("Periodic Image", data=images)
     bonds.create_property("Color", data=np.tile(_GREY, (len(first), 1)))
-    cell = ovito.SimulationCell(pbc=(True, True, True))
-    cell[...] = np.column_stack([frames[0].cell.T, frames[0].origin])
-    cell.vis.line_width, cell.vis.rendering_color = _EDGE * spacing, _EDGE_GREY
     data = ovito.DataCollection()
-    data.objects.extend([cell, particles])
+    data.objects.append(particles)
     return data
 
 
-def _render(data: Any, path: Path, frame: Frame, *, colour: Colour, unit: str, size: tuple[int, int]) -> None:  # noqa: ANN401
-    sources, vis = _ovito("pipeline"), _ovito("vis")
+def _box(cell: Array, origin: Array, spacing: float) -> Any:  # noqa: ANN401
+    box = ovito_module("data").SimulationCell(pbc=(True, True, True))
+    box[...] = np.column_stack([cell.T, origin])
+    box.vis.line_width, box.vis.rendering_color = _EDGE * spacing, _EDGE_GREY
+    return box
+
+
+def _render(data: Any, path: Path, camera: Camera, *, colour: Colour, unit: str, size: tuple[int, int], note: str) -> None:  # noqa: ANN401
+    sources, vis = ovito_module("pipeline"), ovito_module("vis")
     pipeline = sources.Pipeline(source=sources.StaticSource(data=data))
-    position, view, angle = _camera(frame.cell, frame.origin, size[0] / size[1])
+    position, view, angle = camera
     perspective = vis.Viewport.Type.Perspective
     viewport = vis.Viewport(type=perspective, camera_pos=position, camera_dir=view, camera_up=(0, 0, 1), fov=angle)
-    viewport.overlays.append(_by_displacement(pipeline, data, unit) if colour == "displacement" else _by_species())
+    viewport.overlays.append(_by_displacement(pipeline, data, unit) if colour == "displacement" else _by_species(data))
+    if note:
+        place = ovito_module("qt_compat").QtCore.Qt.AlignmentFlag
+        corner = place.AlignBottom | place.AlignLeft
+        viewport.overlays.append(vis.TextLabelOverlay(text=note, font_size=0.025, text_color=_EDGE_GREY, alignment=corner))
     renderer = vis.StandardRenderer(antialiasing_level=4, ambient_occlusion=True, order_independent_transparency=True)
     pipeline.add_to_scene()
     try:
@@ -152,23 +163,25 @@ def _render_sentence(message: str) -> str:
 
 def _by_displacement(pipeline: Any, data: Any, unit: str) -> Any:  # noqa: ANN401
     """Colour the pipeline's particles by their distance from the site; returns the legend."""
-    modifiers = _ovito("modifiers")
+    modifiers = ovito_module("modifiers")
     distances = np.asarray(data.particles["Displacement Magnitude"])
     coding = modifiers.ColorCodingModifier(property="Displacement Magnitude")
-    coding.gradient = modifiers.ColorCodingModifier.Gradient(_GRADIENT)
+    coding.gradient = modifiers.ColorCodingModifier.Gradient(GRADIENT)
     coding.start_value, coding.end_value = 0.0, _far(distances[distances > 0])
     pipeline.modifiers.append(coding)
     return _legend(0.28, modifier=coding, title=f"distance from the site ({unit})", format_string="%.2f", font_size=0.09)
 
 
-def _by_species() -> Any:  # noqa: ANN401
-    return _legend(0.13, property="particles/Particle Type", title=" ", font_size=0.35)
+def _by_species(data: Any) -> Any:  # noqa: ANN401
+    # OVITO fits the row of balls into the width: one that grows with their number keeps their size
+    width = 0.06 * len(data.particles.particle_types.types)
+    return _legend(width, property="particles/Particle Type", title=" ", font_size=0.35)
 
 
 def _legend(width: float, **what: object) -> Any:  # noqa: ANN401
-    alignment = _ovito("qt_compat").QtCore.Qt.AlignmentFlag
+    alignment = ovito_module("qt_compat").QtCore.Qt.AlignmentFlag
     place = {"alignment": alignment.AlignBottom | alignment.AlignHCenter, "offset_y": 0.01}
-    return _ovito("vis").ColorLegendOverlay(legend_size=width, aspect_ratio=14.0, **place, **what)
+    return ovito_module("vis").ColorLegendOverlay(legend_size=width, aspect_ratio=14.0, **place, **what)
 
 
 def _far(distances: Array) -> float:
@@ -179,7 +192,7 @@ def _far(distances: Array) -> float:
 def _name_types(types: Any, present: NDArray[np.int64], labels: Sequence[str]) -> None:  # noqa: ANN401
     for number in np.unique(present):
         name = labels[number - 1] if number <= len(labels) else f"type {number}"
-        types.types.append(_ovito("data").ParticleType(id=int(number), name=name, color=_SPECIES[(number - 1) % len(_SPECIES)]))
+        types.types.append(ovito_module("data").ParticleType(id=int(number), name=name, color=species_colour(int(number))))
 
 
 def _nearest_image(vectors: NDArray, cell: NDArray, inverse: NDArray) -> Array:
@@ -194,8 +207,7 @@ def _sticks(sites: Array, cell: Array) -> tuple[NDArray, NDArray, NDArray, float
     """
     from ase.neighborlist import primitive_neighbor_list
 
-    lengths = primitive_neighbor_list("d", [True] * 3, cell, sites, float(_guess_spacing(sites, cell)))
-    spacing = float(lengths.min())
+    spacing = nearest_distance(sites, cell)
     i, j, image = primitive_neighbor_list("ijS", [True] * 3, cell, sites, 1.15 * spacing)
     if len(i) > 6 * len(sites):
         i, j, image = i[:0], j[:0], image[:0]
@@ -203,17 +215,39 @@ def _sticks(sites: Array, cell: Array) -> tuple[NDArray, NDArray, NDArray, float
     return i[once], j[once], image[once], spacing
 
 
-def _guess_spacing(sites: Array, cell: Array) -> float:
-    """A radius that holds at least one neighbour: no packing puts nearest neighbours further apart than 1.13 v^(1/3)."""
-    return 1.2 * float(abs(np.linalg.det(cell)) / len(sites)) ** (1 / 3)
+def _view(sites: Array, frame: Frame) -> Array:
+    """The usual direction of view, or one turned from it where that keeps more sites from hiding behind others."""
+    cosines, sines, still = np.cos(_TURNS), np.sin(_TURNS), np.zeros(len(_TURNS))
+    x, y, z = _VIEW / np.linalg.norm(_VIEW)
+    views = np.stack([cosines * x - sines * y, sines * x + cosines * y, still + z], axis=1)
+    radius = _HIDDEN * nearest_distance(sites, frame.cell)
+    drawn = [sites[_in_front(sites, frame, view)[0]] @ np.stack(_axes(view), axis=1) for view in views]
+    hidden = np.array([len(cKDTree(points).query_pairs(radius)) for points in drawn])
+    return np.asarray(views[0 if hidden[0] <= 1.5 * hidden.min() else hidden.argmin()])
 
 
-def _camera(cell: Array, origin: Array, aspect: float) -> tuple[Array, Array, float]:
-    """Position, direction and vertical opening angle (radians) of a camera that just holds the cell."""
-    view = _VIEW / np.linalg.norm(_VIEW)
+def _in_front(sites: Array, frame: Frame, view: Array) -> tuple[NDArray[np.int64], Array, Array]:
+    """Indices of the sites to draw, and cell and origin of the box around them: all, or a corner of a large crystal."""
+    share = min(1.0, (_DRAWN / len(sites)) ** (1 / 3))
+    inverse = np.linalg.inv(frame.cell)
+    from_start = inverse.T @ view > 0  # whether the camera meets the start or the end of each cell vector first
+    fractional = (sites - frame.origin) @ inverse
+    fractional = fractional - np.floor(fractional + 1e-9)
+    depth = np.where(from_start, fractional, 1.0 - fractional)
+    drawn = np.arange(len(sites)) if share == 1.0 else np.flatnonzero((depth <= share).all(axis=1))
+    return drawn, share * frame.cell, frame.origin + np.where(from_start, 0.0, 1.0 - share) @ frame.cell
+
+
+def _axes(view: Array) -> tuple[Array, Array]:
+    """Unit vectors to the right and upwards in the picture."""
     right = np.cross(view, (0.0, 0.0, 1.0))
     right /= np.linalg.norm(right)
-    up = np.cross(right, view)
+    return right, np.cross(right, view)
+
+
+def _camera(cell: Array, origin: Array, aspect: float, view: Array, legend: float) -> Camera:
+    """A camera that just holds the cell above a legend of this share of the height."""
+    right, up = _axes(view)
     corners = origin + np.array(list(np.ndindex(2, 2, 2)), dtype=np.float64) @ cell
     target = corners.mean(axis=0)
     distance = 3.2 * float(np.linalg.norm(corners - target, axis=1).max())
@@ -221,6 +255,6 @@ def _camera(cell: Array, origin: Array, aspect: float) -> tuple[Array, Array, fl
         seen = corners - (target - distance * view)
         x, y = (seen @ axis / (seen @ view) for axis in (right, up))
         target = target + distance * ((x.max() + x.min()) / 2 * right + (y.max() + y.min()) / 2 * up)
-    half = _MARGIN * max(float(np.ptp(y)) / (1 - _LEGEND), float(np.ptp(x)) / aspect) / 2
-    target = target - distance * _LEGEND * half * up
+    half = _MARGIN * max(float(np.ptp(y)) / (1 - legend), float(np.ptp(x)) / aspect) / 2
+    target = target - distance * legend * half * up
     return target - distance * view, view, 2 * float(np.arctan(half))

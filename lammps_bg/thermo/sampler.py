@@ -109,15 +109,44 @@ def _push_blocks(generator: Generator, blocks: Sequence[int], seed: int) -> tupl
 
 
 @torch.no_grad()
+def weigh_frames(
+    generator: Generator, target: ExactTarget, displacements: Array, energies: Array, *, seed: int
+) -> tuple[Array, Array]:
+    """States and log-weights of configurations of the target, such as frames of molecular dynamics, under the flow's density.
+
+    Auxiliary variables are drawn from the target's N(a; u, eta^2), so that the states are samples of the joint target.
+
+    Args:
+        generator: Prior and trained flow.
+        target: The exact target.
+        displacements: Without centre of mass, length units, shape [n, N, 3].
+        energies: Their total potential energies, shape [n].
+        seed: Seed of the auxiliary variables.
+
+    Returns:
+        States, length units, shape [n, channels, N, 3], and log-weights -beta U + log N(a; u) - log q, shape [n].
+    """
+    prior, u = generator.prior, torch.from_numpy(np.ascontiguousarray(displacements))
+    states = u[:, None]
+    if isinstance(prior, AugmentedPrior):
+        states = torch.stack((u, prior.draw_auxiliary(u, stream(seed, "frames", 0))), 1)
+    size = max(1, _SITES_AT_ONCE // (4 * u.shape[1]))
+    log_q = torch.cat([generator.log_density(part) for part in states.split(size)])
+    log_w = -target.beta * torch.from_numpy(np.asarray(energies)) + prior.log_auxiliary(states) - log_q
+    return states.numpy(), log_w.numpy()
+
+
+@torch.no_grad()
 def marginal_log_density(generator: Generator, states: Array, draws: int, *, seed: int) -> Array:
     """Log-density of the displacements of samples under an augmented flow, by auxiliary draws (Schebek et al. 2026), shape [m].
 
     The auxiliary variables that were drawn together with the displacements are one of the draws: only then is the mean of
-    p / q over samples of the flow exact at any number of draws; with fresh ones alone it is too large by about 1 / draws.
+    p / q over samples of the flow exact at any number of draws; with fresh ones alone it is too large by about 1 / draws. For
+    frames of the target from `weigh_frames` these are fresh ones, as they have to be there.
 
     Args:
         generator: A generator with an augmented prior.
-        states: Samples of the flow, length units, shape [m, 2, N, 3].
+        states: Samples of the flow, or frames of the target, length units, shape [m, 2, N, 3].
         draws: Auxiliary draws M for each sample.
         seed: Seed of the draws.
     """

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.weights import WeightSummary
 
@@ -15,6 +18,9 @@ SEVERITY: dict[Colour, int] = {"green": 0, "amber": 1, "red": 2}
 RED_ESS_FRACTION = 0.01
 RED_ESS = 50.0
 RED_Z = 3.0
+RED_OVERLAP = 0.06
+"""Twice the 0.03 below which an entry between neighbours of the MBAR overlap matrix calls for more states (Klimovich, Shirts and
+Mobley, J. Comput.-Aided Mol. Des. 29, 397, 2015): for two equally sampled states the entry is half of this overlap."""
 AMBER_ESS_FRACTION = 0.10
 AMBER_PARETO_K = 0.7
 AMBER_MAX_SHARE = 0.05
@@ -109,15 +115,50 @@ def z_score(first: EstimateResult, second: EstimateResult) -> float:
     return (first.value - second.value) / math.hypot(first.error, second.error)
 
 
-def judge_agreement(first: EstimateResult, second: EstimateResult, names: tuple[str, str]) -> Verdict:
+def paired_z(
+    first: EstimateResult, second: EstimateResult, first_replicas: NDArray[np.float64], second_replicas: NDArray[np.float64]
+) -> float:
+    """As `z_score` for estimates that share samples: the error of the difference is its spread over joint replicas.
+
+    Args:
+        first: One estimate.
+        second: The other.
+        first_replicas: The first estimate in bootstrap replicas, shape [b].
+        second_replicas: The second in the same replicas, that is with the shared samples resampled alike, shape [b].
+    """
+    spread = float(np.std(first_replicas - second_replicas, ddof=1))
+    # Equal estimates differ by rounding alone, which is no sign of anything
+    rounding = float(np.finfo(np.float64).eps) * max(1.0, abs(first.value)) * 16.0
+    return (first.value - second.value) / max(spread, rounding)
+
+
+def judge_overlap(overlap: float, names: tuple[str, str]) -> Verdict:
+    """Verdict on an estimate that joins two sets of samples; red where these overlap too little.
+
+    Args:
+        overlap: Overlap of the two densities as `two_sided.overlap` defines it.
+        names: How to call the two in the sentence.
+    """
+    reason = f"{names[0]} and {names[1]} overlap by {overlap:.2g}"
+    # not (>=): an overlap of nan is red as well
+    if not overlap >= RED_OVERLAP:
+        step = "Train longer, or bring the two closer (more windows, the same state)."
+        return Verdict("red", (f"{reason}, below {RED_OVERLAP}.",), False, step)
+    return Verdict("green", (f"{reason}.",), True, RELIABLE)
+
+
+def judge_agreement(
+    first: EstimateResult, second: EstimateResult, names: tuple[str, str], *, z: float | None = None
+) -> Verdict:
     """Verdict on two estimates of one number; red where they differ by more than three standard errors.
 
     Args:
         first: One estimate.
         second: The other.
         names: How to call them in the sentence.
+        z: Their difference in joint standard errors where they share samples (`paired_z`).
     """
-    z = z_score(first, second)
+    z = z_score(first, second) if z is None else z
     reason = f"{names[0]} and {names[1]} differ by {abs(z):.1f} standard errors."
     if abs(z) > RED_Z:
         step = "Trust neither number: look at the weights, the convergence and whether the MD stayed in this crystal."

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lammps_bg.config import Config, load_config, to_toml
+from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.crystal.system import Counts
@@ -24,8 +24,10 @@ from lammps_bg.thermo.sampler import draw
 from lammps_bg.training.target import ExactTarget
 from lammps_bg.workflow import preflight
 from lammps_bg.workflow.estimating import estimate
+from lammps_bg.workflow.md_frames import load_reference
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.rehearsal import disk_bytes, forecast
+from lammps_bg.workflow.run_folder import Kind, create_run, reopen_run
 from lammps_bg.workflow.sampling import Samples, resampled_trajectory
 from lammps_bg.workflow.sampling import sample as draw_samples
 from lammps_bg.workflow.stored_run import (
@@ -38,6 +40,7 @@ from lammps_bg.workflow.stored_run import (
 )
 from lammps_bg.workflow.training import require_checkpoint, train
 
+_MOST_KEPT = 20_000_000  # atoms in all samples that are held in memory, about 500 MB
 Overrides = Callable[[Config], Config]
 
 
@@ -223,7 +226,14 @@ def _finished(plan: Plan, console: Console, *, allow_red: bool) -> int | None:
 
 
 def estimate_again(
-    source: Path, out: Path | None, console: Console, stop: StopFlag, *, overrides: Overrides, allow_red: bool
+    source: Path,
+    out: Path | None,
+    console: Console,
+    stop: StopFlag,
+    *,
+    overrides: Overrides,
+    allow_red: bool,
+    md: Path | None = None,
 ) -> int:
     """Estimates from the samples of an earlier run; returns the exit code.
 
@@ -234,6 +244,7 @@ def estimate_again(
         stop: Set by signals.
         overrides: Applies -config and --set to the stored configuration.
         allow_red: Return 0 in spite of a red verdict.
+        md: Folder of `lammps-bg md`, or a dump file, to compare with.
     """
     started = time.monotonic()
     run = with_model(source)
@@ -244,8 +255,11 @@ def estimate_again(
         RunDirectory.check_new(out)
     energies, log_q, log_w = read_samples(run)
     problem = Problem.load(stored_request(run), config.estimate.length_scale)
+    frames = load_reference(md, problem) if md else None
     trained = load_trained(run, problem, config, console)
     keep = min(len(energies), max(config.estimate.rdf_samples, config.estimate.marginal_samples))
+    if frames and frames.windows:  # their springs are evaluated on every sample
+        keep = min(len(energies), max(keep, _MOST_KEPT // problem.crystal.n_sites))
     chunks = list(draw(trained.generator, ExactTarget(problem.surface, problem.beta), keep, seed=config.seed))
     require_same_samples(run, np.concatenate([c.energies for c in chunks]), energies[:keep])
     earlier = run.read_results() if run.file("results.json").exists() else {}
@@ -257,7 +271,7 @@ def estimate_again(
     trained.ms_per_sample = timings.get("train_ms_per_sample")
     stop.check("nothing was written")
     target = run if out is None else RunDirectory.create(out)
-    verdict = estimate(problem, trained, samples, config, target, console, started=started, earlier=earlier)
+    verdict = estimate(problem, trained, samples, config, target, console, started=started, earlier=earlier, md=frames)
     return 3 if verdict.colour == "red" and not allow_red else 0
 
 
@@ -295,34 +309,11 @@ def _require_neighbours(problem: Problem, config: Config) -> None:
 
 def _open_run(plan: Plan, problem: Problem) -> RunDirectory:
     """The run directory: new with all inputs stored, or the one to continue with the same inputs."""
-    scripts, data = problem.engine.script_files, problem.engine.potential_files
     if plan.resume:
-        run = RunDirectory.open(plan.out, writable=True)
-        run.require_same_inputs(scripts, data)
-        if (text := to_toml(plan.config)) != run.file("config.toml").read_text():
-            run.write_text("config.toml", text)
-        return run
-    run = RunDirectory.create(plan.out, needed_bytes=disk_bytes(problem, plan.config))
-    request = {
-        "kind": "sample" if plan.model else "run",
-        "variables": dict(plan.request.variables),
-        "replicate": list(plan.request.replicate),
-        "elements": list(plan.request.elements),
-    }
-    request["flags"] = asdict(plan.request.flags)
-    if plan.model:  # first, so that a run directory of samples always has its model
-        run.copy_in(plan.model.file("model.pt"), "model.pt")
-        request["source"] = {"name": plan.model.path.name, "sha256": sha256(run.file("model.pt"))}
-    run.store_inputs(
-        scripts,
-        data,
-        config=to_toml(plan.config),
-        command=plan.words,
-        seeds={"seed": plan.config.seed},
-        names=problem.engine.reader.files.names,
-        extra={"request": request},
-    )
-    return run
+        return reopen_run(plan.out, plan.config, problem)
+    kind: Kind = "sample" if plan.model else "run"
+    needed = disk_bytes(problem, plan.config)
+    return create_run(plan.out, plan.request, plan.config, plan.words, problem, kind=kind, needed_bytes=needed, model=plan.model)
 
 
 def _picture(problem: Problem, run: RunDirectory, console: Console) -> None:

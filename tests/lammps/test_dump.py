@@ -132,6 +132,7 @@ def test_ase_reads_positions_symbols_and_weights(dumped):
 
 def test_ovito_reads_all_frames(dumped):
     import ovito  # noqa: F401  (part of the tested installation: missing is a failure, not a skip)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OVITO warns about other installations, not about files
         from ovito.io import import_file
@@ -159,6 +160,7 @@ def test_ovito_reads_all_frames(dumped):
 def test_the_ovito_example_reweights(tmp_path):
     """One frame carries all the weight, so the reweighted g(r) is that frame's and the plain mean is not."""
     import ovito  # noqa: F401  (part of the tested installation: missing is a failure, not a skip)
+
     crystal = toy_crystal(False)
     with DumpWriter(tmp_path / "samples.dump.gz", crystal, units="lj") as writer:
         for index, positions in enumerate(toy_samples(crystal)):

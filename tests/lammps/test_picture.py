@@ -4,7 +4,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,9 @@ import pytest
 from lammps_bg.engine.dump import DumpWriter, Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.report import picture
+from lammps_bg.report.identification import IdentificationError
+from lammps_bg.report.ovito_package import OvitoError, nearest_distance
+from lammps_bg.report.ovito_session import save_session
 from lammps_bg.report.picture import PictureError, render_samples
 
 SPACING = 2.5
@@ -49,6 +52,7 @@ def dump(crystal, tmp_path) -> Path:
 def test_the_picture_shows_the_samples(crystal, dump, tmp_path, colour):
     import ovito  # noqa: F401  (part of the tested installation: missing is a failure, not a skip)
     from PIL import Image as image
+
     try:
         names = {"labels": crystal.labels, "length_unit": "Angstrom"}
         render_samples(dump, tmp_path / "a.png", sites=crystal.sites, colour=colour, size=(320, 240), **names)
@@ -69,6 +73,7 @@ def test_the_picture_shows_the_samples(crystal, dump, tmp_path, colour):
 def test_without_a_vulkan_driver_the_sentence_names_the_packages(crystal, dump, tmp_path):
     """In a process of its own whose Vulkan loader finds no driver."""
     import ovito  # noqa: F401  (part of the tested installation: missing is a failure, not a skip)
+
     np.save(tmp_path / "sites.npy", crystal.sites)
     program = (
         "import sys, numpy as np\nfrom lammps_bg.report.picture import *\ntry:\n"
@@ -84,12 +89,13 @@ def test_without_a_vulkan_driver_the_sentence_names_the_packages(crystal, dump, 
 
 def test_without_ovito_the_sentence_names_the_extra(crystal, dump, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ovito.data", None)
-    with pytest.raises(PictureError, match=r"pip install 'lammps-bg\[ovito\]'"):
+    with pytest.raises(OvitoError, match=r"pip install 'lammps-bg\[ovito\]'"):
         render_samples(dump, tmp_path / "a.png", sites=crystal.sites, length_unit="A")
 
 
 def test_a_dump_of_another_crystal_is_refused(crystal, dump, tmp_path):
     import ovito  # noqa: F401  (part of the tested installation: missing is a failure, not a skip)
+
     with pytest.raises(RunDirectoryError, match="expected 4 atoms"):
         render_samples(dump, tmp_path / "a.png", sites=crystal.sites[:4], length_unit="A")
 
@@ -124,11 +130,121 @@ def test_close_packed_crystals_have_no_sticks():
     assert spacing == pytest.approx(3.6 / np.sqrt(2))
 
 
-def test_the_camera_holds_the_whole_cell(crystal):
-    position, view, angle = picture._camera(crystal.supercell, crystal.origin, 4 / 3)
+@pytest.mark.parametrize("legend", [0.09, 0.2])
+def test_the_camera_holds_the_whole_cell(crystal, legend):
+    direction = picture._view(crystal.sites, frame_of(crystal))
+    position, view, angle = picture._camera(crystal.supercell, crystal.origin, 4 / 3, direction, legend)
     corners = np.array(list(np.ndindex(2, 2, 2))) @ crystal.supercell - position
     right = np.cross(view, (0, 0, 1)) / np.linalg.norm(np.cross(view, (0, 0, 1)))
     x, y = (corners @ axis / (corners @ view) / np.tan(angle / 2) for axis in (right, np.cross(right, view)))
     assert np.abs(x).max() <= 4 / 3
-    assert np.abs(y).max() <= 1
-    assert max(np.abs(x).max() * 3 / 4, np.abs(y).max()) > 0.85  # and wastes little
+    assert y.max() <= 1
+    assert y.min() >= -1 + 2 * legend  # the legend has its room
+    assert max(np.ptp(x) * 3 / 4, np.ptp(y) / (1 - legend)) > 2 * 0.85  # and little is wasted
+
+
+def frame_of(crystal: ToyCrystal) -> Frame:
+    return Frame(0, crystal.supercell, crystal.origin, crystal.atom_ids, crystal.types, crystal.sites, {})
+
+
+def repeated(n: int) -> tuple[np.ndarray, Frame]:
+    """Sites and frame of n^3 cells of a triclinic crystal with two sites each, away from the origin."""
+    cell, origin = SPACING * np.array([[1.4, 0, 0], [0.5, 1.3, 0], [0.3, -0.4, 1.2]]), np.array([3.0, -2.0, 7.0])
+    grid = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    sites = origin + np.concatenate([grid, grid + 0.5]) @ cell
+    count = len(sites)
+    return sites, Frame(0, n * cell, origin, np.arange(1, count + 1), np.ones(count, int), sites, {})
+
+
+def test_of_a_large_crystal_the_corner_in_front_is_drawn():
+    sites, frame = repeated(9)
+    view = picture._view(sites, frame)
+    drawn, cell, origin = picture._in_front(sites, frame, view)
+    assert 150 < len(drawn) < 400
+    inside = (sites - origin) @ np.linalg.inv(cell)
+    kept = ((inside > -1e-9) & (inside < 1 + 1e-9)).all(axis=1)
+    np.testing.assert_array_equal(np.flatnonzero(kept), drawn)  # all that is in the box is drawn
+    corners = np.array(list(np.ndindex(2, 2, 2)))
+    nearest = (frame.origin + corners @ frame.cell)[((frame.origin + corners @ frame.cell) @ view).argmin()]
+    assert np.linalg.norm(origin + corners @ cell - nearest, axis=1).min() < 1e-9
+    moved = replace(frame, positions=sites + np.random.default_rng(0).normal(0.0, 0.1, sites.shape))
+    data = picture._scene([frame, moved], sites, ("Na",), drawn)
+    assert data.particles.count == 3 * len(drawn)
+    ends = np.asarray(data.particles.positions)[np.asarray(data.particles.bonds.topology)]
+    lengths = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
+    assert len(lengths) > 0
+    assert lengths.max() < 1.15 * nearest_distance(sites, frame.cell) + 1e-9
+
+
+def test_a_small_crystal_is_drawn_whole():
+    sites, frame = repeated(5)
+    drawn, cell, origin = picture._in_front(sites, frame, picture._view(sites, frame))
+    assert len(drawn) == len(sites)
+    np.testing.assert_array_equal(cell, frame.cell)
+    np.testing.assert_array_equal(origin, frame.origin)
+
+
+def test_the_view_turns_where_sites_hide_each_other():
+    """Rows of atoms along the usual direction of view would look like one atom each."""
+    cell = 4.0 * np.diag([3.0, 3.0, 3.0])
+    grid = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    usual = picture._VIEW / np.linalg.norm(picture._VIEW)
+    across = np.linalg.qr(np.column_stack([usual, np.eye(3)[:, :2]]))[0].T
+    frame = Frame(0, cell @ across, np.zeros(3), np.arange(27), np.ones(27, int), 4.0 * grid @ across, {})
+    assert picture._view(frame.positions, frame) @ usual < 0.999
+    straight = Frame(0, cell, np.zeros(3), np.arange(27), np.ones(27, int), 4.0 * grid.astype(float), {})
+    assert abs(np.linalg.norm(picture._view(straight.positions, straight)) - 1) < 1e-12
+
+
+OPEN = """
+import sys, numpy as np, ovito
+ovito.scene.load(sys.argv[1])
+pipeline, = ovito.scene.pipelines
+data = pipeline.compute(3)
+types = data.particles.particle_types.types
+print(pipeline.source.source_path, *(kind.name for kind in types), *(type(m).__name__ for m in pipeline.modifiers), sep="|")
+print(repr(float(data.attributes["ReduceProperty.particles.Mean.c_logw"])))
+print(*np.asarray(data.particles["Displacement Magnitude"])[np.argsort(data.particles["Particle Identifier"])].tolist())
+"""
+
+
+@pytest.mark.parametrize("colour", ["displacement", "species", "structure"])
+def test_a_session_opens_in_another_folder(crystal, dump, tmp_path, colour):
+    """OVITO restores types, displacements and log-weights, from the dump beside the session and not from where it was."""
+    save_session(
+        dump, tmp_path / "a.ovito", sites=crystal.sites, length_unit="Angstrom", labels=crystal.labels, colour=colour
+    )
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in (dump, tmp_path / "a.ovito"):
+        path.rename(moved / path.name)
+    command = [sys.executable, "-c", OPEN, str(moved / "a.ovito")]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
+    assert f"{moved}/{dump.name}|Na|Cl" in lines[0]
+    assert "PolyhedralTemplateMatchingModifier" in lines[0]
+    frame = list(read_dump(moved / dump.name))[3]
+    assert float(lines[1]) == pytest.approx(frame.columns["c_logw"][0], rel=1e-12)
+    distances = np.linalg.norm(frame.positions - crystal.sites, axis=1)
+    np.testing.assert_allclose(list(map(float, lines[2].split())), distances, atol=1e-6)
+
+
+def test_a_session_leaves_the_scene_as_it_was(crystal, dump, tmp_path):
+    import ovito
+    before = len(ovito.scene.pipelines)
+    save_session(dump, tmp_path / "a.ovito", sites=crystal.sites, length_unit="Angstrom")
+    assert len(ovito.scene.pipelines) == before
+    assert len(ovito.scene.viewports.active_vp.overlays) == 0
+
+
+def test_a_session_that_cannot_be_made_says_why(crystal, dump, tmp_path, monkeypatch):
+    with pytest.raises(RunDirectoryError, match="expected 4 atoms"):
+        save_session(dump, tmp_path / "a.ovito", sites=crystal.sites[:4], length_unit="A")
+    with pytest.raises(OvitoError, match="choose another folder"):
+        save_session(dump, tmp_path / "none" / "a.ovito", sites=crystal.sites, length_unit="A")
+    strange = crystal.sites + np.random.default_rng(0).uniform(-0.9, 0.9, crystal.sites.shape)
+    save_session(dump, tmp_path / "a.ovito", sites=strange, length_unit="A")
+    with pytest.raises(IdentificationError, match="none of these"):
+        save_session(dump, tmp_path / "a.ovito", sites=strange, length_unit="A", colour="structure")
+    monkeypatch.setitem(sys.modules, "ovito.io", None)
+    with pytest.raises(OvitoError, match=r"pip install"):
+        save_session(dump, tmp_path / "a.ovito", sites=crystal.sites, length_unit="A")

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Everything a finished run left in its folder, read once for the report; what the run did not make is empty."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lammps_bg.crystal.units import LABELS, UnitLabels
+from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.thermo.free_energy import absolute_constant
+
+Array = NDArray[np.float64]
+Columns = Mapping[str, Array]
+KINDS = ("base", "flow", "reweighted", "md")
+"""Ensembles in the order in which they are drawn and tabulated."""
+NAMES = {"base": "base", "flow": "flow", "reweighted": "flow, reweighted", "md": "MD"}
+"""How the ensembles are called in figures and tables."""
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """The files of one run.
+
+    Attributes:
+        path: The folder.
+        results: results.json.
+        observables: observables.json; filled from samples.csv and rdf.csv where a run has none.
+        provenance: provenance.json.
+        status: status.json.
+        config: Text of config.toml.
+        train: Columns of train.csv.
+        samples: Columns of samples.csv.
+        thermo: Columns of thermo.csv.
+        picture: The file samples.png, None where there is none.
+    """
+
+    path: Path
+    results: Mapping[str, Any]
+    observables: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    status: Mapping[str, Any]
+    config: str
+    train: Columns
+    samples: Columns
+    thermo: Columns
+    picture: Path | None
+
+    @property
+    def is_md(self) -> bool:
+        """Whether this is a run of molecular dynamics and not one of a flow."""
+        return "md" in self.results
+
+    @property
+    def system(self) -> Mapping[str, Any]:
+        """The crystal and its state."""
+        return self.results.get("system") or {}
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms N."""
+        return int(self.system["n_atoms"])
+
+    @property
+    def labels(self) -> UnitLabels:
+        """Written names of the script's units."""
+        return LABELS[self.system.get("units", "lj")]
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the verdict lets the number be shown."""
+        return bool((self.results.get("verdict") or {}).get("reliable"))
+
+    @property
+    def comparison(self) -> Mapping[str, Any]:
+        """What `estimate -md` added; empty before it."""
+        return self.results.get("comparison") or {}
+
+    @property
+    def log_w(self) -> Array:
+        """Log-weights of all samples, -inf for weights of zero, shape [n]."""
+        values = self.samples.get("log_w", np.empty(0))
+        return np.where(np.isfinite(values), values, -np.inf)
+
+    @property
+    def absolute_constant(self) -> float | None:
+        """What -ln Z_u / N lacks to beta F / N; None where the crystal is not described fully."""
+        try:
+            length = self.system["length_scale"]["value"]
+            return absolute_constant(self.n_atoms, self.system["volume"], length)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def estimate(self, name: str) -> Mapping[str, Any]:
+        """Free energy beta F / N of one estimator, with value, error, interval and n; empty where there is none.
+
+        Args:
+            name: Key below `estimates`.
+        """
+        entry = (self.results.get("estimates") or {}).get(name) or {}
+        return entry.get("beta_F_per_atom") or {}
+
+
+def read_contents(run: RunDirectory) -> RunContents:
+    """Read the files of a run.
+
+    Args:
+        run: The run directory.
+
+    Raises:
+        RunDirectoryError: results.json is missing, or a file is damaged.
+    """
+    results = run.read_results()
+    samples = read_columns(run.file("samples.csv"))
+    observables = _optional_json(run, "observables.json") or _from_tables(results, samples, read_columns(run.file("rdf.csv")))
+    picture, config = run.file("samples.png"), run.file("config.toml")
+    return RunContents(
+        path=run.path,
+        results=results,
+        observables=observables,
+        provenance=_optional_json(run, "provenance.json"),
+        status=_optional_json(run, "status.json"),
+        config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
+        train=read_columns(run.file("train.csv")),
+        samples=samples,
+        thermo=read_columns(run.file("thermo.csv")),
+        picture=picture if picture.is_file() else None,
+    )
+
+
+def read_columns(path: Path) -> Columns:
+    """Columns of a CSV file by name; empty cells and words are nan, a line cut short is left out, a missing file has no columns.
+
+    Args:
+        path: The file.
+    """
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8", errors="replace", newline="") as stream:
+        header, *rows = list(csv.reader(stream)) or [[]]
+    whole = [[_number(cell) for cell in row] for row in rows if len(row) == len(header)]
+    table = np.array(whole, dtype=np.float64).reshape(len(whole), len(header))
+    return {name: table[:, index] for index, name in enumerate(header)}
+
+
+def numbers(values: Sequence[float | None] | Array) -> Array:
+    """Numbers of a JSON list, null as nan, shape [n].
+
+    Args:
+        values: The list.
+    """
+    return np.array(values, dtype=np.float64)
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return float("nan")
+
+
+def _optional_json(run: RunDirectory, name: str) -> Mapping[str, Any]:
+    return run.read_json(name) if run.file(name).is_file() else {}
+
+
+def _from_tables(results: Mapping[str, Any], samples: Columns, rdf: Columns) -> Mapping[str, Any]:
+    """Energies and radial distribution of a run without observables.json, in its schema."""
+    found: dict[str, Any] = {}
+    system = results.get("system") or {}
+    labels = LABELS[system.get("units", "lj")]
+    if "pe" in samples and system.get("n_atoms"):
+        energies = {"values": samples["pe"] / system["n_atoms"], "log_w": samples.get("log_w")}
+        found["energy"] = {"unit": f"{labels.energy} per atom", "series": {"flow": energies}}
+    curves = {kind: {"g": rdf[f"g_{kind}"], "error": rdf.get(f"error_{kind}")} for kind in KINDS if f"g_{kind}" in rdf}
+    if "r" in rdf and curves:
+        found["rdf"] = {"unit": labels.length, "r": rdf["r"], "curves": curves}
+    return found

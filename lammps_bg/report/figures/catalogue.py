@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All figures of the report with what the reader has to know: how to read them, and how to get one that is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lammps_bg.report.contents import RunContents
+from lammps_bg.report.figures import dynamics, estimates, histograms, structure, training
+from lammps_bg.report.figures.style import Data
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COMPARE = "lammps-bg md -model RUN -out MDRUN, then lammps-bg estimate -model RUN -md MDRUN"
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """One figure.
+
+    Attributes:
+        name: Of its files.
+        alternative: What it shows, for readers who cannot see it.
+        data: What it shows in this run; None where the run has no such data.
+        draw: Draws the data.
+        reading: How to read it, and what good looks like.
+        missing: What to do to get it.
+        reading_md: How to read it in a report on molecular dynamics, where that differs.
+    """
+
+    name: str
+    alternative: str
+    data: Callable[[RunContents], Data | None]
+    draw: Callable[[Data], "Figure"]
+    reading: str
+    missing: str
+    reading_md: str = ""
+
+
+FIGURES = (
+    FigureKind(
+        "estimators",
+        "Free energies of all estimators with 95 % intervals",
+        estimates.estimators_data,
+        estimates.draw_estimators,
+        "Each point is one estimator with its 95 % interval, relative to the number on top. Good: the intervals of TFEP, BAR, MBAR "
+        "and MD overlap, and the upper bound (arrow) lies to the right of all of them.",
+        f"Fewer than two estimates that may be shown; reference MD adds some: {_COMPARE}.",
+    ),
+    FigureKind(
+        "terms",
+        "Contributions to the free energy as a waterfall",
+        estimates.terms_data,
+        estimates.draw_terms,
+        "Each bar starts where the one above ends. All terms but the estimated one are known exactly; the smaller it is, the closer "
+        "the base already was to the crystal.",
+        "The terms are withheld with the free energy; follow the next step of the verdict.",
+    ),
+    FigureKind(
+        "training",
+        "Bound and effective sample size over the training steps",
+        training.training_data,
+        training.draw_training,
+        "Above: the variational upper bound on βF/N (batches, and fresh samples with exact energies). Below: the effective sample size "
+        "(green, left) and the spread of the log-weights of the batches (grey, right). Good: the bound falls below that of the base and "
+        "flattens out, ESS rises. Still falling at the end: more train.steps will pay.",
+        "This run has no training steps (train.steps = 0, or a model trained elsewhere); see the run that trained the model.",
+    ),
+    FigureKind(
+        "work",
+        "Distributions of the log-weights of flow samples and MD frames",
+        histograms.work_data,
+        histograms.draw_work,
+        "Log-weights ln w = −βU − ln q of the flow's samples, the same reweighted, and of MD frames evaluated in the flow. Flow and MD "
+        "curves cross at the free-energy difference; the reweighted curve should fall on the MD one. Good: narrow curves that overlap. "
+        "Bad: a reweighted curve made of a few spikes at the right end of the flow's.",
+        f"No log-weights in samples.csv; sample again: lammps-bg sample -model RUN -out NEW. With MD: {_COMPARE}.",
+    ),
+    FigureKind(
+        "convergence",
+        "Free energy from growing numbers of samples",
+        estimates.convergence_data,
+        estimates.draw_convergence,
+        "TFEP from the first n and from the last n samples, with one standard error. Good: both enter the grey band (error of all "
+        "samples) early and stay. Steps downwards late in the row are rare samples of large weight: the error is then understated.",
+        "At least 20 samples with finite weights are needed; draw more: lammps-bg sample -model RUN -out NEW.",
+    ),
+    FigureKind(
+        "energy",
+        "Distributions of the potential energy",
+        histograms.energy_data,
+        histograms.draw_energy,
+        "Good: the flow lies close to the reweighted curve, and the reweighted curve follows that of MD within the error bars.",
+        "No energies in this run; make a new one: lammps-bg sample -model RUN -out NEW.",
+        "Energies of the independent frames. Good: one smooth peak; a second one or a long shoulder belongs to a crystal that changed.",
+    ),
+    FigureKind(
+        "rdf",
+        "Radial distribution functions and their differences",
+        structure.rdf_data,
+        structure.draw_rdf,
+        "Above: all pairs of atoms. Below: the difference from the reference, with bands of one joint standard error. Good: reweighted "
+        "within about two bands of zero everywhere.",
+        "No radial distribution in this run; ask for it: --set estimate.rdf_samples=256.",
+        "All pairs of atoms, with a band of one standard error. Good: separate peaks at the distances of the lattice.",
+    ),
+    FigureKind(
+        "msd",
+        "Mean-square displacement of every site",
+        structure.msd_data,
+        structure.draw_msd,
+        "A point for each site, lines at the means over sites. Sites that are equivalent by symmetry should agree within their errors, "
+        "and reweighted should agree with MD. A flow below MD misses the tails of the vibrations.",
+        f"No displacements site by site in this run; compare it with MD: {_COMPARE}.",
+        "A point for each site, a line at the mean over sites. Good: sites that are equivalent by symmetry agree within their errors.",
+    ),
+    FigureKind(
+        "thermo",
+        "Energy, temperature, pressure and volume over time",
+        dynamics.thermo_data,
+        dynamics.draw_thermo,
+        "Good: no drift, and a running mean (black) that has settled long before the end. Frames of the equilibration (grey) are left "
+        "out of every mean. A jump means that the crystal has changed.",
+        "No thermo.csv in this run; run the MD again: lammps-bg md -in SCRIPT -out NEW.",
+    ),
+    FigureKind(
+        "windows",
+        "Thermodynamic force and independent frames of the lambda windows",
+        dynamics.windows_data,
+        dynamics.draw_windows,
+        "Left: the slope of the free energy on the way from springs (λ = 0) to the potential (λ = 1); good: smooth and falling, for the free "
+        "energy is concave in λ. Right: independent frames in each window; "
+        "the error of the sum is ruled by the window with the fewest.",
+        "This run has no lambda windows; for an absolute free energy from MD alone run lammps-bg md with --mode mbar.",
+    ),
+    FigureKind(
+        "overlap",
+        "Overlap matrix of the lambda windows",
+        dynamics.overlap_data,
+        dynamics.draw_overlap,
+        "Chance that a frame of one window (row) belongs to another (column). Good: neighbours of at least 0.03; below that, add "
+        "windows there.",
+        "This run has no overlap matrix; it comes with lambda windows: lammps-bg md with --mode mbar.",
+    ),
+)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The report of a run: one self-contained HTML page, and its figures as PNG with the numbers behind them as JSON."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+from lammps_bg.errors import RunDirectoryError
+from lammps_bg.report import sections
+from lammps_bg.report.contents import RunContents, read_contents
+from lammps_bg.report.figures.catalogue import FIGURES, FigureKind
+from lammps_bg.report.figures.style import ReportError, render, require_package
+from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.report.sections import Block, Picture, Text
+
+__all__ = ["ReportError", "write_report"]
+
+REPORT, FOLDER = "report.html", "figures"
+_PICTURE_WIDTH = 900  # pixels
+_FLOW_ONLY = ("estimators", "training", "work", "convergence")
+_MD_ONLY = ("thermo",)
+
+
+def write_report(run: RunDirectory) -> Path:
+    """Write report.html, figures/<name>.png and figures/<name>.json from the files of a run; an older report is replaced.
+
+    Args:
+        run: The run directory, with results.json.
+
+    Returns:
+        The page.
+
+    Raises:
+        ReportError: matplotlib or jinja2 is missing.
+        RunDirectoryError: results.json is missing, a file is damaged, or the folder cannot be written.
+    """
+    jinja2 = require_package("jinja2")
+    require_package("matplotlib")
+    contents = read_contents(run)
+    _make_folder(run.file(FOLDER))
+    figures = {kind.name: _figure(run, contents, kind) for kind in FIGURES}
+    arrange = sections.md_sections if contents.is_md else sections.flow_sections
+    parts = arrange(contents, figures, _samples(contents))
+    templates = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("report.html.j2").render(
+        title=sections.title(contents),
+        facts=sections.facts(contents),
+        verdict=sections.verdict(contents),
+        tiles=sections.tiles(contents),
+        sections=parts,
+        versions=contents.provenance.get("versions") or {},
+    )
+    run.write_text(REPORT, page)
+    return run.file(REPORT)
+
+
+def _figure(run: RunDirectory, contents: RunContents, kind: FigureKind) -> Block:
+    """Write the files of one figure; returns it for the page, or the sentence that stands in its place."""
+    wanted = kind.name not in (_FLOW_ONLY if contents.is_md else _MD_ONLY)
+    data = kind.data(contents) if wanted else None
+    picture, numbers = (f"{FOLDER}/{kind.name}.{ending}" for ending in ("png", "json"))
+    if data is None:
+        for name in (picture, numbers):
+            run.file(name).unlink(missing_ok=True)
+        return Text(kind.missing, "hint")
+    run.write_json(numbers, data, durable=False)
+    # Drawn from the file's content, so the picture cannot say anything else than the numbers.
+    svg, png = render(kind.draw, json.loads(run.file(numbers).read_text(encoding="utf-8")))
+    _write(run.file(picture), png)
+    reading = kind.reading_md if contents.is_md and kind.reading_md else kind.reading
+    return Picture(_uri(svg, "svg+xml"), kind.alternative, reading, kind.name)
+
+
+def _samples(contents: RunContents) -> Block:
+    """The picture of the samples, small enough to be part of the page."""
+    if contents.picture is None:
+        return Text(sections.NO_PICTURE, "hint")
+    from PIL import Image
+
+    try:
+        with Image.open(contents.picture) as image:
+            flat = Image.new("RGB", image.size, "white")
+            flat.paste(image, mask=image.convert("RGBA").getchannel("A"))
+    except OSError:
+        return Text(f"The picture {contents.picture.name} cannot be read; sample again to get a new one.", "hint")
+    flat.thumbnail((_PICTURE_WIDTH, _PICTURE_WIDTH), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    flat.save(stream, "JPEG", quality=88)
+    caption = (
+        "Clouds of sampled positions over the reference lattice, picked by their weights. Good: compact clouds around every site; "
+        "clouds that run into each other belong to a crystal that melts or changes."
+    )
+    return Picture(_uri(stream.getvalue(), "jpeg"), "Sampled positions over the reference lattice", caption)
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _explained(path, error) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise _explained(path, error) from error
+
+
+def _explained(path: Path, error: OSError) -> RunDirectoryError:
+    reason = error.strerror or error
+    return RunDirectoryError(f"expected to write {path} but the system says '{reason}'; check the folder and its disk")

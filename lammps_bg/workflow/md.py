@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`md`: reference molecular dynamics with the script's own potential, and the absolute free energy by lambda windows."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lammps_bg import parallel
+from lammps_bg.config import Config, load_config
+from lammps_bg.engine.ensembles import Canonical, IsothermalIsobaric
+from lammps_bg.errors import ConfigError, RunDirectoryError, StateError
+from lammps_bg.interrupt import StopFlag
+from lammps_bg.report.console import Console
+from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.report.trajectory import Trajectory
+from lammps_bg.workflow import md_results
+from lammps_bg.workflow.entries import system_entry
+from lammps_bg.workflow.md_job import Goal, Job
+from lammps_bg.workflow.md_windows import crystal_goal, sample_windows
+from lammps_bg.workflow.observing import Source, observe
+from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.run_folder import create_run, reopen_run
+from lammps_bg.workflow.simulation import MdSettings
+from lammps_bg.workflow.stability import require_stable
+from lammps_bg.workflow.stored_run import stored_request
+
+Mode = Literal["nvt", "npt", "mbar"]
+MODES: tuple[Mode, ...] = ("nvt", "npt", "mbar")
+_RENEWABLE = ("n_frames", "window_frames", "target_error", "max_steps", "replicas", "n_dump")  # settings that --resume may change
+
+
+@dataclass(frozen=True)
+class MdPlan:
+    """What is going to be simulated.
+
+    Attributes:
+        request: Script and flags.
+        config: The configuration.
+        mode: Constant volume, constant pressure, or lambda windows.
+        out: Run directory.
+        words: Arguments after `lammps-bg`, as typed.
+        started: time.monotonic() at the start.
+        resume: Whether `out` is an earlier run to continue.
+    """
+
+    request: ScriptRequest
+    config: Config
+    mode: Mode
+    out: Path
+    words: Sequence[str]
+    started: float
+    resume: bool = False
+
+
+def fresh(request: ScriptRequest, config: Config, mode: Mode, out: Path, words: Sequence[str]) -> MdPlan:
+    """A new simulation; refuses an output folder that holds anything."""
+    RunDirectory.check_new(out)
+    parallel.barrier()
+    return MdPlan(request, config, mode, out, words, time.monotonic())
+
+
+def like_run(
+    source: Path,
+    *,
+    replicate: Sequence[int] | None,
+    variables: Mapping[str, Sequence[str]],
+    overrides: Callable[[Config], Config],
+) -> tuple[ScriptRequest, Config]:
+    """The request and configuration of an earlier run, whose crystal and temperature the simulation shall have.
+
+    Args:
+        source: Folder of the run.
+        replicate: Copies along each cell vector; None: those of the run.
+        variables: Further index variables.
+        overrides: Applies -config and --set to the stored configuration.
+    """
+    run = RunDirectory.open(source)
+    request, config = stored_request(run), overrides(load_config(run.file("config.toml")))
+    nx, ny, nz = replicate or request.replicate
+    return replace(request, replicate=(nx, ny, nz), variables={**request.variables, **variables}), config
+
+
+def resumed(out: Path, words: Sequence[str], mode: Mode | None, overrides: Callable[[Config], Config]) -> MdPlan:
+    """Continue the simulation in `out`.
+
+    Args:
+        out: The run directory.
+        words: Arguments as typed.
+        mode: Mode typed, if any: it must be that of the run.
+        overrides: Applies -config and --set to the stored configuration.
+
+    Raises:
+        RunDirectoryError: The folder holds no simulation.
+        ConfigError: Something changes what is simulated.
+    """
+    run = RunDirectory.open(out, writable=True)
+    before = run.read_json("provenance.json").get("request") or {}
+    if before.get("kind") != "md":
+        raise RunDirectoryError(f"expected a run of `lammps-bg md` in {out}, got one of another command; give another -out")
+    stored = load_config(run.file("config.toml"))
+    config = overrides(stored)
+    kept = stored.md.model_copy(update={name: getattr(config.md, name) for name in _RENEWABLE})
+    if config.md != kept or config.seed != stored.seed or (mode or before["mode"]) != before["mode"]:
+        raise ConfigError(
+            f"expected --resume of `md --mode {before['mode']}` with the time step, damping, cell and seed of the run, got other "
+            "ones; start a new run with another -out"
+        )
+    return MdPlan(stored_request(run), config, before["mode"], out, words, time.monotonic(), resume=True)
+
+
+def execute(plan: MdPlan, console: Console, stop: StopFlag, *, allow_red: bool) -> int:
+    """Carry out a plan; returns the exit code.
+
+    Args:
+        plan: What to simulate.
+        console: Where to report.
+        stop: Set by signals.
+        allow_red: Return 0 in spite of a red verdict.
+    """
+    problem = Problem.load(plan.request, plan.config.estimate.length_scale)
+    settings = MdSettings.resolved(plan.config.md, problem.units)
+    run = _open(plan, problem)
+    labels, crystal = problem.units.labels, problem.crystal
+    console.say(
+        f"md         {plan.mode}, {crystal.n_sites} atoms ({', '.join(sorted(set(crystal.species)))}), T = {problem.temperature:g} "
+        f"{labels.temperature}, time step {settings.timestep:g} {labels.time}, damping {settings.damp:g} {labels.time}, a frame "
+        f"every {settings.sample_every} steps"
+    )
+    job = Job(problem, plan.config, settings, run, console, stop)
+    try:
+        return _finish(plan, job, *_ACTIONS[plan.mode](job), allow_red=allow_red)
+    except Exception:
+        run.write_status("failed or stopped")
+        raise
+
+
+def _open(plan: MdPlan, problem: Problem) -> RunDirectory:
+    """The run directory, made by the first rank."""
+    if plan.resume:
+        return reopen_run(plan.out, plan.config, problem)
+    if parallel.rank() == 0:
+        frames = plan.config.md.n_frames * (1 if plan.mode != "mbar" else 10)
+        create_run(
+            plan.out, plan.request, plan.config, plan.words, problem,
+            kind="md", needed_bytes=60 * problem.crystal.n_sites * frames, more={"mode": plan.mode},
+        )  # fmt: skip
+    parallel.barrier()
+    return RunDirectory.open(plan.out, writable=True)
+
+
+def _nvt(job: Job) -> tuple[list[Trajectory], dict[str, Any]]:
+    ensemble = Canonical(job.problem.temperature, job.settings.damp)
+    return _replicas(job, "nvt", ensemble, lambda frames: [frames.energies]), {}
+
+
+def _npt(job: Job) -> tuple[list[Trajectory], dict[str, Any]]:
+    pressure = job.problem.engine.variable("P")
+    if pressure is None:
+        raise StateError(
+            f"expected a pressure for --mode npt, got no variable P in the script; add -var P 0 (in {job.problem.units.labels.pressure})"
+        )
+    settings = job.settings
+    ensemble = IsothermalIsobaric(job.problem.temperature, pressure, job.config.md.cell, settings.damp, settings.pressure_damp)
+    series = md_results.constant_pressure_series
+    return _replicas(job, "npt", ensemble, series), {"pressure": pressure, "cell": job.config.md.cell}
+
+
+def _replicas(job: Job, name: str, ensemble: Any, series: Any) -> list[Trajectory]:  # noqa: ANN401
+    n = job.config.md.replicas
+    wanted = -(-job.config.md.n_frames // n)
+    goals = [Goal(job.simulation(f"{name}-{index:02d}", ensemble), wanted, series) for index in range(n)]
+    job.reach(goals, name)
+    return [frames for goal in goals if (frames := goal.simulation.files.load()) is not None]
+
+
+def _mbar(job: Job) -> tuple[list[Trajectory], dict[str, Any]]:
+    windows = sample_windows(job)
+    frames = crystal_goal(job, job.config.md.n_frames).simulation.files.load()
+    return [frames] if frames is not None else [], {"windows": windows}
+
+
+_ACTIONS = {"nvt": _nvt, "npt": _npt, "mbar": _mbar}
+
+
+def _finish(plan: MdPlan, job: Job, trajectories: list[Trajectory], more: dict[str, Any], *, allow_red: bool) -> int:
+    """Write everything and print the summary, on the first rank; returns the exit code."""
+    stable = [require_stable(job.problem, part) for part in trajectories]
+    frames, found = md_results.independent_frames(trajectories, npt=plan.mode == "npt")
+    verdict = md_results.verdict_of(len(frames), plan.config.md.n_frames, _smallest_overlap(more))
+    if parallel.rank():
+        return 0
+    md_results.write_thermo(job, trajectories)
+    md_results.write_dump(job, frames)
+    results: dict[str, Any] = {
+        "system": system_entry(job.problem),
+        "md": md_results.mode_entry(job, plan.mode, trajectories, found, stable[0]),
+        "verdict": verdict.to_dict(),
+        "cost": {"energy_evaluations": md_results.evaluations(job), "wall_seconds": time.monotonic() - plan.started},
+    }
+    if plan.mode == "npt":
+        results["npt"] = {"pressure": more["pressure"], "free": more["cell"], **md_results.cell_entry(job, trajectories, found)}
+    else:
+        source = Source("md", frames.energies, frames.displacements, virials=frames.virials)
+        n = plan.config.estimate.rdf_samples
+        results["observables"] = observe(job.problem, [source], job.run, n_configurations=n)
+    if "windows" in more:
+        md_results.write_windows(job, more["windows"].windows)
+        results |= md_results.window_results(job, more["windows"], verdict)
+    job.run.write_results(results)
+    job.run.write_status("done", percent=100.0)
+    md_results.show(job.console, results, verdict, job)
+    return 0 if verdict.colour != "red" or allow_red else 3
+
+
+def _smallest_overlap(more: Mapping[str, Any]) -> float | None:
+    return float(more["windows"].joined.neighbour_overlaps.min()) if "windows" in more else None
+
+
+__all__ = ["MODES", "MdPlan", "Mode", "execute", "fresh", "like_run", "resumed"]

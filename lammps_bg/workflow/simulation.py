@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One trajectory of molecular dynamics that can be made longer, in chunks between which signals act."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lammps_bg.config import MdConfig
+from lammps_bg.crystal.system import Crystal
+from lammps_bg.crystal.units import Units
+from lammps_bg.engine.dynamics import Dynamics, Snapshot
+from lammps_bg.engine.ensembles import Ensemble
+from lammps_bg.errors import CrystalError
+from lammps_bg.interrupt import StopFlag
+from lammps_bg.report.trajectory import Trajectory, TrajectoryFiles
+from lammps_bg.workflow.problem import Problem
+
+Array = NDArray[np.float64]
+_BLOCK_SECONDS = 30.0
+_DAMP, _PRESSURE_DAMP = 100, 1000  # time steps, as LAMMPS' documentation recommends
+_EXPLODED = 0.5  # root-mean-square displacement in nearest-neighbour distances that no crystal has
+
+
+@dataclass(frozen=True)
+class MdSettings:
+    """Time step, damping and sampling interval with every default filled in.
+
+    Attributes:
+        timestep: Time units.
+        damp: Of the thermostat, time units.
+        pressure_damp: Of the barostat, time units.
+        sample_every: Steps between frames.
+    """
+
+    timestep: float
+    damp: float
+    pressure_damp: float
+    sample_every: int
+
+    @classmethod
+    def resolved(cls, config: MdConfig, units: Units) -> "MdSettings":
+        """The settings a configuration asks for.
+
+        Args:
+            config: The configuration.
+            units: Units of the script, with its time step.
+        """
+        timestep = config.timestep or units.timestep
+        damp = config.damp or _DAMP * timestep
+        every = config.sample_every or max(1, round(0.5 * damp / timestep))
+        return cls(timestep, damp, config.pressure_damp or _PRESSURE_DAMP * timestep, every)
+
+
+class Simulation:
+    """A trajectory in a run directory.
+
+    Attributes:
+        files: Its blocks on disk.
+
+    Args:
+        problem: Crystal and temperature.
+        ensemble: What LAMMPS samples.
+        settings: Time step and sampling interval.
+        folder: Where the blocks go.
+        name: Name of the trajectory.
+        seed: With the name and the step that it is continued from it decides the random numbers.
+    """
+
+    def __init__(self, problem: Problem, ensemble: Ensemble, settings: MdSettings, folder: Path, *, name: str, seed: int) -> None:
+        self.files = TrajectoryFiles(folder, name)
+        self._problem, self._ensemble, self._settings, self._seed = problem, ensemble, settings, seed
+
+    def extend(self, n_frames: int, stop: StopFlag, tick: Callable[[], None]) -> None:
+        """Make the trajectory longer.
+
+        Args:
+            n_frames: Frames to add.
+            stop: Set by signals; what was made until then is on disk.
+            tick: Called after each frame.
+
+        Raises:
+            Interrupted: A signal came.
+            CrystalError: The crystal melted, or LAMMPS lost it.
+        """
+        every, before = self._settings.sample_every, self.files.load()
+        first, started, snapshots = int(before.steps[-1]) if before else 0, time.monotonic(), []
+        engine, timestep, start = self._problem.engine, self._settings.timestep, self.files.state()
+        with Dynamics(engine, self._ensemble, timestep=timestep, seed=self._seed_from(first), start=start) as dynamics:
+            for _ in range(n_frames):
+                snapshots.append(dynamics.run(every))
+                tick()
+                if stop or time.monotonic() - started > _BLOCK_SECONDS:
+                    self.files.append(self._frames(snapshots, first), dynamics.state())
+                    first, started, snapshots = first + every * len(snapshots), time.monotonic(), []
+                stop.check("the trajectory so far is saved; continue with --resume")
+            if snapshots:
+                self.files.append(self._frames(snapshots, first), dynamics.state())
+
+    def _seed_from(self, step: int) -> int:
+        """A LAMMPS seed of its own for each trajectory and continuation."""
+        digest = hashlib.sha256(f"{self._seed}/{self.files.name}/{step}".encode()).digest()
+        return int.from_bytes(digest[:4], "little") % 900_000_000 + 1
+
+    def _frames(self, snapshots: list[Snapshot], first: int) -> Trajectory:
+        crystal, every = self._problem.crystal, self._settings.sample_every
+        steps = first + every * np.arange(1, len(snapshots) + 1)
+        displacements = np.stack([site_displacements(crystal, shot) for shot in snapshots])
+        rms = float(np.sqrt(np.square(displacements[-1]).sum(1).mean()))
+        if not rms < _EXPLODED * crystal.nearest_distance:
+            raise CrystalError(
+                f"expected atoms that stay on their sites, got a root-mean-square displacement of {rms:.3g} "
+                f"{self._problem.units.labels.length} ({rms / crystal.nearest_distance:.2f} nearest-neighbour distances) in the MD: "
+                "the crystal has melted or the time step is too long; lower T or --set md.timestep"
+            )
+        columns = [[getattr(shot, name) for shot in snapshots] for name in ("energy", "virial_pressure", "temperature", "cell")]
+        return Trajectory(steps, displacements, *(np.array(column, dtype=np.float64) for column in columns))
+
+
+def site_displacements(crystal: Crystal, snapshot: Snapshot) -> Array:
+    """Displacements from the sites scaled into the snapshot's cell, without their mean, site order, length units, shape [N, 3].
+
+    Args:
+        crystal: The reference crystal.
+        snapshot: Positions by atom id, any image of the whole crystal.
+    """
+    fractional = (crystal.sites - crystal.origin) @ np.linalg.inv(crystal.supercell)
+    moved = snapshot.positions[crystal.atom_ids - 1] - fractional @ snapshot.cell
+    # relative to one atom the crystal's own drift is gone, and what is left is far shorter than half the cell
+    moved = moved - moved[0]
+    moved = moved - np.rint(moved @ np.linalg.inv(snapshot.cell)) @ snapshot.cell
+    return np.asarray(moved - moved.mean(0))
