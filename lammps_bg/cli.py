@@ -21,7 +21,7 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, LammpsBGError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.workflow import md, preflight, session
+from lammps_bg.workflow import md, preflight, reporting, session
 from lammps_bg.workflow.md import MODES, Mode
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 
@@ -30,6 +30,8 @@ examples:
   lammps-bg check -in in.mw_cubic                                  what is understood of a script; writes nothing
   lammps-bg run -in in.mw_cubic -rep 2 2 2 -var T 200 -out runs/mw  base, training, samples, free energy
   lammps-bg sample -model runs/mw -rep 4 4 4 -out runs/mw_512       the trained flow on a larger crystal
+  lammps-bg md -model runs/mw --mode mbar -out runs/mw_md           the same free energy by MD, with the script's potential
+  lammps-bg estimate -model runs/mw -md runs/mw_md                  flow and MD side by side; report.html
   lammps-bg config                                                 every configuration key with its default
 
 exit codes: 0 done, 1 training or estimate failed, 2 bad input (one sentence says what), 3 red verdict, 130/143/75 stopped by a signal
@@ -87,6 +89,10 @@ def build_parser() -> argparse.ArgumentParser:
         "-out", type=Path, metavar="DIR", help="folder for the new results (default: results.json of the run is renewed)"
     )
     estimate.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+    report = _command(
+        commands, "report", "one HTML page with all numbers and figures of a finished run; the figures as PNG and JSON"
+    )
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of a finished `run`, `sample`, `estimate -out` or `md`")
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
@@ -300,6 +306,11 @@ def _md_plan(args: argparse.Namespace) -> md.MdPlan:
     return md.fresh(request, config, mode, args.out or Path("runs") / f"{name}_{mode}", args.argv)
 
 
+def _report(args: argparse.Namespace, console: Console) -> int:
+    reporting.report(args.run, console)
+    return 0
+
+
 def _print_config(args: argparse.Namespace, console: Console) -> int:
     sys.stdout.write(to_toml(_config(args)))
     return 0
@@ -323,6 +334,7 @@ _COMMANDS = {
     "sample": _sample,
     "md": _md,
     "estimate": _estimate,
+    "report": _report,
     "config": _print_config,
 }
 

@@ -98,7 +98,9 @@ class EstimateConfig(_Block):
 class MdConfig(_Block):
     """Reference molecular dynamics."""
 
-    timestep: Positive | None = Field(None, description="time step in the script's time unit; none: the script's, or LAMMPS' default")
+    timestep: Positive | None = Field(
+        None, description="time step in the script's time unit; none: the script's, or LAMMPS' default"
+    )
     damp: Positive | None = Field(None, description="damping time of the thermostat; none: 100 time steps")
     pressure_damp: Positive | None = Field(None, description="npt: damping time of the barostat; none: 1000 time steps")
     cell: Literal["iso", "aniso", "tri"] = Field("iso", description="npt: how the cell may change, as in LAMMPS' fix npt")

@@ -76,6 +76,12 @@ class RunContents:
         return bool((self.results.get("verdict") or {}).get("reliable"))
 
     @property
+    def weights_reliable(self) -> bool:
+        """Whether averages over the reweighted samples may be shown: the verdict does, and did not withhold their own estimate."""
+        perturbation = self.estimate("tfep")
+        return self.reliable and (not perturbation or perturbation.get("value") is not None)
+
+    @property
     def comparison(self) -> Mapping[str, Any]:
         """What `estimate -md` added; empty before it."""
         return self.results.get("comparison") or {}

@@ -17,7 +17,9 @@ _ESTIMATORS = {
     "tfep_marginal": "TFEP, marginal density",
     "tfep_reverse": "TFEP reverse, MD frames",
     "bar": "BAR, flow + MD",
-    "mbar": "MBAR, flow + MD",
+    "bar_marginal": "BAR, marginal density",
+    "mbar": "MBAR, flow + λ windows",
+    "mbar_windows": "MBAR, λ windows",
     "bound": "upper bound",
 }
 _HEADLINES = ("mbar", "bar", "tfep")
@@ -83,7 +85,7 @@ def estimates(run: RunContents) -> list[Estimate]:
     for key in keys:
         row = compared.get(key, {})
         name = _ESTIMATORS.get(key) or str(row.get("name") or key.replace("_", " "))
-        name = "MBAR, λ windows" if run.is_md and key == "mbar" else name
+        name = _ESTIMATORS["mbar_windows"] if run.is_md and key == "mbar" else name
         listed.append(Estimate.read(key, name, run.estimate(key), row.get("z")))
     more = (row for key, row in compared.items() if key not in found)
     listed += [Estimate.read(str(row.get("key")), str(row.get("name")), row, row.get("z")) for row in more]
@@ -122,7 +124,9 @@ def free_energies_table(run: RunContents) -> Table:
         rows.append(("upper bound of the base alone", with_error(bound["bound"], bound.get("error")), *[NOTHING] * 4))
     header = ("estimator", "βF/N (kT per atom)", "95 % interval", energy, "samples (ESS)", "z")
     if any(row[5] != NOTHING for row in rows):
-        note = "z: difference from the reference MD in joint standard errors; beyond 3 one of the two is wrong."
+        against = run.comparison.get("against")
+        reference = next((row.name for row in estimates(run) if row.key == against), "the reference MD")
+        note = f"z: difference from “{reference}” in joint standard errors; beyond 3 one of the two is wrong."
         return Table(header, rows, "lrrrrr", note)
     return Table(header[:5], [row[:5] for row in rows], "lrrrr")
 

@@ -25,7 +25,14 @@ RMSD_CUTOFF = 0.12
 an fcc crystal whose atoms are displaced by 9 % of the nearest distance, at 0.12 none."""
 _TEMPLATES = ("FCC", "HCP", "BCC")
 # The neighbours of a recognised atom sit on the same lattice, but something in their own second shell does not.
-_DIAMOND = {1: "Cubic diamond", 2: "Cubic diamond", 3: "Cubic diamond", 4: "Hexagonal diamond", 5: "Hexagonal diamond", 6: "Hexagonal diamond"}
+_DIAMOND = {
+    1: "Cubic diamond",
+    2: "Cubic diamond",
+    3: "Cubic diamond",
+    4: "Hexagonal diamond",
+    5: "Hexagonal diamond",
+    6: "Hexagonal diamond",
+}
 _KNOWN = "fcc, hcp, bcc, simple cubic, cubic or hexagonal diamond"
 
 
@@ -145,7 +152,9 @@ class StructureIdentifier:
                 f"expected finite positions of shape [n, {n_atoms}, 3], got shape {list(frames.shape)}; give frames of this crystal"
             )
         if box.shape not in ((3, 3), (len(frames), 3, 3)):
-            raise IdentificationError(f"expected one cell or {len(frames)} of shape [3, 3], got shape {list(box.shape)}; give one per frame")
+            raise IdentificationError(
+                f"expected one cell or {len(frames)} of shape [3, 3], got shape {list(box.shape)}; give one per frame"
+            )
         return frames, np.broadcast_to(box, (len(frames), 3, 3))
 
     def _require_known(self) -> None:

@@ -93,7 +93,9 @@ def _import_all(path: Path) -> Any:  # noqa: ANN401
         pipeline = ovito_module("io").import_file(str(path))
         if pipeline.num_frames == n_frames:
             return pipeline
-    raise OvitoError(f"expected OVITO to find {n_frames} frames in {path} but it finds {pipeline.num_frames}; open the dump itself")
+    raise OvitoError(
+        f"expected OVITO to find {n_frames} frames in {path} but it finds {pipeline.num_frames}; open the dump itself"
+    )
 
 
 def _name_types(pipeline: Any, numbers: NDArray[np.int64], labels: Sequence[str], spacing: float) -> None:  # noqa: ANN401
@@ -169,4 +171,6 @@ def _write(path: Path) -> None:
         ovito_module("").scene.save(str(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise OvitoError(f"expected to write the OVITO session {path} but OVITO says '{reason}'; choose another folder") from error
+        raise OvitoError(
+            f"expected to write the OVITO session {path} but OVITO says '{reason}'; choose another folder"
+        ) from error

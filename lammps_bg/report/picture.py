@@ -228,14 +228,22 @@ def _view(sites: Array, frame: Frame) -> Array:
 
 def _in_front(sites: Array, frame: Frame, view: Array) -> tuple[NDArray[np.int64], Array, Array]:
     """Indices of the sites to draw, and cell and origin of the box around them: all, or a corner of a large crystal."""
-    share = min(1.0, (_DRAWN / len(sites)) ** (1 / 3))
     inverse = np.linalg.inv(frame.cell)
+    shares = _shares(1.0 / np.linalg.norm(inverse, axis=0), _DRAWN / len(sites))
     from_start = inverse.T @ view > 0  # whether the camera meets the start or the end of each cell vector first
     fractional = (sites - frame.origin) @ inverse
     fractional = fractional - np.floor(fractional + 1e-9)
     depth = np.where(from_start, fractional, 1.0 - fractional)
-    drawn = np.arange(len(sites)) if share == 1.0 else np.flatnonzero((depth <= share).all(axis=1))
-    return drawn, share * frame.cell, frame.origin + np.where(from_start, 0.0, 1.0 - share) @ frame.cell
+    drawn = np.flatnonzero((depth <= shares + 1e-9).all(axis=1))
+    return drawn, shares[:, None] * frame.cell, frame.origin + np.where(from_start, 0.0, 1.0 - shares) @ frame.cell
+
+
+def _shares(heights: Array, total: float) -> Array:
+    """How much of each cell vector to keep for this share of the volume: the long ones are cut first, to one height."""
+    if total >= 1.0:
+        return np.ones(3)
+    shares = np.minimum(1.0, np.linspace(0.0, heights.max(), 1001)[1:, None] / heights)
+    return np.asarray(shares[np.abs(shares.prod(axis=1) - total).argmin()])
 
 
 def _axes(view: Array) -> tuple[Array, Array]:

@@ -92,9 +92,9 @@ def cell_table(run: RunContents) -> Table | None:
 def _by_kind(run: RunContents, entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Estimates of one observable by ensemble, also where it was written with a single value."""
     if is_number(entry.get("value")):
-        return {"md" if run.is_md else "reweighted" if entry.get("reweighted", run.reliable) else "flow": entry}
+        return {"md" if run.is_md else "reweighted" if entry.get("reweighted", run.weights_reliable) else "flow": entry}
     found = {kind: entry[kind] for kind in KINDS if isinstance(entry.get(kind), Mapping) and is_number(entry[kind].get("value"))}
-    return found if run.reliable else {kind: value for kind, value in found.items() if kind != "reweighted"}
+    return found if run.weights_reliable else {kind: value for kind, value in found.items() if kind != "reweighted"}
 
 
 def structure_table(run: RunContents) -> Table | None:
@@ -105,7 +105,7 @@ def structure_table(run: RunContents) -> Table | None:
     """
     found = run.observables.get("structure") or {}
     fractions = found.get("fractions") or {}
-    kinds = [kind for kind in KINDS if kind in fractions and (run.reliable or kind != "reweighted")]
+    kinds = [kind for kind in KINDS if kind in fractions and (run.weights_reliable or kind != "reweighted")]
     if not found.get("types") or not kinds:
         return None
     rows = []

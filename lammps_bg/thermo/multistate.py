@@ -62,9 +62,7 @@ class Multistate:
         return EstimateResult(value, error, (float(low), float(high)), int(self.n_k.sum()))
 
 
-def mbar(
-    u_kn: ArrayLike, n_k: ArrayLike, rngs: Sequence[np.random.Generator], *, n_bootstraps: int = N_BOOTSTRAPS
-) -> Multistate:
+def mbar(u_kn: ArrayLike, n_k: ArrayLike, rngs: Sequence[np.random.Generator], *, n_bootstraps: int = N_BOOTSTRAPS) -> Multistate:
     """Free energies of K states, with errors from a bootstrap that resamples the frames of each state.
 
     Args:

@@ -147,9 +147,7 @@ def judge_overlap(overlap: float, names: tuple[str, str]) -> Verdict:
     return Verdict("green", (f"{reason}.",), True, RELIABLE)
 
 
-def judge_agreement(
-    first: EstimateResult, second: EstimateResult, names: tuple[str, str], *, z: float | None = None
-) -> Verdict:
+def judge_agreement(first: EstimateResult, second: EstimateResult, names: tuple[str, str], *, z: float | None = None) -> Verdict:
     """Verdict on two estimates of one number; red where they differ by more than three standard errors.
 
     Args:

@@ -5,6 +5,7 @@ Every estimate is -ln Z_u of the same integral. Those that share no samples are 
 spread of their difference over joint bootstrap replicas.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 
 from lammps_bg.config import Config
 from lammps_bg.thermo.free_energy import CrystalReference, EstimateResult, absolute_from_difference
-from lammps_bg.thermo.multistate import mbar
+from lammps_bg.thermo.multistate import N_BOOTSTRAPS, mbar
 from lammps_bg.thermo.sampler import marginal_log_density, weigh_frames
+from lammps_bg.thermo.springs import SpringCrystal
 from lammps_bg.thermo.timeseries import decorrelate
-from lammps_bg.thermo.two_sided import TwoSided, two_sided
-from lammps_bg.thermo.verdict import RED_Z, RELIABLE, Verdict, combine, judge, judge_overlap, z_score
+from lammps_bg.thermo.two_sided import SMALLEST_OVERLAP, TwoSided, overlap, reverse_tfep, two_sided
+from lammps_bg.thermo.verdict import Verdict, combine, judge, judge_agreement, judge_overlap, z_score
 from lammps_bg.thermo.weights import summarise
 from lammps_bg.training.target import ExactTarget
 from lammps_bg.workflow.entries import estimate_entry
@@ -30,14 +32,15 @@ from lammps_bg.workflow.training import Trained
 
 Array = NDArray[np.float64]
 _FEWEST = 50  # independent frames that a comparison needs
+_SIDES = ("Flow", "MD")
 COMPARED = {
-    "tfep": "TFEP, flow",
-    "tfep_reverse": "TFEP, MD to flow",
-    "bar": "BAR, flow and MD",
-    "mbar_windows": "MBAR, MD windows",
-    "mbar": "MBAR, flow and windows",
-    "tfep_marginal": "TFEP, marginal density",
-    "bar_marginal": "BAR, marginal density",
+    "tfep": "TFEP (flow)",
+    "tfep_reverse": "reverse TFEP (MD)",
+    "bar": "BAR (flow and MD)",
+    "mbar_windows": "MBAR (MD windows)",
+    "mbar": "MBAR (flow and windows)",
+    "tfep_marginal": "TFEP (marginal density)",
+    "bar_marginal": "BAR (marginal density)",
 }
 """Estimators by the name they have in results.json."""
 
@@ -66,6 +69,16 @@ class Comparison:
     work: dict[str, Array]
     n_independent: int
 
+    def add(self, name: str, result: EstimateResult, verdict: Verdict) -> None:
+        """Add an estimate.
+
+        Args:
+            name: Key in `COMPARED`.
+            result: -ln Z_u.
+            verdict: What to think of it by itself.
+        """
+        self.results[name], self.verdicts[name] = result, verdict
+
 
 def compare(
     problem: Problem, trained: Trained, samples: Samples, reference: Reference, config: Config, *, marginal: Array | None = None
@@ -87,26 +100,24 @@ def compare(
     target = ExactTarget(problem.surface, problem.beta)
     states, log_w = weigh_frames(trained.generator, target, reference.displacements, reference.energies, seed=config.seed)
     picked = decorrelate(log_w, minimum=_FEWEST).indices
+    work = {"flow": samples.log_w, "md": log_w[picked]}
+    joint = judge_overlap(overlap(samples.log_w, log_w[picked]), _SIDES)
+    found = Comparison({}, {}, {}, "bar", joint, overlap(samples.log_w, log_w[picked]), work, len(picked))
+    if found.overlap < SMALLEST_OVERLAP:
+        found.add("tfep_reverse", reverse_tfep(log_w[picked], np.random.default_rng(config.seed)), joint)
+        return found
     both = two_sided(samples.log_w, log_w[picked], _sources(config), n_bootstraps=config.estimate.n_bootstraps)
-    results = {"tfep": both.tfep, "tfep_reverse": both.tfep_reverse, "bar": both.bar}
-    if reference.windows and reference.springs is not None:
-        results |= _with_windows(problem, trained, samples, reference, config)
-    overlap = judge_overlap(both.overlap, ("Flow", "MD"))
-    verdicts = {
-        "tfep": judge(summarise(samples.log_w)),
-        "tfep_reverse": judge(summarise(-log_w[picked])),
-        **dict.fromkeys([name for name in results if name not in ("tfep", "tfep_reverse")], overlap),
-    }
+    found.add("tfep", both.tfep, judge(summarise(samples.log_w)))
+    found.add("tfep_reverse", both.tfep_reverse, judge(summarise(-log_w[picked])))
+    found.add("bar", both.bar, joint)
+    if reference.windows:
+        _add_windows(found, problem, trained, samples, reference, config)
     if marginal is not None:
         frames = _marginal_frames(problem, trained, states[picked], reference.energies[picked], config)
-        alone = two_sided(marginal, frames, _sources(config), n_bootstraps=config.estimate.n_bootstraps)
-        results |= {"tfep_marginal": alone.tfep, "bar_marginal": alone.bar}
-        verdicts["tfep_marginal"] = judge(summarise(marginal))
-        verdicts["bar_marginal"] = judge_overlap(alone.overlap, ("Flow", "MD"))
-    against, z = _z_scores(results, verdicts, both)
-    work = {"flow": samples.log_w, "md": log_w[picked]}
-    verdict = _overall(results, verdicts, overlap, z, against)
-    return Comparison(results, verdicts, z, against, verdict, both.overlap, work, len(picked))
+        _add_marginal(found, marginal, frames, config)
+    found.against, found.z = _z_scores(found.results, both)
+    found.verdict = _overall(found, joint)
+    return found
 
 
 def _sources(config: Config) -> tuple[np.random.Generator, np.random.Generator]:
@@ -114,40 +125,50 @@ def _sources(config: Config) -> tuple[np.random.Generator, np.random.Generator]:
     return first, second
 
 
-def _with_windows(
-    problem: Problem, trained: Trained, samples: Samples, reference: Reference, config: Config
-) -> dict[str, EstimateResult]:
+def _add_windows(
+    found: Comparison, problem: Problem, trained: Trained, samples: Samples, reference: Reference, config: Config
+) -> None:
     """-ln Z_u from the windows alone, and from windows and flow samples in one MBAR."""
     springs, windows = reference.springs, list(reference.windows)
     if springs is None:
-        return {}
+        return
     target, static = ExactTarget(problem.surface, problem.beta), problem.beta * problem.surface.static_energy
-    n_flow = min(len(samples.displacements), len(samples.log_w))
-    finite = np.isfinite(samples.log_w[:n_flow])
-    displacements, energies = samples.displacements[:n_flow][finite], samples.energies[:n_flow][finite]
-    flow = Window(1.0, springs.energies(displacements), energies, displacements, n_flow, 1.0)
+    flow, log_w_flow, n_flow = _flow_window(springs, samples)
     log_w = [
         weigh_frames(trained.generator, target, window.displacements, window.energies, seed=config.seed + index)[1]
         for index, window in enumerate(windows)
     ]
     couplings = np.array([window.coupling for window in windows])
     u_kn = reduced_energies(problem, springs, couplings, [*windows, flow])
-    crystal = u_kn[-1]
     # the flow's reduced potential -log q, in the joint density of the auxiliary variables where there are some
-    u_flow = crystal + np.concatenate([*log_w, samples.log_w[:n_flow][finite]]) + static
-    n_k = [len(window.energies) for window in windows]
-    options = {"n_bootstraps": config.estimate.n_bootstraps}
-    n_md = sum(n_k)
-    alone = mbar(u_kn[:, :n_md], n_k, np.random.default_rng(config.seed).spawn(len(n_k)), **options)
-    joined = mbar(
-        np.vstack([u_kn, u_flow]), [*n_k, int(finite.sum())], np.random.default_rng(config.seed).spawn(len(n_k) + 1), **options
-    )
+    u_flow = u_kn[-1] + np.concatenate([*log_w, log_w_flow]) + static
+    n_k, n_bootstraps = [len(window.energies) for window in windows], min(config.estimate.n_bootstraps, N_BOOTSTRAPS)
+    rngs = np.random.default_rng(config.seed).spawn(len(n_k) + 1)
+    alone = mbar(u_kn[:, : sum(n_k)], n_k, rngs[:-1], n_bootstraps=n_bootstraps)
+    healthy = judge_overlap(float(alone.neighbour_overlaps.min()), ("Neighbouring windows", "each other"))
+    found.add("mbar_windows", alone.difference(0, -1).scaled(1.0, static - springs.log_integral), healthy)
+    rngs = np.random.default_rng(config.seed).spawn(len(n_k) + 1)
+    joined = mbar(np.vstack([u_kn, u_flow]), [*n_k, len(log_w_flow)], rngs, n_bootstraps=n_bootstraps)
     # samples without a finite energy count in the flow's number
-    missing = float(np.log(n_flow / finite.sum()))
-    return {
-        "mbar_windows": alone.difference(0, -1).scaled(1.0, static - springs.log_integral),
-        "mbar": joined.difference(-1, len(n_k) - 1).scaled(1.0, static + missing),
-    }
+    shift = static + math.log(n_flow / len(log_w_flow))
+    found.add("mbar", joined.difference(-1, len(n_k) - 1).scaled(1.0, shift), found.verdicts["bar"])
+
+
+def _flow_window(springs: SpringCrystal, samples: Samples) -> tuple[Window, Array, int]:
+    """Flow samples as a window, their log-weights, and their number with those that have no finite energy."""
+    n = len(samples.displacements)
+    finite = np.isfinite(samples.log_w[:n])
+    displacements, energies = samples.displacements[finite], samples.energies[:n][finite]
+    return Window(1.0, springs.energies(displacements), energies, displacements, n, 1.0), samples.log_w[:n][finite], n
+
+
+def _add_marginal(found: Comparison, flow: Array, frames: Array, config: Config) -> None:
+    """TFEP and BAR in the density of the physical coordinates alone."""
+    if overlap(flow, frames) < SMALLEST_OVERLAP:
+        return
+    alone = two_sided(flow, frames, _sources(config), n_bootstraps=config.estimate.n_bootstraps)
+    found.add("tfep_marginal", alone.tfep, judge(summarise(flow)))
+    found.add("bar_marginal", alone.bar, judge_overlap(alone.overlap, _SIDES))
 
 
 def _marginal_frames(problem: Problem, trained: Trained, states: Array, energies: Array, config: Config) -> Array:
@@ -158,9 +179,7 @@ def _marginal_frames(problem: Problem, trained: Trained, states: Array, energies
     return np.asarray(-problem.beta * energies[spread] - log_q)
 
 
-def _z_scores(
-    results: Mapping[str, EstimateResult], verdicts: Mapping[str, Verdict], both: TwoSided
-) -> tuple[str, dict[str, float]]:
+def _z_scores(results: Mapping[str, EstimateResult], both: TwoSided) -> tuple[str, dict[str, float]]:
     """Difference z of each estimate against the windows, which know nothing of the flow, or else against BAR.
 
     BAR and the windows share MD frames; taking them for independent overstates the error of their difference.
@@ -173,20 +192,15 @@ def _z_scores(
     return "bar", z
 
 
-def _overall(
-    results: Mapping[str, EstimateResult], verdicts: Mapping[str, Verdict], overlap: Verdict, z: Mapping[str, float], against: str
-) -> Verdict:
+def _overall(found: Comparison, joint: Verdict) -> Verdict:
     """Red without overlap, or where a reliable estimate is more than three standard errors away from the reference."""
-    verdict = [overlap]
-    for name, value in z.items():
+    verdicts = [joint]
+    for name, z in found.z.items():
         # a perturbation estimate with too few effective samples is withheld, and says nothing against the others
-        if not verdicts[name].reliable:
-            continue
-        reason = f"{COMPARED[name]} and {COMPARED[against]} differ by {abs(value):.1f} standard errors."
-        step = "Trust neither number: look at the weights, the convergence and whether the MD stayed in this crystal."
-        agrees = abs(value) <= RED_Z
-        verdict.append(Verdict("green" if agrees else "red", (reason,), agrees, RELIABLE if agrees else step))
-    return combine(verdict)
+        if found.verdicts[name].reliable:
+            names = (COMPARED[name], COMPARED[found.against])
+            verdicts.append(judge_agreement(found.results[name], found.results[found.against], names, z=z))
+    return combine(verdicts)
 
 
 def comparison_entries(

@@ -21,6 +21,7 @@ from lammps_bg.workflow.md_job import Goal, Job
 from lammps_bg.workflow.md_windows import crystal_goal, sample_windows
 from lammps_bg.workflow.observing import Source, observe
 from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.reporting import finish, illustrate
 from lammps_bg.workflow.run_folder import create_run, reopen_run
 from lammps_bg.workflow.simulation import MdSettings
 from lammps_bg.workflow.stability import require_stable
@@ -211,6 +212,9 @@ def _finish(plan: MdPlan, job: Job, trajectories: list[Trajectory], more: dict[s
     job.run.write_results(results)
     job.run.write_status("done", percent=100.0)
     md_results.show(job.console, results, verdict, job)
+    if plan.config.sample.picture and plan.mode != "npt":
+        illustrate(job.problem, job.run, "md.dump.gz", job.console)
+    finish(job.run, job.console)
     return 0 if verdict.colour != "red" or allow_red else 3
 
 

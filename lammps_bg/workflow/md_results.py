@@ -15,7 +15,7 @@ from lammps_bg.report.console import Console
 from lammps_bg.report.trajectory import Trajectory, TrajectoryFiles
 from lammps_bg.thermo.free_energy import CrystalReference, absolute_from_difference
 from lammps_bg.thermo.timeseries import Decorrelated, correlated_mean
-from lammps_bg.thermo.verdict import RELIABLE, Verdict
+from lammps_bg.thermo.verdict import RED_OVERLAP, RELIABLE, Verdict
 from lammps_bg.workflow.entries import estimate_entry
 from lammps_bg.workflow.md_job import Job, slowest
 from lammps_bg.workflow.md_windows import Window, Windows
@@ -116,7 +116,7 @@ def verdict_of(n_independent: float, wanted: int, neighbours: float | None = Non
     reason = f"There are {n_independent:.0f} independent frames."
     if neighbours is not None:
         reason += f" Neighbouring windows overlap by at least {neighbours:.2f}."
-    if n_independent < _ENOUGH or (neighbours is not None and neighbours < 0.03):
+    if n_independent < _ENOUGH or (neighbours is not None and neighbours < RED_OVERLAP):
         return Verdict("red", (reason,), False, "Run longer: raise md.max_steps or md.window_frames.")
     if n_independent < 0.9 * wanted:
         return Verdict(

@@ -19,7 +19,7 @@ from lammps_bg.engine.ensembles import Canonical, Ensemble, Mixed
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.report.trajectory import Trajectory, TrajectoryFiles
-from lammps_bg.thermo.multistate import Multistate, mbar
+from lammps_bg.thermo.multistate import N_BOOTSTRAPS, Multistate, mbar
 from lammps_bg.thermo.springs import SpringCrystal, stiffness_from_displacements
 from lammps_bg.thermo.windows import initial_windows, to_insert
 from lammps_bg.workflow.md_job import Goal, Job, slowest
@@ -113,7 +113,7 @@ def _precise(job: Job, springs: SpringCrystal, couplings: list[float]) -> Window
         total = sum(len(window.energies) for window in windows)
         job.console.say(f"windows    error {error:.2g} kT per atom with {total} independent frames in {len(windows)} windows")
         if error <= settings.target_error or total <= before:
-            return Windows(springs, windows, _joined(job, springs, windows, job.config.estimate.n_bootstraps))
+            return Windows(springs, windows, _joined(job, springs, windows, N_BOOTSTRAPS))
         before = total
         n_frames = math.ceil(n_frames * min(_GROWTH, _SPARE * (error / settings.target_error) ** 2))
         job.reach([_goal(job, springs, coupling, n_frames) for coupling in couplings if coupling > 0], "windows")

@@ -17,7 +17,6 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, CrystalError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.report.picture import render_samples
 from lammps_bg.report.provenance import sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.sampler import draw
@@ -27,6 +26,7 @@ from lammps_bg.workflow.estimating import estimate
 from lammps_bg.workflow.md_frames import load_reference
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.rehearsal import disk_bytes, forecast
+from lammps_bg.workflow.reporting import finish, illustrate
 from lammps_bg.workflow.run_folder import Kind, create_run, reopen_run
 from lammps_bg.workflow.sampling import Samples, resampled_trajectory
 from lammps_bg.workflow.sampling import sample as draw_samples
@@ -197,7 +197,8 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
         if plan.config.sample.n_resample and np.isfinite(samples.log_w).any():
             resampled_trajectory(problem, trained.generator, plan.config, run, samples)
         if plan.config.sample.picture:
-            _picture(problem, run, console)
+            illustrate(problem, run, "samples.dump.gz", console)
+        finish(run, console)
     except CrystalError:
         if not plan.resume:
             run.discard_inputs()  # nothing was made, so that the same -out serves the corrected input
@@ -272,6 +273,7 @@ def estimate_again(
     stop.check("nothing was written")
     target = run if out is None else RunDirectory.create(out)
     verdict = estimate(problem, trained, samples, config, target, console, started=started, earlier=earlier, md=frames)
+    finish(target, console)
     return 3 if verdict.colour == "red" and not allow_red else 0
 
 
@@ -314,21 +316,3 @@ def _open_run(plan: Plan, problem: Problem) -> RunDirectory:
     kind: Kind = "sample" if plan.model else "run"
     needed = disk_bytes(problem, plan.config)
     return create_run(plan.out, plan.request, plan.config, plan.words, problem, kind=kind, needed_bytes=needed, model=plan.model)
-
-
-def _picture(problem: Problem, run: RunDirectory, console: Console) -> None:
-    """samples.png by OVITO, where it can draw on this machine."""
-    if not run.file("samples.dump.gz").exists():
-        return
-    crystal = problem.crystal
-    sites = crystal.sites[np.argsort(crystal.atom_ids)]
-    try:
-        render_samples(
-            run.file("samples.dump.gz"),
-            run.file("samples.png"),
-            sites=sites,
-            length_unit=problem.units.labels.length,
-            labels=crystal.labels,
-        )
-    except Exception as error:  # OVITO and graphics drivers raise whatever they like, and the run is complete without a picture
-        console.say(f"picture    none: {error or type(error).__name__}")

@@ -123,6 +123,8 @@ def test_a_crystal_with_a_vacancy_is_judged_by_its_other_sites():
     other = identifier.types.index("Other")
     assert (identifier.reference_types == other).sum() == 12
     assert identifier.reference_fraction(sites[None, 1:], cell) == [1.0]
+    gas = np.random.default_rng(2).uniform(size=(1, len(sites) - 1, 3)) @ cell
+    assert identifier.reference_fraction(gas, cell) < 0.05  # the sites beside the vacancy had no type and have none now
 
 
 def test_a_lattice_that_ovito_does_not_know_says_so():

@@ -147,17 +147,18 @@ def frame_of(crystal: ToyCrystal) -> Frame:
     return Frame(0, crystal.supercell, crystal.origin, crystal.atom_ids, crystal.types, crystal.sites, {})
 
 
-def repeated(n: int) -> tuple[np.ndarray, Frame]:
-    """Sites and frame of n^3 cells of a triclinic crystal with two sites each, away from the origin."""
+def repeated(*counts: int) -> tuple[np.ndarray, Frame]:
+    """Sites and frame of so many cells of a triclinic crystal with two sites each, away from the origin."""
     cell, origin = SPACING * np.array([[1.4, 0, 0], [0.5, 1.3, 0], [0.3, -0.4, 1.2]]), np.array([3.0, -2.0, 7.0])
-    grid = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    grid = np.stack(np.meshgrid(*map(np.arange, counts), indexing="ij"), -1).reshape(-1, 3)
     sites = origin + np.concatenate([grid, grid + 0.5]) @ cell
     count = len(sites)
-    return sites, Frame(0, n * cell, origin, np.arange(1, count + 1), np.ones(count, int), sites, {})
+    return sites, Frame(0, np.diag(counts) @ cell, origin, np.arange(1, count + 1), np.ones(count, int), sites, {})
 
 
-def test_of_a_large_crystal_the_corner_in_front_is_drawn():
-    sites, frame = repeated(9)
+@pytest.mark.parametrize("counts", [(9, 9, 9), (1, 12, 12)])
+def test_of_a_large_crystal_the_corner_in_front_is_drawn(counts):
+    sites, frame = repeated(*counts)
     view = picture._view(sites, frame)
     drawn, cell, origin = picture._in_front(sites, frame, view)
     assert 150 < len(drawn) < 400
@@ -177,7 +178,7 @@ def test_of_a_large_crystal_the_corner_in_front_is_drawn():
 
 
 def test_a_small_crystal_is_drawn_whole():
-    sites, frame = repeated(5)
+    sites, frame = repeated(5, 5, 5)
     drawn, cell, origin = picture._in_front(sites, frame, picture._view(sites, frame))
     assert len(drawn) == len(sites)
     np.testing.assert_array_equal(cell, frame.cell)

@@ -74,7 +74,7 @@ def test_two_sided_estimates_cover_the_truth(n_cells, longitudinal, strength):
             z[name].append((estimate.value + target.log_partition) / estimate.error)
         z["tfep - bar"].append(result.z("tfep", "bar"))
         z["tfep - tfep_reverse"].append(z_score(result.tfep, result.tfep_reverse))
-    for name, values in z.items():
+    for values in z.values():
         covered(values)
 
 

@@ -126,7 +126,7 @@ def add_comparison(run):
     rows.append({"name": "reference MD", "key": "md", "value": value + 2e-3, "error": 3e-3, "z": None})
     md = {"path": "runs/md", "mode": "mbar", "n_frames": 600, "n_independent": 300, "temperature": 200.0}
     work = {"flow": log_w, "md": log_w[frames]}
-    run.write_results({**results, "comparison": {"md": md, "rows": rows, "overlap": 0.4, "work": work}})
+    run.write_results({**results, "comparison": {"md": md, "against": "md", "rows": rows, "overlap": 0.4, "work": work}})
     r = np.linspace(0.1, 6.0, 30)
     curves = {kind: {"g": np.exp(-((r - 3) ** 2)) + 0.01 * i, "error": np.full(30, 0.01)} for i, kind in enumerate(kinds())}
     msd = {kind: {"value": random.normal(0.08, 0.01, N), "error": [0.01] * N} for kind in kinds()[1:]}
@@ -260,6 +260,7 @@ def test_a_compared_run_shows_all_ensembles(full):
     assert "BAR, flow + MD" in text
     assert "reference MD" in text
     assert "-1.2" in text
+    assert "difference from “reference MD”" in text
     assert "1203 ± 22" in text
     assert "90.0 ± 1.0" in text
     assert "No reference MD" not in text
@@ -358,6 +359,21 @@ def test_a_withheld_number_is_not_shown(tmp_path, undrawn):
     assert f"{value:.3f}" not in " ".join(page.text)
     assert "reweighted" not in run.read_json("figures/energy.json")["series"]
     assert "terms" not in drawn(run)
+
+
+def test_poor_weights_beside_a_good_estimate_with_md(tmp_path, undrawn):
+    """BAR may be reliable where perturbation is not: its number is shown, averages over the weights are not."""
+    run = add_comparison(make_run(tmp_path / "run"))
+    results = run.read_results()
+    results["estimates"]["tfep"]["beta_F_per_atom"] |= {"value": None, "error": None, "interval": None}
+    run.write_results(results)
+    page, _ = page_of(run)
+    bar = results["estimates"]["bar"]["beta_F_per_atom"]
+    assert page.text.count(numbers.with_error(bar["value"], bar["error"])) == 2
+    assert "not reliable" in page.text
+    assert "flow, reweighted" not in page.text
+    assert "reweighted" not in run.read_json("figures/rdf.json")["curves"]
+    assert "reweighted" not in run.read_json("figures/energy.json")["series"]
 
 
 def test_numbers_that_are_not_finite(tmp_path):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FLOW_ONLY = ("tfep", "tfep_marginal", "bound")
-_JOINT = ("bar", "mbar")
+_JOINT = ("bar", "bar_marginal", "mbar")
 
 
 def estimators_data(run: RunContents) -> Data | None:
@@ -48,7 +48,7 @@ def draw_estimators(data: Data) -> "Figure":
     figure, axes = new_figure(0.9 + 0.34 * len(rows))
     ends = np.array([row["interval"] for row in rows if row["key"] != "bound"] or [row["interval"] for row in rows])
     factor, power = thousands(ends)
-    farthest = ends.max() + 1.5 * np.ptp(ends)  # a loose bound stands at the edge, else it would squeeze the others
+    farthest = ends.max() + 5.0 * np.ptp(ends)  # a loose bound stands at the edge, else it would squeeze the others
     for place, row in enumerate(rows):
         x, low, high = (factor * min(number, farthest) for number in (row["difference"], *row["interval"]))
         colour = COLOURS[row["kind"]]

@@ -81,7 +81,7 @@ def energy_data(run: RunContents) -> Data | None:
         if kind not in KINDS or usable.sum() < 2:
             continue
         values[kind] = energies[usable]
-        if kind == "flow" and run.reliable and len(log_w := _log_weights(entry, len(energies))):
+        if kind == "flow" and run.weights_reliable and len(log_w := _log_weights(entry, len(energies))):
             values["reweighted"], weights["reweighted"] = values["flow"], normalised_weights(log_w[usable])
     if not values:
         return None

@@ -116,7 +116,7 @@ def draw_msd(data: Data) -> "Figure":
 
 def _shown(run: RunContents, curves: Mapping[str, Any]) -> dict[str, Any]:
     """The curves that are known and may be shown: no reweighted one where the weights are not reliable."""
-    return {kind: curves[kind] for kind in KINDS if curves.get(kind) and (run.reliable or kind != "reweighted")}
+    return {kind: curves[kind] for kind in KINDS if curves.get(kind) and (run.weights_reliable or kind != "reweighted")}
 
 
 def _errors(entry: Mapping[str, Any], n: int) -> Array:

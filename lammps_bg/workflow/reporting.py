@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`report`, and what every command leaves for the eyes: pictures, an OVITO session, the HTML report."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lammps_bg.report.console import Console
+from lammps_bg.report.html import write_report
+from lammps_bg.report.ovito_session import save_session
+from lammps_bg.report.picture import Colour, render_samples
+from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.workflow.problem import Problem
+
+
+def report(path: Path, console: Console) -> None:
+    """Write report.html and its figures from the files of a finished run.
+
+    Args:
+        path: The run directory.
+        console: Where to say where it is.
+
+    Raises:
+        LammpsBGError: The run is not finished, or matplotlib or jinja2 is missing.
+    """
+    console.say(f"report     {write_report(RunDirectory.open(path, writable=True))}")
+
+
+def illustrate(problem: Problem, run: RunDirectory, dump: str, console: Console) -> None:
+    """Draw a dump file and write an OVITO session that opens it, where OVITO can on this machine.
+
+    Args:
+        problem: Crystal and units.
+        run: The run directory.
+        dump: Name of the dump file, such as samples.dump.gz.
+        console: Where to say what could not be made.
+    """
+    path = run.file(dump)
+    if not path.exists():
+        return
+    crystal, name = problem.crystal, dump.removesuffix(".dump.gz")
+    sites, unit = crystal.sites[np.argsort(crystal.atom_ids)], problem.units.labels.length
+    colour: Colour = "species" if len(set(crystal.species)) > 1 else "displacement"
+
+    def picture() -> None:
+        render_samples(path, run.file(f"{name}.png"), sites=sites, length_unit=unit, labels=crystal.labels, colour=colour)
+
+    def session() -> None:
+        save_session(path, run.file(f"{name}.ovito"), sites=sites, length_unit=unit, labels=crystal.labels)
+
+    attempt("picture", picture, console)
+    attempt("session", session, console)
+
+
+def attempt(what: str, make: Callable[[], object], console: Console) -> None:
+    """Make something for the eyes, without which a run is complete.
+
+    Args:
+        what: Its name.
+        make: Makes it.
+        console: Where to say why there is none.
+    """
+    try:
+        make()
+    except Exception as error:  # OVITO and graphics drivers raise whatever they like
+        console.say(f"{what:<10} none: {error or type(error).__name__}")
+
+
+def finish(run: RunDirectory, console: Console) -> None:
+    """The HTML report at the end of a command.
+
+    Args:
+        run: The run directory.
+        console: Where to say where it is, or why there is none.
+    """
+    attempt("report", lambda: console.say(f"report     {write_report(run)}"), console)
