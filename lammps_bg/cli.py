@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +37,9 @@ examples:
 
 exit codes: 0 done, 1 training or estimate failed, 2 bad input (one sentence says what), 3 red verdict, 130/143/75 stopped by a signal
 """
+
+
+_FIRST_SPEAKS = 1.0  # seconds in which the first MPI rank, which mostly fails alike, says so and ends the others
 
 
 class _Parser(argparse.ArgumentParser):
@@ -110,6 +114,7 @@ def _md_command(commands: Any) -> None:  # noqa: ANN401
         help="nvt: frames at the script's cell (default); npt: mean cell at the variable P; mbar: absolute free energy, Einstein crystal to crystal",
     )
     md.add_argument("-out", type=Path, metavar="DIR", help="run directory, new or empty (default: runs/<name>_<mode>)")
+    md.add_argument("--dry-run", action="store_true", help="set everything up, estimate time and disk, write nothing")
     md.add_argument("--resume", action="store_true", help="continue the simulation in -out")
     md.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
 
@@ -279,6 +284,8 @@ def _estimate(args: argparse.Namespace, console: Console) -> int:
 
 def _md(args: argparse.Namespace, console: Console) -> int:
     plan = _md_plan(args)
+    if args.dry_run:
+        return md.rehearse(plan, console)
     with StopFlag() as stop:
         return md.execute(plan, console, stop, allow_red=args.allow_red)
 
@@ -345,8 +352,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the command's name; None takes those of the process.
     """
-    console = Console()
-    logging.basicConfig(level=logging.WARNING, format="WARNING: %(message)s", stream=sys.stderr)
+    first = parallel.rank() == 0
+    console = Console(quiet=not first)
+    logging.basicConfig(level=logging.WARNING if first else logging.ERROR, format="WARNING: %(message)s", stream=sys.stderr)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         args = build_parser().parse_args(words)
@@ -355,11 +363,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(_threads())
         return _COMMANDS[args.command](args, console)
     except LammpsBGError as error:
-        console.error(str(error))
-        return error.exit_code
+        return _failed(console, str(error), error.exit_code)
     except KeyboardInterrupt:
-        console.error("stopped by Ctrl-C; what a run had saved is in its folder, continue it with --resume")
-        return 130
+        return _failed(console, "stopped by Ctrl-C; what a run had saved is in its folder, continue it with --resume", 130)
+    except Exception:
+        if parallel.size() > 1:
+            traceback.print_exc()
+            parallel.abort(1)
+        raise
+
+
+def _failed(console: Console, sentence: str, code: int) -> int:
+    """Say why, and end the other ranks, which would wait for this one for ever; returns the exit code."""
+    if parallel.rank():
+        time.sleep(_FIRST_SPEAKS)
+    console.error(sentence)
+    parallel.abort(code)
+    return code
 
 
 if __name__ == "__main__":

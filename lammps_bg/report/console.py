@@ -14,11 +14,15 @@ _LINE_EVERY = 10.0  # seconds between progress lines when the output is no termi
 
 
 class Console:
-    """Messages and progress on standard output, errors and warnings on standard error."""
+    """Messages and progress on standard output, errors and warnings on standard error.
 
-    def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
-        self._out = RichConsole(highlight=False, soft_wrap=True, width=None if self._terminal else 160)
+    Args:
+        quiet: Only errors: of several MPI ranks one speaks.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._terminal = sys.stdout.isatty() and not quiet
+        self._out = RichConsole(highlight=False, soft_wrap=True, width=None if self._terminal else 160, quiet=quiet)
         self._error = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:

@@ -4,7 +4,7 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,14 @@ _NO_WEIGHTS = "expected weights above zero in the marginal density, got too few;
 _BASE_SAMPLES = 256  # of the base, for the figures
 
 
+@dataclass(frozen=True)
+class _Marginal:
+    """Log-weights in the density of the physical coordinates alone, of the first samples, shape [m]; and why they are worth nothing."""
+
+    log_w: Array
+    note: str = _NO_WEIGHTS
+
+
 def estimate(
     problem: Problem,
     trained: Trained,
@@ -59,8 +67,8 @@ def estimate(
         md: Frames of molecular dynamics to compare with.
     """
     samples = replace(samples, log_w=np.where(np.isfinite(samples.log_w), samples.log_w, -np.inf))
-    marginal = _marginal_log_w(problem, trained, samples, config)
-    found = compare(problem, trained, samples, md, config, marginal=marginal) if md else None
+    marginal = _marginal(problem, trained, samples, config)
+    found = compare(problem, trained, samples, md, config, marginal=marginal.log_w if marginal else None) if md else None
     results, verdict = _results(problem, trained, samples, config, marginal=marginal)
     if found and md:
         verdict = found.verdict
@@ -82,7 +90,7 @@ def estimate(
 
 
 def _results(
-    problem: Problem, trained: Trained, samples: Samples, config: Config, *, marginal: Array | None
+    problem: Problem, trained: Trained, samples: Samples, config: Config, *, marginal: _Marginal | None
 ) -> tuple[dict[str, Any], Verdict]:
     """System, base, sampling and the flow's own estimates, and the verdict on these."""
     random = np.random.default_rng(config.seed)
@@ -93,9 +101,11 @@ def _results(
     value = _tfep(samples.log_w, known, config, random)
     estimates = _estimates(problem, samples, known, value, verdict)
     if marginal is not None and value is not None:
-        alone, shown = _summary(marginal), _tfep(marginal, known, config, random)
+        alone, shown = _summary(marginal.log_w), _tfep(marginal.log_w, known, config, random)
         sampling["ess_marginal"] = alone.ess_fraction if shown else None
-        entry = estimate_entry(shown, judge(alone), problem) if shown else missing_entry(len(marginal), _NO_WEIGHTS, problem)
+        entry = (
+            estimate_entry(shown, judge(alone), problem) if shown else missing_entry(len(marginal.log_w), marginal.note, problem)
+        )
         estimates["tfep_marginal"] = entry
     return {"system": system_entry(problem), "base": _base(trained, known), "sampling": sampling, "estimates": estimates}, verdict
 
@@ -156,21 +166,20 @@ def _tfep(log_w: np.ndarray, known: CrystalReference, config: Config, random: np
     return free_energy.absolute_from_difference(difference, known)
 
 
-def _marginal_log_w(problem: Problem, trained: Trained, samples: Samples, config: Config) -> Array | None:
-    """Log-weights of the first samples in the density of the physical coordinates alone, -inf where not finite, shape [m].
-
-    Nothing for flows without auxiliary variables.
-    """
+def _marginal(problem: Problem, trained: Trained, samples: Samples, config: Config) -> _Marginal | None:
+    """Log-weights of the first samples in the marginal density, -inf where not finite; nothing for flows without auxiliaries."""
     if not isinstance(trained.generator.prior, AugmentedPrior):
         return None
     n = min(config.estimate.marginal_samples, len(samples.displacements))
     log_w = np.full(n, -np.inf)
     usable = np.isfinite(samples.log_w[:n]) & np.isfinite(samples.states[:n]).all((1, 2, 3))
     states, draws = samples.states[:n][usable], config.estimate.marginal_draws
-    if usable.any():
+    try:
         log_q = marginal_log_density(trained.generator, states, draws, seed=config.seed)
-        log_w[usable] = -problem.beta * samples.energies[:n][usable] - log_q
-    return np.where(np.isfinite(log_w), log_w, -np.inf)
+    except EstimateError as error:
+        return _Marginal(log_w, str(error))
+    log_w[usable] = -problem.beta * samples.energies[:n][usable] - log_q
+    return _Marginal(np.where(np.isfinite(log_w), log_w, -np.inf))
 
 
 def _base(trained: Trained, known: CrystalReference) -> dict[str, Any]:

@@ -3,18 +3,21 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lammps_bg import parallel
 from lammps_bg.config import Config, load_config
+from lammps_bg.engine.dynamics import Dynamics
 from lammps_bg.engine.ensembles import Canonical, IsothermalIsobaric
-from lammps_bg.errors import ConfigError, RunDirectoryError, StateError
+from lammps_bg.errors import ConfigError, Interrupted, LammpsBGError, RunDirectoryError, StateError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.report.trajectory import Trajectory
+from lammps_bg.thermo.timeseries import SHORTEST
 from lammps_bg.workflow import md_results
 from lammps_bg.workflow.entries import system_entry
 from lammps_bg.workflow.md_job import Goal, Job
@@ -29,6 +32,8 @@ from lammps_bg.workflow.stored_run import stored_request
 
 Mode = Literal["nvt", "npt", "mbar"]
 MODES: tuple[Mode, ...] = ("nvt", "npt", "mbar")
+_REHEARSED = 500  # steps of --dry-run
+_USUAL_INEFFICIENCY, _USUAL_WINDOWS = 6, 12  # frames for an independent one, and windows, of the crystals in inputs/
 _RENEWABLE = ("n_frames", "window_frames", "target_error", "max_steps", "replicas", "n_dump")  # settings that --resume may change
 
 
@@ -122,25 +127,93 @@ def execute(plan: MdPlan, console: Console, stop: StopFlag, *, allow_red: bool) 
     """
     problem = Problem.load(plan.request, plan.config.estimate.length_scale)
     settings = MdSettings.resolved(plan.config.md, problem.units)
+    _require_possible(plan, problem, settings)
     run = _open(plan, problem)
-    labels, crystal = problem.units.labels, problem.crystal
-    console.say(
-        f"md         {plan.mode}, {crystal.n_sites} atoms ({', '.join(sorted(set(crystal.species)))}), T = {problem.temperature:g} "
-        f"{labels.temperature}, time step {settings.timestep:g} {labels.time}, damping {settings.damp:g} {labels.time}, a frame "
-        f"every {settings.sample_every} steps"
-    )
+    console.say(settings_line(plan.mode, problem, settings))
     job = Job(problem, plan.config, settings, run, console, stop)
     try:
         return _finish(plan, job, *_ACTIONS[plan.mode](job), allow_red=allow_red)
-    except Exception:
-        run.write_status("failed or stopped")
+    except Exception as error:
+        _leave(plan, run, error)
         raise
+
+
+def _require_possible(plan: MdPlan, problem: Problem, settings: MdSettings) -> None:
+    """Refuse what cannot be simulated before anything is written.
+
+    Raises:
+        StateError: There is no pressure for npt.
+        ConfigError: md.max_steps ends a trajectory before correlations can be found in it.
+    """
+    if plan.mode == "npt" and problem.engine.variable("P") is None:
+        unit = problem.units.labels.pressure
+        raise StateError(f"expected a pressure for --mode npt, got no variable P in the script; add -var P 0 (in {unit})")
+    shortest = SHORTEST * settings.sample_every
+    if plan.config.md.max_steps < shortest:
+        raise ConfigError(
+            f"expected md.max_steps of at least {shortest}, which is {SHORTEST} frames, got {plan.config.md.max_steps}; raise it"
+        )
+
+
+def _leave(plan: MdPlan, run: RunDirectory, error: Exception) -> None:
+    """Note that the simulation ended early; where bad input ended it before its first frames, the same -out serves the next one."""
+    if parallel.rank():
+        return
+    with suppress(RunDirectoryError):  # the error under way matters more
+        if isinstance(error, LammpsBGError) and not isinstance(error, Interrupted) and not plan.resume:
+            run.discard_inputs()
+        if run.path.exists():
+            run.write_status("failed or stopped")
+
+
+def rehearse(plan: MdPlan, console: Console) -> int:
+    """Set everything up, run a few steps, and say what the simulation would cost; writes nothing.
+
+    Args:
+        plan: What would be simulated.
+        console: Where to report.
+    """
+    problem = Problem.load(plan.request, plan.config.estimate.length_scale)
+    settings = MdSettings.resolved(plan.config.md, problem.units)
+    console.say(settings_line(plan.mode, problem, settings))
+    with Dynamics(problem.engine, Canonical(problem.temperature, settings.damp), timestep=settings.timestep, seed=1) as dynamics:
+        dynamics.run(1)
+        start = time.perf_counter()
+        dynamics.run(_REHEARSED)
+        per_step = (time.perf_counter() - start) / _REHEARSED
+    wanted, every = plan.config.md.n_frames, settings.sample_every
+    if plan.mode == "mbar":
+        wanted += plan.config.md.window_frames * _USUAL_WINDOWS
+    frames = _USUAL_INEFFICIENCY * wanted
+    console.say(
+        f"time           {1e3 * per_step:.3g} ms for a step; about {frames * every * per_step:.0f} s for {wanted} independent frames"
+    )
+    if plan.mode == "mbar":
+        console.say(
+            f"               with {_USUAL_WINDOWS} windows; until md.target_error = {plan.config.md.target_error:g} is reached it may take longer"
+        )
+    console.say(f"disk           about {32e-6 * problem.crystal.n_sites * frames:.1f} MB in {plan.out}")
+    console.say("dry run        nothing was written")
+    return 0
+
+
+def settings_line(mode: Mode, problem: Problem, settings: MdSettings) -> str:
+    """What is simulated, in one line."""
+    labels, crystal = problem.units.labels, problem.crystal
+    return (
+        f"md         {mode}, {crystal.n_sites} atoms ({', '.join(sorted(set(crystal.species)))}), T = {problem.temperature:g} "
+        f"{labels.temperature}, time step {settings.timestep:g} {labels.time}, damping {settings.damp:g} {labels.time}, a frame "
+        f"every {settings.sample_every} steps"
+    )
 
 
 def _open(plan: MdPlan, problem: Problem) -> RunDirectory:
     """The run directory, made by the first rank."""
     if plan.resume:
-        return reopen_run(plan.out, plan.config, problem)
+        if parallel.rank() == 0:
+            reopen_run(plan.out, plan.config, problem)
+        parallel.barrier()
+        return RunDirectory.open(plan.out, writable=True)
     if parallel.rank() == 0:
         frames = plan.config.md.n_frames * (1 if plan.mode != "mbar" else 10)
         create_run(
@@ -157,12 +230,9 @@ def _nvt(job: Job) -> tuple[list[Trajectory], dict[str, Any]]:
 
 
 def _npt(job: Job) -> tuple[list[Trajectory], dict[str, Any]]:
-    pressure = job.problem.engine.variable("P")
-    if pressure is None:
-        raise StateError(
-            f"expected a pressure for --mode npt, got no variable P in the script; add -var P 0 (in {job.problem.units.labels.pressure})"
-        )
-    settings = job.settings
+    pressure, settings = job.problem.engine.variable("P"), job.settings
+    if pressure is None:  # _require_possible() has been called before
+        raise RuntimeError("no pressure")
     ensemble = IsothermalIsobaric(job.problem.temperature, pressure, job.config.md.cell, settings.damp, settings.pressure_damp)
     series = md_results.constant_pressure_series
     return _replicas(job, "npt", ensemble, series), {"pressure": pressure, "cell": job.config.md.cell}
@@ -214,7 +284,7 @@ def _finish(plan: MdPlan, job: Job, trajectories: list[Trajectory], more: dict[s
     md_results.show(job.console, results, verdict, job)
     if plan.config.sample.picture and plan.mode != "npt":
         illustrate(job.problem, job.run, "md.dump.gz", job.console)
-    finish(job.run, job.console)
+    finish(job.run, job.config, job.console)
     return 0 if verdict.colour != "red" or allow_red else 3
 
 

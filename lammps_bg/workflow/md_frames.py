@@ -5,6 +5,7 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from lammps_bg.workflow.problem import Problem
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 _SAME_CELL = 1e-5  # relative difference of cell vectors that is rounding of a text file
+_SAME_STATIC_ENERGY = 0.01  # difference in kT that is rounding
 _SAME_ENERGY = 1e-4  # relative difference of energies that is rounding of a text file
 _FEWEST = 50
 _FAR = 0.5  # displacement in nearest-neighbour distances of an atom that is not on its site
@@ -109,7 +111,7 @@ def _of_run(run: RunDirectory, problem: Problem) -> Reference:
     return replace(reference, springs=springs, windows=windows)
 
 
-def _require_same_system(run: RunDirectory, system: dict[str, object], problem: Problem) -> None:
+def _require_same_system(run: RunDirectory, system: dict[str, Any], problem: Problem) -> None:
     own = {
         "n_atoms": problem.crystal.n_sites,
         "temperature": problem.temperature,
@@ -124,6 +126,19 @@ def _require_same_system(run: RunDirectory, system: dict[str, object], problem: 
                 f"expected MD with the {name.replace('_', ' ')} of the flow, {wanted}, got {system[name]} in {run.path}; run "
                 "`lammps-bg md -model RUN`, which takes them from the flow's run"
             )
+    _require_same_crystal(run, system, problem)
+
+
+def _require_same_crystal(run: RunDirectory, system: dict[str, Any], problem: Problem) -> None:
+    """The same script with other variables is another crystal: its cell or static energy tells."""
+    own, static = problem.crystal.supercell, problem.surface.static_energy / problem.crystal.n_sites
+    same_energy = abs(system["static_energy_per_atom"] - static) * problem.crystal.n_sites * problem.beta < _SAME_STATIC_ENERGY
+    if not (np.abs(np.array(system["cell"]) - own).max() < _SAME_CELL * np.abs(own).max() and same_energy):
+        raise CrystalError(
+            f"expected MD in the cell of the flow, {np.diag(own).round(5).tolist()}, with {static:.8g} {problem.units.labels.energy} per "
+            f"atom on the sites, got {np.diag(system['cell']).round(5).tolist()} and {system['static_energy_per_atom']:.8g} in {run.path}; "
+            "run `lammps-bg md -model RUN`, which has the same variables"
+        )
 
 
 def _of_dump(path: Path, problem: Problem) -> Reference:
@@ -132,6 +147,7 @@ def _of_dump(path: Path, problem: Problem) -> Reference:
     if len(frames) < _FEWEST:
         raise RunDirectoryError(f"expected at least {_FEWEST} frames for -md, got {len(frames)} in {path}; write more of them")
     order = _sites_of_ids(frames[0], path, problem)
+    _require_same_atoms(frames, path)
     moved = np.stack([frame.positions[np.argsort(frame.ids)][order] for frame in frames]) - crystal.sites
     moved -= moved[:, :1]
     moved -= np.rint(moved @ np.linalg.inv(crystal.supercell)) @ crystal.supercell
@@ -157,6 +173,10 @@ def _checked(frame: Frame, path: Path, problem: Problem) -> Frame:
         raise CrystalError(
             f"expected {crystal.n_sites} atoms as in the flow's crystal, got {len(frame.ids)} in {path}; give its own dump"
         )
+    if not np.isfinite(frame.positions).all():
+        raise CrystalError(
+            f"expected finite positions in {path}, got nan or inf at time step {frame.timestep}; look for a time step too long in that MD"
+        )
     difference = np.abs(frame.cell - crystal.supercell).max()
     if difference > _SAME_CELL * np.abs(crystal.supercell).max():
         raise CrystalError(
@@ -164,6 +184,17 @@ def _checked(frame: Frame, path: Path, problem: Problem) -> Frame:
             f"{np.diag(frame.cell).round(5).tolist()} in {path} (they differ by {difference:.2g}); run at constant volume in that cell"
         )
     return frame
+
+
+def _require_same_atoms(frames: list[Frame], path: Path) -> None:
+    """Ids and types must not change from frame to frame."""
+    first = np.argsort(frames[0].ids)
+    for frame in frames:
+        order = np.argsort(frame.ids)
+        if (frame.ids[order] != frames[0].ids[first]).any() or (frame.types[order] != frames[0].types[first]).any():
+            raise CrystalError(
+                f"expected the same atom ids and types in every frame of {path}, got others at time step {frame.timestep}; dump all atoms"
+            )
 
 
 def _sites_of_ids(frame: Frame, path: Path, problem: Problem) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lammps_bg import parallel
 from lammps_bg.config import Config
 from lammps_bg.engine.ensembles import Ensemble
+from lammps_bg.errors import Interrupted
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
@@ -98,15 +99,27 @@ class Job:
                     if done % 50 == 0 and parallel.rank() == 0:
                         self.run.write_status(stage, step=done, percent=100 * done / total, eta_seconds=eta)  # noqa: B023
 
-                for goal, n in mine:
-                    goal.simulation.extend(n, self.stop, tick)
-            parallel.barrier()
+                self._extend(mine, tick)
+
+    def _extend(self, mine: Sequence[tuple[Goal, int]], tick: Callable[[], None]) -> None:
+        """This rank's share of a round; where a signal stops one rank, all stop when all have saved their frames."""
+        stopped = None
+        try:
+            for goal, n in mine:
+                goal.simulation.extend(n, self.stop, tick)
+        except Interrupted as error:
+            stopped = error
+        code = parallel.meet(stopped.exit_code if stopped else 0, lambda: bool(self.stop))
+        if stopped:
+            raise stopped
+        if code:
+            raise Interrupted("stopped with another MPI rank; the trajectories so far are saved; continue with --resume", code)
 
     def _missing(self, goal: Goal) -> int:
         """Frames to add in this round."""
         frames = goal.simulation.files.load()
         if frames is None:
-            return math.ceil(_SPARE * goal.n_frames) + _FIRST
+            return min(math.ceil(_SPARE * goal.n_frames) + _FIRST, self.config.md.max_steps // self.settings.sample_every)
         left = (self.config.md.max_steps - int(frames.steps[-1])) // self.settings.sample_every
         try:
             found = slowest(goal.series(frames))

@@ -16,7 +16,10 @@ from lammps_bg.training.target import ExactTarget, SoftenedTarget
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.training import Trained, fit_base
 
-_FILES = "config.toml provenance.json rerun.sh inputs/ status.json model.pt samples.csv samples.dump.gz samples.png rdf.csv results.json"
+_FILES = (
+    "config.toml provenance.json rerun.sh inputs/ status.json model.pt samples.csv samples.dump.gz samples.png samples.ovito rdf.csv "
+    "observables.json results.json report.html figures/"
+)
 _TRAINING_FILES = "checkpoint.pt train.csv"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lammps_bg.config import Config
 from lammps_bg.report.console import Console
 from lammps_bg.report.html import write_report
 from lammps_bg.report.ovito_session import save_session
@@ -67,11 +68,13 @@ def attempt(what: str, make: Callable[[], object], console: Console) -> None:
         console.say(f"{what:<10} none: {error or type(error).__name__}")
 
 
-def finish(run: RunDirectory, console: Console) -> None:
-    """The HTML report at the end of a command.
+def finish(run: RunDirectory, config: Config, console: Console) -> None:
+    """The HTML report at the end of a command, if it is wanted.
 
     Args:
         run: The run directory.
+        config: The configuration.
         console: Where to say where it is, or why there is none.
     """
-    attempt("report", lambda: console.say(f"report     {write_report(run)}"), console)
+    if config.estimate.report:
+        attempt("report", lambda: console.say(f"report     {write_report(run)}"), console)

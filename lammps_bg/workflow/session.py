@@ -198,7 +198,7 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
             resampled_trajectory(problem, trained.generator, plan.config, run, samples)
         if plan.config.sample.picture:
             illustrate(problem, run, "samples.dump.gz", console)
-        finish(run, console)
+        finish(run, plan.config, console)
     except CrystalError:
         if not plan.resume:
             run.discard_inputs()  # nothing was made, so that the same -out serves the corrected input
@@ -273,7 +273,7 @@ def estimate_again(
     stop.check("nothing was written")
     target = run if out is None else RunDirectory.create(out)
     verdict = estimate(problem, trained, samples, config, target, console, started=started, earlier=earlier, md=frames)
-    finish(target, console)
+    finish(target, config, console)
     return 3 if verdict.colour == "red" and not allow_red else 0
 
 

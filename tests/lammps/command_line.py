@@ -14,7 +14,7 @@ LJ = (INPUTS / "in.lj_fcc").read_text()
 MW = (INPUTS / "in.mw_cubic").read_text()
 SMALL = (
     "base.iterations=1 base.pilot_steps=0 base.n_samples=50 flow.width=8 flow.n_bins=2 train.steps=6 train.batch_size=16 train.evaluate_samples=16 "
-    "sample.n_samples=64 sample.n_dump=0 estimate.n_bootstraps=50"
+    "sample.n_samples=64 sample.n_dump=0 estimate.n_bootstraps=50 estimate.report=false"
 )
 TINY = [word for entry in SMALL.split() for word in ("--set", entry)] + ["--allow-red"]
 

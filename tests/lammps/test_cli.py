@@ -21,7 +21,7 @@ from lammps_bg.engine.dump import read_dump
 from lammps_bg.report.picture import PictureError
 from lammps_bg.thermo.weights import EstimateError
 from lammps_bg.training.trainer import Trainer
-from lammps_bg.workflow import estimating, session
+from lammps_bg.workflow import estimating, reporting, session
 
 N_SAMPLES, N_DUMP = 256, 4
 MORE = ["--set", f"sample.n_samples={N_SAMPLES}", "--set", f"sample.n_dump={N_DUMP}"]
@@ -36,7 +36,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("LAMMPS_POTENTIALS", "")  # a stored run adds its own folder; this restores it
-    monkeypatch.setattr(session, "render_samples", _no_picture)
+    monkeypatch.setattr(reporting, "render_samples", _no_picture)
     (tmp_path / "in.lj").write_text(LJ)
 
 
@@ -47,7 +47,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(session, "render_samples", _no_picture)
+        patch.setattr(reporting, "render_samples", _no_picture)
         assert cli.main(["run", "-in", str(mw_crystal(folder)), "-out", "run", *TINY, *MORE]) == 0
     return folder
 
@@ -126,7 +126,7 @@ def test_run_directory(finished):
     run = finished / "run"
     assert {path.name for path in run.iterdir()} == {
         "checkpoint.pt", "config.toml", "inputs", "model.pt", "provenance.json", "rdf.csv", "rerun.sh", "results.json",
-        "samples.csv", "samples.dump.gz", "status.json", "train.csv",
+        "observables.json", "samples.csv", "samples.dump.gz", "samples.ovito", "status.json", "train.csv",
     }  # fmt: skip
     assert json.loads((run / "status.json").read_text())["stage"] == "done"
     assert [int(row["step"]) for row in table(run / "train.csv")] == [1, 2, 3, 4, 5, 6]
@@ -306,7 +306,7 @@ def test_a_picture_that_fails_anyhow_is_a_note(capsys, run, tmp_path, monkeypatc
     def broken(*_, **__):
         raise ZeroDivisionError("no camera")
 
-    monkeypatch.setattr(session, "render_samples", broken)
+    monkeypatch.setattr(reporting, "render_samples", broken)
     spoken = call(capsys, tmp_path, "sample", "-model", "run", "-out", "new", "--allow-red")
     assert spoken.code == 0
     assert "picture    none: no camera" in spoken.out

@@ -2,8 +2,6 @@
 """Dump files are read back by LAMMPS `rerun`, OVITO, ASE and our own reader, for straight and tilted cells."""
 
 import gzip
-import subprocess
-import sys
 import time
 import warnings
 from dataclasses import dataclass
@@ -157,21 +155,18 @@ def test_ovito_reads_all_frames(dumped):
         assert {t.name for t in data.particles.particle_types.types} == {"Ar", "Kr"}
 
 
-def test_the_ovito_example_reweights(tmp_path):
-    """One frame carries all the weight, so the reweighted g(r) is that frame's and the plain mean is not."""
-    import ovito  # noqa: F401  (part of the tested installation: missing is a failure, not a skip)
-
+def test_frames_of_changing_cells(tmp_path):
+    """Constant-pressure frames carry their own cell; positions come back in it."""
     crystal = toy_crystal(False)
-    with DumpWriter(tmp_path / "samples.dump.gz", crystal, units="lj") as writer:
-        for index, positions in enumerate(toy_samples(crystal)):
-            writer.write(index, positions, (0.0, -80.0, -np.inf)[index])
-    (tmp_path / "samples.csv").write_text("sample,pe,log_q,log_w\n0,0,0,0.0\n1,0,0,-80.0\n2,0,0,-inf\n")
-    example = Path(__file__).parents[2] / "examples" / "ovito_weights.py"
-    result = subprocess.run([sys.executable, example, tmp_path], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "3 samples, 1 effective" in result.stdout
-    r, weighted, plain = np.loadtxt(tmp_path / "rdf.csv", delimiter=",", skiprows=1).T
-    assert r[-1] < 6.9 / 2
-    assert np.abs(weighted - plain).max() > 0.1
+    cells = [np.asarray(crystal.supercell) * scale for scale in (1.0, 1.02, 0.97)]
+    fractional = (crystal.sites - crystal.origin) @ np.linalg.inv(crystal.supercell) + 0.6
+    with DumpWriter(tmp_path / "npt.dump.gz", crystal, units="metal", triclinic=True) as writer:
+        for index, cell in enumerate(cells):
+            writer.write(index, crystal.origin + fractional @ cell, 0.0, cell=cell)
+    order = np.argsort(crystal.atom_ids)
+    for frame, cell in zip(read_dump(tmp_path / "npt.dump.gz"), cells, strict=True):
+        np.testing.assert_allclose(frame.cell, cell, rtol=1e-14)
+        np.testing.assert_allclose(frame.positions, (crystal.origin + fractional @ cell)[order], rtol=1e-13)
 
 
 def test_energy_and_forces_are_columns_of_their_own(tmp_path):
@@ -253,7 +248,8 @@ BAD_FILES = {
     "none.dump": (None, "there is none"),
     "empty.dump": ("", "empty file"),
     "foreign.dump": ("64\nLattice=...\n", "line 1"),
-    "noimage.dump": (HEADER + "pp pp pp\n0 1\n0 1\n0 1\nITEM: ATOMS id type x y z\n1 1 0 0 0\n", "ix iy iz"),
+    "flat.dump": (HEADER + "pp pp pp\n0 1\n0 1\n0 1\nITEM: ATOMS id type x y\n1 1 0 0\n2 1 0 0\n", "only id type x y at"),
+    "noid.dump": (HEADER + "pp pp pp\n0 1\n0 1\n0 1\nITEM: ATOMS type x y z\n1 0 0 0\n1 0 0 0\n", "only type x y z at"),
     "general.dump": (HEADER + "abc origin pp pp pp\n", "general triclinic"),
     "short.dump": (HEADER + "pp pp pp\n0 1\n0 1\n", "end of the file"),
     "words.dump": ("ITEM: TIMESTEP\nzero\n", "1 number"),
