@@ -39,6 +39,7 @@ exit codes: 0 done, 1 training or estimate failed, 2 bad input (one sentence say
 """
 
 
+_NUMBERS = ("T", "P", "Lambda")  # variables that are read as one number; of further words LAMMPS would say nothing
 _FIRST_SPEAKS = 1.0  # seconds in which the first MPI rank, which mostly fails alike, says so and ends the others
 
 
@@ -183,6 +184,10 @@ def _variables(args: argparse.Namespace) -> dict[str, list[str]]:
     for entry in args.var:
         if len(entry) < 2:
             raise ConfigError(f"expected -var NAME VALUE, got -var {' '.join(entry)}; give a value such as -var T 300")
+        if len(entry) > 2 and entry[0] in _NUMBERS:
+            raise ConfigError(
+                f"expected one number without its unit in -var {entry[0]}, got '{' '.join(entry[1:])}'; give it in the script's units"
+            )
     return {entry[0]: entry[1:] for entry in args.var}
 
 
@@ -301,10 +306,10 @@ def _md_plan(args: argparse.Namespace) -> md.MdPlan:
             raise ConfigError("expected --resume with -out alone, got another crystal; leave out -in, -model, -rep and -var")
         return md.resumed(args.out, args.argv, args.mode, lambda start: _config(args, start))
     if args.model is not None:
-        if args.script is not None:
-            raise ConfigError("expected either -in or -model, got both; leave one out")
+        if args.script or args.elements:
+            raise ConfigError("expected either -in, with --elements where wanted, or -model, got both; leave one out")
         request, config = md.like_run(
-            args.model, replicate=args.rep, variables=variables, overrides=lambda start: _config(args, start)
+            args.model, replicate=args.rep, variables=variables, flags=_flags(args), overrides=lambda start: _config(args, start)
         )
         name = args.model.absolute().name
     else:
@@ -324,11 +329,11 @@ def _print_config(args: argparse.Namespace, console: Console) -> int:
 
 
 def _threads() -> int:
-    """Threads of torch: OMP_NUM_THREADS (of nested levels the first), else the cores this process may use."""
+    """Threads of torch: OMP_NUM_THREADS (of nested levels the first), else this rank's share of the cores."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     given = text.split(",")[0].strip()
     if not given:
-        return len(os.sched_getaffinity(0))
+        return max(1, len(os.sched_getaffinity(0)) // parallel.size())
     if not given.isdigit() or int(given) == 0:
         raise ConfigError(f"expected a positive whole number in OMP_NUM_THREADS, got '{text}'; set it to 1 or unset it")
     return int(given)

@@ -21,6 +21,7 @@ PARALLEL_COMMANDS = ("md",)
 T = TypeVar("T")
 _LONGEST_WAIT = 20.0  # seconds that a stopped rank waits for the others to save their work
 _POLL = 0.01  # seconds
+_FORWARDING = 0.3  # seconds in which the launcher passes on what this rank has printed, before it ends the job
 _LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
 
 
@@ -72,7 +73,9 @@ def abort(code: int) -> None:
     if size() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(_FORWARDING)
         WORLD.Abort(code)
+        os._exit(code)  # it may return, and then this rank would go on until it is killed
 
 
 def check_launcher(command: str) -> None:

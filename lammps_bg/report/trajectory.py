@@ -2,6 +2,8 @@
 """Trajectories on disk: frames of molecular dynamics in blocks that are complete or absent, and the state to go on from."""
 
 import os
+import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -87,7 +89,8 @@ class TrajectoryFiles:
                 np.savez(stream, **arrays)
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise RunDirectoryError(
                 f"expected to write {path} but the system says '{error.strerror or error}'; free space and continue with --resume"
             ) from error
@@ -98,6 +101,11 @@ class TrajectoryFiles:
         parts = [Trajectory(*self._arrays(path, names)) for path in self.blocks]
         return Trajectory.joined(parts) if parts else None
 
+    @property
+    def last_step(self) -> int:
+        """Step of the last frame; 0 before the first block."""
+        return int(self._arrays(self.blocks[-1], ["steps"])[0][-1]) if self.blocks else 0
+
     def state(self) -> State | None:
         """Where the dynamics stood after the last block; nothing before the first."""
         names = [f"state_{field.name}" for field in fields(State)]
@@ -106,9 +114,9 @@ class TrajectoryFiles:
     @staticmethod
     def _arrays(path: Path, names: list[str]) -> list[NDArray]:
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return [stored[name] for name in names]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise RunDirectoryError(
                 f"expected frames of lammps-bg md in {path} but it is damaged ({error}); remove it and later blocks, then --resume"
             ) from None

@@ -203,6 +203,24 @@ def _overall(found: Comparison, joint: Verdict) -> Verdict:
     return combine(verdicts)
 
 
+def judge_energies(observables: Mapping[str, Any]) -> list[Verdict]:
+    """Whether MD and reweighted flow have the same mean energy; nothing where one of them is not known.
+
+    Frames of another temperature hardly change the free energy that a good flow has with them, but their energies tell.
+
+    Args:
+        observables: Those of results.json.
+    """
+    energies = observables["potential_energy_per_atom"]
+    if not {"reweighted", "md"} <= energies.keys():
+        return []
+    flow, md = (
+        EstimateResult(entry["value"], entry["error"], tuple(entry["interval"]), entry["n"])
+        for entry in (energies["reweighted"], energies["md"])
+    )
+    return [judge_agreement(flow, md, ("Mean potential energies of the flow", "of the MD"))]
+
+
 def comparison_entries(
     found: Comparison, known: CrystalReference, reference: Reference, problem: Problem
 ) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,9 +17,9 @@ from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo import free_energy
 from lammps_bg.thermo.free_energy import CrystalReference, EstimateResult
 from lammps_bg.thermo.sampler import marginal_log_density, stream
-from lammps_bg.thermo.verdict import Verdict, judge
+from lammps_bg.thermo.verdict import Verdict, combine, judge
 from lammps_bg.thermo.weights import EstimateError, WeightSummary, summarise
-from lammps_bg.workflow.comparing import COMPARED, compare, comparison_entries
+from lammps_bg.workflow.comparing import COMPARED, compare, comparison_entries, judge_energies
 from lammps_bg.workflow.entries import estimate_entry, missing_entry, system_entry
 from lammps_bg.workflow.md_frames import Reference
 from lammps_bg.workflow.observing import Source, observe
@@ -74,9 +74,11 @@ def estimate(
         verdict = found.verdict
         estimates, results["comparison"] = comparison_entries(found, reference(problem, trained.fitted), md, problem)
         results["estimates"] |= estimates
-    results["verdict"] = verdict.to_dict()
     sources = _sources(problem, trained, samples, judge(_summary(samples.log_w)), config, md)
     results["observables"] = observe(problem, sources, run, n_configurations=config.estimate.rdf_samples)
+    if found:
+        verdict = combine([verdict, *judge_energies(results["observables"])])
+    results["verdict"] = verdict.to_dict()
     cost = {"energy_evaluations": problem.surface.n_evaluations, "wall_seconds": time.monotonic() - started}
     results |= {"timings": _timings(trained, samples), "cost": cost, "training": {"undone_steps": trained.n_undone}}
     results |= {name: earlier[name] for name in ("cost", "training") if earlier and name in earlier}

@@ -12,12 +12,14 @@ from lammps_bg import parallel
 from lammps_bg.config import Config, load_config
 from lammps_bg.engine.dynamics import Dynamics
 from lammps_bg.engine.ensembles import Canonical, IsothermalIsobaric
+from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, Interrupted, LammpsBGError, RunDirectoryError, StateError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.report.trajectory import Trajectory
 from lammps_bg.thermo.timeseries import SHORTEST
+from lammps_bg.thermo.verdict import combine
 from lammps_bg.workflow import md_results
 from lammps_bg.workflow.entries import system_entry
 from lammps_bg.workflow.md_job import Goal, Job
@@ -72,6 +74,7 @@ def like_run(
     *,
     replicate: Sequence[int] | None,
     variables: Mapping[str, Sequence[str]],
+    flags: LammpsFlags,
     overrides: Callable[[Config], Config],
 ) -> tuple[ScriptRequest, Config]:
     """The request and configuration of an earlier run, whose crystal and temperature the simulation shall have.
@@ -80,12 +83,13 @@ def like_run(
         source: Folder of the run.
         replicate: Copies along each cell vector; None: those of the run.
         variables: Further index variables.
+        flags: LAMMPS' own flags.
         overrides: Applies -config and --set to the stored configuration.
     """
     run = RunDirectory.open(source)
     request, config = stored_request(run), overrides(load_config(run.file("config.toml")))
     nx, ny, nz = replicate or request.replicate
-    return replace(request, replicate=(nx, ny, nz), variables={**request.variables, **variables}), config
+    return replace(request, replicate=(nx, ny, nz), variables={**request.variables, **variables}, flags=flags), config
 
 
 def resumed(out: Path, words: Sequence[str], mode: Mode | None, overrides: Callable[[Config], Config]) -> MdPlan:
@@ -143,7 +147,7 @@ def _require_possible(plan: MdPlan, problem: Problem, settings: MdSettings) -> N
 
     Raises:
         StateError: There is no pressure for npt.
-        ConfigError: md.max_steps ends a trajectory before correlations can be found in it.
+        ConfigError: md.max_steps ends a trajectory before correlations can be found in it, or the damping is faster than a step.
     """
     if plan.mode == "npt" and problem.engine.variable("P") is None:
         unit = problem.units.labels.pressure
@@ -152,6 +156,11 @@ def _require_possible(plan: MdPlan, problem: Problem, settings: MdSettings) -> N
     if plan.config.md.max_steps < shortest:
         raise ConfigError(
             f"expected md.max_steps of at least {shortest}, which is {SHORTEST} frames, got {plan.config.md.max_steps}; raise it"
+        )
+    if settings.damp < settings.timestep:
+        raise ConfigError(
+            f"expected md.damp of at least one time step, {settings.timestep:g} {problem.units.labels.time}, got {settings.damp:g}; "
+            "100 time steps are usual"
         )
 
 
@@ -259,14 +268,16 @@ def _finish(plan: MdPlan, job: Job, trajectories: list[Trajectory], more: dict[s
     """Write everything and print the summary, on the first rank; returns the exit code."""
     stable = [require_stable(job.problem, part) for part in trajectories]
     frames, found = md_results.independent_frames(trajectories, npt=plan.mode == "npt")
-    verdict = md_results.verdict_of(len(frames), plan.config.md.n_frames, _smallest_overlap(more))
     if parallel.rank():
         return 0
+    entry = md_results.mode_entry(job, plan.mode, trajectories, found, stable[0])
+    verdict = md_results.verdict_of(len(frames), plan.config.md.n_frames, _smallest_overlap(more))
+    verdict = combine([verdict, *md_results.judge_temperature(entry["temperature"], job.problem.temperature)])
     md_results.write_thermo(job, trajectories)
     md_results.write_dump(job, frames)
     results: dict[str, Any] = {
         "system": system_entry(job.problem),
-        "md": md_results.mode_entry(job, plan.mode, trajectories, found, stable[0]),
+        "md": entry,
         "verdict": verdict.to_dict(),
         "cost": {"energy_evaluations": md_results.evaluations(job), "wall_seconds": time.monotonic() - plan.started},
     }

@@ -91,12 +91,13 @@ def _of_run(run: RunDirectory, problem: Problem) -> Reference:
     _require_same_system(run, results["system"], problem)
     run.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
     folder = run.file("trajectories")
-    names = [window_name(1.0)] if mode == "mbar" else sorted({path.name[:6] for path in folder.glob("nvt-*.npz")})
+    replicas = [f"nvt-{index:02d}" for index in range(results["md"]["replicas"])]
+    names = [window_name(1.0)] if mode == "mbar" else replicas
+    loaded = [TrajectoryFiles(folder, name).load() for name in names] or [None]
     parts = []
-    for name in names:
-        frames = TrajectoryFiles(folder, name).load()
+    for frames in loaded:
         if frames is None:
-            raise RunDirectoryError(f"expected the trajectory {name} in {folder}, got none; run `lammps-bg md` again")
+            raise RunDirectoryError(f"expected trajectories of {mode} in {folder}, got none; run `lammps-bg md` again")
         found = slowest([frames.energies])
         parts.append((len(frames), frames[slice(found.start, None, max(1, round(_STRIDE * found.inefficiency)))]))
     kept, total = Trajectory.joined([part for _, part in parts]), sum(length for length, _ in parts)

@@ -23,6 +23,7 @@ from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.stability import Stability
 
 Array = NDArray[np.float64]
+_TEMPERATURE_OFF, _TEMPERATURE_Z = 0.05, 4.5  # allowed share, and standard errors that noise hardly reaches
 _ENOUGH = 50  # independent frames below which an average is not reported
 
 
@@ -97,6 +98,8 @@ def write_dump(job: Job, frames: Trajectory) -> None:
     crystal = problem.crystal
     fractional = (crystal.sites - crystal.origin) @ np.linalg.inv(crystal.supercell)
     path.unlink(missing_ok=True)
+    if job.config.md.n_dump == 0:
+        return
     triclinic = problem.engine.triclinic or job.config.md.cell == "tri"
     with DumpWriter(path, crystal, units=problem.units.name, triclinic=triclinic) as dump:
         for index in range(min(job.config.md.n_dump, len(frames))):
@@ -123,6 +126,20 @@ def verdict_of(n_independent: float, wanted: int, neighbours: float | None = Non
             "amber", (f"{reason} {wanted} were asked for.",), True, "Continue with --resume and a larger md.max_steps."
         )
     return Verdict("green", (reason,), True, RELIABLE)
+
+
+def judge_temperature(measured: Mapping[str, Any], wanted: float) -> list[Verdict]:
+    """Red where the kinetic temperature is another one, by more than noise and a few per cent; nothing where it is not known.
+
+    Args:
+        measured: Entry of results.json.
+        wanted: The script's.
+    """
+    value, error = measured["value"], measured["error"]
+    if value is None or abs(value - wanted) < max(_TEMPERATURE_OFF * wanted, _TEMPERATURE_Z * error):
+        return []
+    reason = f"The kinetic temperature is {value:.4g} +- {error:.1g}, not {wanted:g}."
+    return [Verdict("red", (reason,), False, "Lower md.timestep, or change md.damp.")]
 
 
 def mode_entry(
@@ -259,10 +276,8 @@ def evaluations(job: Job) -> int:
     Args:
         job: The run directory.
     """
-    steps = 0
-    for path in job.folder.glob("*-0000.npz"):
-        frames = TrajectoryFiles(job.folder, path.name.removesuffix("-0000.npz")).load()
-        steps += int(frames.steps[-1]) if frames else 0
+    names = {path.name.removesuffix("-0000.npz") for path in job.folder.glob("*-0000.npz")}
+    steps = sum(TrajectoryFiles(job.folder, name).last_step for name in names)
     return steps + job.problem.surface.n_evaluations
 
 

@@ -97,6 +97,8 @@ def resumed(
     request = stored_request(run)
     before = run.read_json("provenance.json")["request"]
     sampled = before.get("kind") == "sample"
+    if before.get("kind") == "md":
+        raise ConfigError(f"expected --resume of `lammps-bg md` in {out}, got {words[0]}; use `lammps-bg md --resume`")
     if (config.base, config.flow, config.seed) != (stored.base, stored.flow, stored.seed):
         raise ConfigError(
             "expected --resume with the base, flow and seed of the run, got other ones; start a new run with another -out"

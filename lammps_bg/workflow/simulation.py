@@ -87,8 +87,8 @@ class Simulation:
             Interrupted: A signal came.
             CrystalError: The crystal melted, or LAMMPS lost it.
         """
-        every, before = self._settings.sample_every, self.files.load()
-        first, started, snapshots = int(before.steps[-1]) if before else 0, time.monotonic(), []
+        every, first, started = self._settings.sample_every, self.files.last_step, time.monotonic()
+        snapshots: list[Snapshot] = []
         engine, timestep, start = self._problem.engine, self._settings.timestep, self.files.state()
         with Dynamics(engine, self._ensemble, timestep=timestep, seed=self._seed_from(first), start=start) as dynamics:
             for _ in range(n_frames):
