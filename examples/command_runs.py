@@ -6,6 +6,7 @@ arguments, its seconds and its exit code; a command that was stopped half way is
 """
 
 import argparse
+import io
 import json
 import os
 import shlex
@@ -16,6 +17,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("lammps-bg")
@@ -30,12 +33,14 @@ class Commands:
         dry: Print the commands, run nothing.
         threads: OMP_NUM_THREADS of each command, unless the environment sets it.
         finished: Entries of commands.json by name.
+        stopped: No further command is started.
     """
 
     def __init__(self, out, *, dry=False, threads=1):
         self.out, self.dry, self.threads = Path(out).resolve(), dry, threads
         path = self.out / RECORD
         self.finished = json.loads(path.read_text()) if path.exists() else {}
+        self.stopped = threading.Event()
         self._lock = threading.Lock()
 
     def folder(self, name):
@@ -63,6 +68,8 @@ class Commands:
         return arguments
 
     def _call(self, name, arguments, prepare):
+        if self.stopped.is_set():
+            raise RuntimeError("stopped")
         done = self.finished.get(name)
         if done is not None and done["arguments"] != arguments:
             sys.exit(
@@ -71,9 +78,11 @@ class Commands:
         say(f"{'done' if done else '$':4s} {shown(arguments)}")
         if done or self.dry:
             return
-        seconds, code = self._run(name, prepare())
+        prepared = prepare()
+        seconds = self._run(name, prepared)
         with self._lock:
-            self.finished[name] = {"arguments": arguments, "seconds": round(seconds, 1), "exit_code": code}
+            entry = {"arguments": arguments, "seconds": round(seconds, 1), "continued": "--resume" in prepared}
+            self.finished[name] = entry
             write_json(self.out / RECORD, self.finished)
 
     def _run(self, name, arguments):
@@ -90,7 +99,7 @@ class Commands:
         if code != 0:
             raise RuntimeError(f"`{shown(arguments)}` ended with exit code {code}; the last lines of {log}:\n{tail(log)}")
         say(f"     {name}: {seconds:.0f} s")
-        return seconds, code
+        return seconds
 
     def results(self, name, file="results.json"):
         """A JSON file of a finished run."""
@@ -99,20 +108,21 @@ class Commands:
     def summary(self, prefix=""):
         """The finished commands as they were given, with their seconds."""
         return [
-            {"command": shown(entry["arguments"]), "seconds": entry["seconds"]}
+            {"command": shown(entry["arguments"]), "seconds": entry["seconds"], "continued": entry.get("continued", False)}
             for name, entry in self.finished.items()
             if name.startswith(prefix)
         ]
 
 
-def run_chains(chains, jobs):
-    """Run functions without arguments, so many at a time; the first error ends the program after those that run."""
+def run_chains(commands, chains, jobs):
+    """Run functions without arguments, so many at a time; after the first error the commands that run are the last ones."""
     with ThreadPoolExecutor(jobs) as pool:
         running = [pool.submit(chain) for chain in chains]
         try:
             for future in running:
                 future.result()
         except (RuntimeError, KeyboardInterrupt) as error:
+            commands.stopped.set()
             pool.shutdown(cancel_futures=True)
             sys.exit(f"ERROR: {error or 'stopped'}\nthe same command goes on from here")
 
@@ -142,6 +152,11 @@ def write_json(path, data):
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def write_png(path, data):
+    """Write a PNG with a palette of 128 colours, a third of the size and the same to the eye."""
+    Image.open(io.BytesIO(data)).convert("RGB").quantize(128).save(path, optimize=True)
 
 
 def z_score(value, error, reference, reference_error):
@@ -177,9 +192,10 @@ def commands_section(results):
         "## Commands",
         "",
         f"Seeds: flow {settings['seed']}, molecular dynamics {settings['seed'] + 1}. Together {total:.0f} s of commands, "
-        f"{settings['jobs']} at a time, one thread each. Versions: {versions}.",
+        f"{settings['jobs']} at a time, one thread each; * continued after a stop, which lost the seconds before it. "
+        f"Versions: {versions}.",
         "",
         "```text",
-        *(f"{entry['seconds']:7.0f} s  {entry['command']}" for entry in results["commands"]),
+        *(f"{entry['seconds']:7.0f} s{'*' if entry['continued'] else ' '} {entry['command']}" for entry in results["commands"]),
         "```",
     ]

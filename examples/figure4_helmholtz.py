@@ -18,10 +18,10 @@ Writes figure4_helmholtz.json, .md (table) and .png from results.json of the run
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from command_runs import Commands, command_line, commands_section, run_chains, say, words, write_json, z_score
+from command_runs import Commands, command_line, commands_section, run_chains, say, words, write_json, write_png, z_score
 from matplotlib.figure import Figure
 
 from lammps_bg.report.figures.style import COLOURS, INK, RISE, render
@@ -57,6 +57,7 @@ class Profile:
         sample: Settings of each flow's samples and estimates.
         md: Settings of the molecular dynamics.
         target: Standard error of beta F/N of the molecular dynamics by size.
+        large: Settings of the augmented flow's samples that differ at a size: it takes longer for each atom than the other flow.
     """
 
     groups: tuple[tuple[int, tuple[int, ...]], ...]
@@ -64,6 +65,12 @@ class Profile:
     sample: dict[str, tuple[str, ...]]
     md: tuple[str, ...]
     target: dict[int, float]
+    large: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+    def samples(self, flow, size):
+        """Settings of the samples of a flow at a size."""
+        later = self.large.get(size, ()) if flow == "augmented" else ()
+        return dict(setting.split("=") for setting in (*self.sample[flow], *later))
 
 
 # at one cell the periodic images of hexagonal ice leave only the four neighbours for a flow over sublattices
@@ -88,6 +95,7 @@ PROFILES = {
         },
         md=("md.n_frames=800", "md.window_frames=100", "sample.picture=false", "estimate.n_bootstraps=200"),
         target={1: 0.004, 2: 0.002, 3: 0.0012},
+        large={3: ("sample.n_samples=2048", "estimate.marginal_draws=8", "estimate.marginal_samples=128")},
     ),
     "paper": Profile(
         groups=((3, (3, 4, 5, 6)),),
@@ -126,7 +134,7 @@ def run_phase(commands, phase, profile, seed):
             for flow in FLOWS:
                 name = f"{phase}/{atoms(size)}/{flow}"
                 draw_samples(commands, phase, flow, trained, size, profile, seed=seed)
-                settings = [setting for setting in profile.sample[flow] if setting.startswith("estimate.")]
+                settings = [f"{key}={value}" for key, value in profile.samples(flow, size).items() if key.startswith("estimate.")]
                 folders = ["-model", commands.folder(name), "-md", commands.folder(md)]
                 commands.add(f"{name}/estimate", "estimate", *folders, *words(*settings), "--allow-red")
 
@@ -135,9 +143,7 @@ def draw_samples(commands, phase, flow, trained, size, profile, *, seed):
     """Train a model and draw from it, or draw from the model trained at a smaller size."""
     name, rest = f"{phase}/{atoms(size)}/{flow}", ["-rep", *[str(size)] * 3, "--seed", str(seed)]
     # the marginal density is left to the estimate that follows: one draw is the joint one
-    samples = dict(
-        setting.split("=") for setting in (*profile.sample[flow], "estimate.marginal_draws=1", "estimate.report=false")
-    )
+    samples = {**profile.samples(flow, size), "estimate.marginal_draws": "1", "estimate.report": "false"}
     settings = [f"{key}={value}" for key, value in samples.items()]
     if size == trained:
         settings = [f"flow.kind={flow}", *profile.train[flow], *FEW_NEIGHBOURS.get((phase, flow, size), ()), *settings]
@@ -375,7 +381,9 @@ def main():
     options = command_line(__doc__.splitlines()[0], NAME, list(PROFILES))
     profile = PROFILES[options.profile]
     commands = Commands(options.out, dry=options.dry_run, threads=options.threads)
-    run_chains([lambda phase=phase: run_phase(commands, phase, profile, options.seed) for phase in PHASES], options.jobs)
+    run_chains(
+        commands, [lambda phase=phase: run_phase(commands, phase, profile, options.seed) for phase in PHASES], options.jobs
+    )
     if options.dry_run:
         return 0
     versions = commands.results(f"cubic/{atoms(profile.groups[0][0])}/md", "provenance.json")["versions"]
@@ -392,7 +400,7 @@ def main():
     path = options.results / f"{NAME}.json"
     write_json(path, results)
     path.with_suffix(".md").write_text(table(results), encoding="utf-8")
-    path.with_suffix(".png").write_bytes(render(draw, results)[1])
+    write_png(path.with_suffix(".png"), render(draw, results)[1])
     say(f"wrote {path}, {NAME}.md and {NAME}.png")
     return 0
 

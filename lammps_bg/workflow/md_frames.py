@@ -23,6 +23,7 @@ from lammps_bg.workflow.problem import Problem
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+_WRITTEN = {"n_atoms": "number of atoms", "pair_style": "pair style"}
 _SAME_CELL = 1e-5  # relative difference of cell vectors that is rounding of a text file
 _SAME_STATIC_ENERGY = 0.01  # difference in kT that is rounding
 _SAME_ENERGY = 1e-4  # relative difference of energies that is rounding of a text file
@@ -74,6 +75,10 @@ def load_reference(path: Path, problem: Problem) -> Reference:
     """
     if Path(path).is_dir():
         return _of_run(RunDirectory.open(path), problem)
+    if not Path(path).exists():
+        raise RunDirectoryError(
+            f"expected -md with a folder of `lammps-bg md` or a dump file, but there is no {path}; check the path"
+        )
     return _of_dump(Path(path), problem)
 
 
@@ -124,7 +129,7 @@ def _require_same_system(run: RunDirectory, system: dict[str, Any], problem: Pro
         if system[name] != wanted:
             error = StateError if name == "temperature" else CrystalError
             raise error(
-                f"expected MD with the {name.replace('_', ' ')} of the flow, {wanted}, got {system[name]} in {run.path}; run "
+                f"expected MD with the {_WRITTEN.get(name, name)} of the flow, {wanted}, got {system[name]} in {run.path}; run "
                 "`lammps-bg md -model RUN`, which takes them from the flow's run"
             )
     _require_same_crystal(run, system, problem)

@@ -33,6 +33,10 @@ def with_model(source: Path) -> RunDirectory:
     """
     run = RunDirectory.open(source)
     if not run.file("model.pt").exists():
+        if run.file("trajectories").exists():
+            raise RunDirectoryError(
+                f"expected a run with a trained flow for -model, got one of `lammps-bg md` in {source}; give the flow's run"
+            )
         raise RunDirectoryError(
             f"expected a finished training in {source}, got a run without model.pt; continue it with --resume"
         )

@@ -121,8 +121,8 @@ def edit(path, change):
         (["md", "--resume", "-out", "nvt", "--set", "md.timestep=0.001"], "expected --resume of `md --mode nvt`"),
         (["run", "--resume", "-out", "nvt"], "use `lammps-bg md --resume`"),
         (["sample", "--resume", "-out", "nvt"], "use `lammps-bg md --resume`"),
-        (["sample", "-model", "nvt"], "model.pt"),
-        (["estimate", "-model", "nvt"], "model.pt"),
+        (["sample", "-model", "nvt"], "a trained flow"),
+        (["estimate", "-model", "nvt"], "a trained flow"),
     ],
 )
 def test_words(refused, words, message):
@@ -197,7 +197,7 @@ def test_atoms_that_hop(tmp_path):
 def test_md_of_another_kind(refused):
     refused("got --mode npt in", "estimate", "-model", "flow", "-md", "npt")
     refused("expected a finished run of `lammps-bg md` for -md, got another one", "estimate", "-model", "flow", "-md", "flow")
-    refused("there is none", "estimate", "-model", "flow", "-md", "nowhere")
+    refused("but there is no nowhere", "estimate", "-model", "flow", "-md", "nowhere")
     refused("it has no provenance.json", "estimate", "-model", "flow", "-md", "nvt/inputs")
 
 
@@ -224,7 +224,7 @@ def test_damaged_trajectory(refused, capsys, tmp_path):
     ("words", "message"),
     [
         (["-var", "T", "1.5"], "expected MD with the temperature of the flow, 2.0, got 1.5"),
-        (["-rep", "2", "1", "1"], "expected MD with the n atoms of the flow, 4, got 8"),
+        (["-rep", "2", "1", "1"], "expected MD with the number of atoms of the flow, 4, got 8"),
         (["-var", "a", "1.2"], "expected MD in the cell of the flow"),
         (["-var", "e", "0.9"], "expected MD in the cell of the flow"),
     ],
