@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Radial distribution functions and energies of the base, the flow, the reweighted flow and molecular dynamics, on two crystals.
 
-    python examples/figure2_structure.py                    # quick: two cores, ten minutes
-    python examples/figure2_structure.py --profile paper    # sizes as published; a day or two on a workstation
+    python examples/figure2_structure.py                    # quick: about 10 minutes on two idle cores
+    python examples/figure2_structure.py --profile paper    # sizes as published: many hours, on many cores
     python examples/figure2_structure.py --dry-run          # the commands alone
 
 As in Fig. 2 of Schebek, Noe and Rogal, Nat. Commun. 17, 5010 (2026): Lennard-Jones FCC and cubic ice of monatomic water (mW), each
@@ -158,7 +158,7 @@ def panel_of(key, n_atoms, results, observables):
     """Curves, histograms and means of one crystal at one size."""
     sampling, comparison = results["sampling"], results["comparison"]
     shown = "reweighted" in observables["rdf"]["curves"]
-    why = f"{sampling['ess_samples']:.0f} effective of {sampling['n_samples']} samples"
+    why = f"{sampling['ess_samples']:.1f} effective of {sampling['n_samples']} samples"
     histogram = histograms(observables["energy"]["series"])
     return {
         "system": key,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Helmholtz free energies of cubic and hexagonal ice (mW) over the number of atoms, from flows and from molecular dynamics.
 
-    python examples/figure4_helmholtz.py                    # quick: two cores, a quarter of an hour
-    python examples/figure4_helmholtz.py --profile paper    # sizes as published; days on a workstation
+    python examples/figure4_helmholtz.py                    # quick: about 20 minutes on two idle cores
+    python examples/figure4_helmholtz.py --profile paper    # sizes as published: days, on many cores
     python examples/figure4_helmholtz.py --dry-run          # the commands alone
 
 As in Fig. 4 of Schebek, Noe and Rogal, Nat. Commun. 17, 5010 (2026): beta F/N of both crystals and their difference, by targeted
@@ -201,11 +201,11 @@ def why_withheld(found, name):
     """A few words on an estimate that the program does not show."""
     if name == "tfep":
         sampling = found["sampling"]
-        return f"withheld: {sampling['ess_samples']:.0f} effective of {sampling['n_samples']} samples"
+        return f"withheld: {sampling['ess_samples']:.1f} effective of {sampling['n_samples']} samples"
     if name == "tfep_marginal":
         share = found["sampling"].get("ess_marginal")
         n = found["estimates"].get(name, {"beta_F_per_atom": {"n": 0}})["beta_F_per_atom"]["n"]
-        return f"withheld: {share * n:.0f} effective of {n} samples" if share else "withheld: no usable weights"
+        return f"withheld: {share * n:.1f} effective of {n} samples" if share else "withheld: no usable weights"
     return f"withheld: {' '.join(found['verdict']['reasons'])}"
 
 
@@ -238,14 +238,15 @@ def table(results):
         f"mW at 200 K; made by `python examples/{NAME}.py --profile {results['settings']['profile']}`. beta F/N in kT per atom, one "
         "standard error; z against molecular dynamics with MBAR, and against the published MBAR values where there are some "
         "(Wirnsberger et al. 2022; N = 8 was published with two decimals and without error). TFEP: ESS of its weights; BAR: overlap "
-        "of flow and MD. BAR shares the frames at λ = 1 with the reference, which makes its z a little too small.",
+        "of flow and MD. All z of one crystal and size rest on one reference, so they are not independent; BAR shares the frames at λ = 1 "
+        "with it, which makes its z a little too small.",
         "",
         f"Largest |z| of {len(zs)}: {max(zs):.1f}." if zs else "No z: nothing to compare.",
         "",
         f"![Free energies over N]({NAME}.png)",
     ]
     for phase, title in PHASES.items():
-        lines += ["", f"## {title.capitalize()}", "", *rows_of(results, phase)]
+        lines += ["", f"## {title[0].upper()}{title[1:]}", "", *rows_of(results, phase)]
     lines += ["", "## Hexagonal minus cubic", "", *difference_rows(results)]
     lines += [
         "",
@@ -346,8 +347,8 @@ def draw_over_size(axes, curves):
         if points:
             axes.plot(*zip(*points, strict=True), "*", color=RISE, ms=9, mec=INK, mew=0.5, zorder=5)
         if len(curves) > 1 and (md := shown_rows(rows, "md")):
-            place = ((-4, 8), (-4, -14))[line == "--"]
-            axes.annotate(name, (md[-1]["n_atoms"], md[-1]["value"]), place, textcoords="offset points", ha="right")
+            place = ((-6, 14), (16, 0))[line == "--"]
+            axes.annotate(name, (md[0]["n_atoms"], md[0]["value"]), place, textcoords="offset points", va="center")
     axes.set(xscale="log", xlabel="N")
     axes.set_xticks(sizes, [str(n) for n in sizes])
     axes.minorticks_off()

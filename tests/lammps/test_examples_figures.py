@@ -175,9 +175,12 @@ def test_a_stopped_run_is_continued(tmp_path, modules, monkeypatch):
         again.make("stopped", "run", "-in", "in.other", "--allow-red")
 
 
-def test_a_failed_command_ends_the_example(tmp_path, modules, monkeypatch):
+def test_a_failed_command_ends_the_example(tmp_path, modules):
     command_runs = modules["command_runs"]
     commands = command_runs.Commands(tmp_path)
-    with pytest.raises(SystemExit, match=r"exit code 2.*\n.*did you mean"):
-        command_runs.run_chains(commands, [lambda: commands.make("a", "run", "-inn", "in.mw")], 1)
+    chain = [lambda: commands.make("a", "run", "-in", "in.none"), lambda: commands.make("b", "run", "-in", "in.none")]
+    with pytest.raises(SystemExit, match=r"exit code 2; the last lines of .*\nERROR: expected .*in\.none"):
+        command_runs.run_chains(commands, [lambda: [step() for step in chain]], 1)
     assert commands.finished == {}
+    assert commands.stopped.is_set()
+    assert not (tmp_path / "logs" / "b.txt").exists()

@@ -440,13 +440,6 @@ def test_report_with_a_damaged_table(refused):
     refused("observables.json", "report", "flow")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_unwritable_folder(refused, tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    refused("read-only", *MD, "-out", "locked/new")
-    refused("read-only", "estimate", "-model", "flow", "-md", "nvt", "-out", "locked/new")
-
-
 def test_folder_that_cannot_be_written(refused, monkeypatch):
     """As a folder that this user may not write to."""
     monkeypatch.setattr(os, "access", lambda path, mode, **_: not mode & os.W_OK)
