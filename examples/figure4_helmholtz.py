@@ -94,7 +94,7 @@ PROFILES = {
             ),
         },
         md=("md.n_frames=800", "md.window_frames=100", "sample.picture=false", "estimate.n_bootstraps=200"),
-        target={1: 0.004, 2: 0.002, 3: 0.0012},
+        target={1: 0.004, 2: 0.002, 3: 0.0016},
         large={3: ("sample.n_samples=2048", "estimate.marginal_draws=8", "estimate.marginal_samples=128")},
     ),
     "paper": Profile(

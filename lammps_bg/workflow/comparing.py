@@ -32,6 +32,7 @@ from lammps_bg.workflow.training import Trained
 
 Array = NDArray[np.float64]
 _FEWEST = 50  # independent frames that a comparison needs
+_JOINED = 200  # frames of each window but the crystal's in one MBAR with the flow
 _SIDES = ("Flow", "MD")
 COMPARED = {
     "tfep": "TFEP (flow)",
@@ -111,7 +112,8 @@ def compare(
     found.add("tfep_reverse", both.tfep_reverse, judge(summarise(-log_w[picked])))
     found.add("bar", both.bar, joint)
     if reference.windows:
-        _add_windows(found, problem, trained, samples, reference, config)
+        _add_windows(found, problem, reference, config)
+        _add_joined(found, problem, trained, samples, reference, config)
     if marginal is not None:
         frames = _marginal_frames(problem, trained, states[picked], reference.energies[picked], config)
         _add_marginal(found, marginal, frames, config)
@@ -125,33 +127,47 @@ def _sources(config: Config) -> tuple[np.random.Generator, np.random.Generator]:
     return first, second
 
 
-def _add_windows(
-    found: Comparison, problem: Problem, trained: Trained, samples: Samples, reference: Reference, config: Config
-) -> None:
-    """-ln Z_u from the windows alone, and from windows and flow samples in one MBAR."""
-    springs, windows = reference.springs, list(reference.windows)
+def _add_windows(found: Comparison, problem: Problem, reference: Reference, config: Config) -> None:
+    """-ln Z_u from the windows alone."""
+    springs, windows = reference.springs, reference.windows
     if springs is None:
         return
+    u_kn = reduced_energies(problem, springs, np.array([window.coupling for window in windows]), windows)
+    n_k = [len(window.energies) for window in windows]
+    rngs = np.random.default_rng(config.seed).spawn(len(n_k))
+    alone = mbar(u_kn, n_k, rngs, n_bootstraps=min(config.estimate.n_bootstraps, N_BOOTSTRAPS))
+    healthy = judge_overlap(float(alone.neighbour_overlaps.min()), ("Neighbouring windows", "each other"))
+    static = problem.beta * problem.surface.static_energy
+    found.add("mbar_windows", alone.difference(0, -1).scaled(1.0, static - springs.log_integral), healthy)
+
+
+def _add_joined(
+    found: Comparison, problem: Problem, trained: Trained, samples: Samples, reference: Reference, config: Config
+) -> None:
+    """-ln Z_u from windows and flow samples in one MBAR.
+
+    The windows far from the crystal say little about its distance from the flow: a few frames of each are enough, since the
+    flow's density of a frame costs far more than its energies.
+    """
+    springs = reference.springs
+    if springs is None:
+        return
+    windows = [*(window.thinned(_JOINED) for window in reference.windows[:-1]), reference.windows[-1]]
     target, static = ExactTarget(problem.surface, problem.beta), problem.beta * problem.surface.static_energy
     flow, log_w_flow, n_flow = _flow_window(springs, samples)
     log_w = [
         weigh_frames(trained.generator, target, window.displacements, window.energies, seed=config.seed + index)[1]
         for index, window in enumerate(windows)
     ]
-    couplings = np.array([window.coupling for window in windows])
-    u_kn = reduced_energies(problem, springs, couplings, [*windows, flow])
+    u_kn = reduced_energies(problem, springs, np.array([window.coupling for window in windows]), [*windows, flow])
     # the flow's reduced potential -log q, in the joint density of the auxiliary variables where there are some
     u_flow = u_kn[-1] + np.concatenate([*log_w, log_w_flow]) + static
-    n_k, n_bootstraps = [len(window.energies) for window in windows], min(config.estimate.n_bootstraps, N_BOOTSTRAPS)
-    rngs = np.random.default_rng(config.seed).spawn(len(n_k) + 1)
-    alone = mbar(u_kn[:, : sum(n_k)], n_k, rngs[:-1], n_bootstraps=n_bootstraps)
-    healthy = judge_overlap(float(alone.neighbour_overlaps.min()), ("Neighbouring windows", "each other"))
-    found.add("mbar_windows", alone.difference(0, -1).scaled(1.0, static - springs.log_integral), healthy)
-    rngs = np.random.default_rng(config.seed).spawn(len(n_k) + 1)
-    joined = mbar(np.vstack([u_kn, u_flow]), [*n_k, len(log_w_flow)], rngs, n_bootstraps=n_bootstraps)
+    n_k = [*(len(window.energies) for window in windows), len(log_w_flow)]
+    rngs = np.random.default_rng(config.seed).spawn(len(n_k))
+    joined = mbar(np.vstack([u_kn, u_flow]), n_k, rngs, n_bootstraps=min(config.estimate.n_bootstraps, N_BOOTSTRAPS))
     # samples without a finite energy count in the flow's number
     shift = static + math.log(n_flow / len(log_w_flow))
-    found.add("mbar", joined.difference(-1, len(n_k) - 1).scaled(1.0, shift), found.verdicts["bar"])
+    found.add("mbar", joined.difference(-1, len(windows) - 1).scaled(1.0, shift), found.verdicts["bar"])
 
 
 def _flow_window(springs: SpringCrystal, samples: Samples) -> tuple[Window, Array, int]:

@@ -8,7 +8,7 @@ without another evaluation (Frenkel and Ladd, J. Chem. Phys. 81, 3188, 1984; Shi
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,17 @@ class Window:
     displacements: Array
     n_sampled: int
     inefficiency: float
+
+    def thinned(self, most: int) -> "Window":
+        """This window with evenly spaced frames, at most so many.
+
+        Args:
+            most: Frames to keep.
+        """
+        n = len(self.energies)
+        kept = np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(np.int64))
+        arrays = {name: getattr(self, name)[kept] for name in ("springs", "energies", "displacements")}
+        return replace(self, **arrays)
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,7 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
     try:
         trained = loaded or train(problem, plan.config, run, console, stop, resume=plan.resume)
         if not sample:
+            run.write_status("done", percent=100.0)
             console.say(f"files      {run.path}")
             return 0
         discard_partial_samples(run)
