@@ -302,9 +302,8 @@ def _md_plan(args: argparse.Namespace) -> md.MdPlan:
     if args.resume:
         if args.out is None:
             raise ConfigError("expected -out with the folder of the simulation to --resume, got none; add -out RUN")
-        if args.script or args.model or args.rep or variables:
-            raise ConfigError("expected --resume with -out alone, got another crystal; leave out -in, -model, -rep and -var")
-        return md.resumed(args.out, args.argv, args.mode, lambda start: _config(args, start))
+        given = {"variables": variables, "replicate": args.rep, "elements": args.elements}
+        return md.resumed(args.out, args.argv, args.mode, lambda start: _config(args, start), script=args.script, given=given)
     if args.model is not None:
         if args.script or args.elements:
             raise ConfigError("expected either -in, with --elements where wanted, or -model, got both; leave one out")
@@ -362,6 +361,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING if first else logging.ERROR, format="WARNING: %(message)s", stream=sys.stderr)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if not words:
+            build_parser().print_help()
+            return 0
         args = build_parser().parse_args(words)
         args.argv, args.started = words, time.monotonic()
         parallel.check_launcher(args.command)

@@ -20,7 +20,7 @@ from lammps_bg.thermo.sampler import marginal_log_density, weigh_frames
 from lammps_bg.thermo.springs import SpringCrystal
 from lammps_bg.thermo.timeseries import decorrelate
 from lammps_bg.thermo.two_sided import SMALLEST_OVERLAP, TwoSided, overlap, reverse_tfep, two_sided
-from lammps_bg.thermo.verdict import Verdict, combine, judge, judge_agreement, judge_overlap, z_score
+from lammps_bg.thermo.verdict import RED_Z, Verdict, combine, judge, judge_agreement, judge_overlap, z_score
 from lammps_bg.thermo.weights import summarise
 from lammps_bg.training.target import ExactTarget
 from lammps_bg.workflow.entries import estimate_entry
@@ -209,13 +209,18 @@ def _z_scores(results: Mapping[str, EstimateResult], both: TwoSided) -> tuple[st
 
 
 def _overall(found: Comparison, joint: Verdict) -> Verdict:
-    """Red without overlap, or where a reliable estimate is more than three standard errors away from the reference."""
+    """Red without overlap, or where a reliable estimate is more than three standard errors away from the reference.
+
+    Where all agree, the one that is furthest away is named.
+    """
+    # a perturbation estimate with too few effective samples is withheld, and says nothing against the others
+    z = {name: value for name, value in found.z.items() if found.verdicts[name].reliable}
+    apart = {name: value for name, value in z.items() if abs(value) > RED_Z}
+    shown = apart or dict(sorted(z.items(), key=lambda item: -abs(item[1]))[:1])
     verdicts = [joint]
-    for name, z in found.z.items():
-        # a perturbation estimate with too few effective samples is withheld, and says nothing against the others
-        if found.verdicts[name].reliable:
-            names = (COMPARED[name], COMPARED[found.against])
-            verdicts.append(judge_agreement(found.results[name], found.results[found.against], names, z=z))
+    for name, value in shown.items():
+        names = (COMPARED[name], COMPARED[found.against])
+        verdicts.append(judge_agreement(found.results[name], found.results[found.against], names, z=value))
     return combine(verdicts)
 
 

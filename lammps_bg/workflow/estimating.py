@@ -122,10 +122,7 @@ def _sources(
         Source("base", problem.surface.energies(base), base[:n]),
         Source("flow", samples.energies, samples.displacements[:n], samples.log_w if verdict.reliable else None),
     ]
-    if md is not None:
-        virials = None if md.virials is None else md.virials[md.independent]
-        sources.append(Source("md", md.energies[md.independent], md.displacements[md.independent], virials=virials))
-    return sources
+    return [*sources, md.observed] if md else sources
 
 
 def _summary(log_w: Array) -> WeightSummary:
@@ -198,20 +195,20 @@ def _in_script_units(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     free = results["estimates"].get("tfep", {}).get("F_per_atom")
     if free and free["value"] is not None:
-        rows.append((f"F, {free['unit']}", f"{free['value']:.6g} +- {free['error']:.1g}"))
+        rows.append((f"F (TFEP), {free['unit']}", f"{free['value']:.6g} +- {free['error']:.1g}"))
     energy = results["observables"].get("potential_energy_per_atom", {})
-    for kind in ("flow", "reweighted"):
+    for kind in ("flow", "reweighted", "md"):
         if kind in energy:
             rows.append(
                 (
-                    f"potential energy, {energy['unit']} per atom ({kind})",
+                    f"potential energy, {energy['unit']} per atom ({kind.replace('md', 'MD')})",
                     f"{energy[kind]['value']:.6g} +- {energy[kind]['error']:.1g}",
                 )
             )
     return rows
 
 
-def _free_energies(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _free_energies(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Rows of the summary for the estimates, with z where there is MD to compare with."""
     rows = []
     z = {row["key"]: row["z"] for row in results.get("comparison", {}).get("rows", ())}
@@ -220,7 +217,7 @@ def _free_energies(results: Mapping[str, Any]) -> list[tuple[str, str]]:
             continue
         entry = results["estimates"][name]["beta_F_per_atom"]
         shown = "not reliable" if entry["value"] is None else f"{entry['value']:.5f} +- {entry['error']:.5f}"
-        rows.append((f"beta F/N  {title}", f"{shown}  z = {z[name]:+.1f}" if z.get(name) is not None else shown))
+        rows.append((f"beta F/N  {title}", shown, *([f"z = {z[name]:+.1f}"] if z.get(name) is not None else [])))
     base = results["base"]["beta_F_per_atom_bound"]
     shown = "none, energies were infinite" if base["bound"] is None else f"{base['bound']:.5f} +- {base['error']:.5f}"
     return [*rows, ("beta F/N  upper bound of the base alone", shown)]

@@ -27,7 +27,7 @@ from lammps_bg.workflow.md_windows import crystal_goal, sample_windows
 from lammps_bg.workflow.observing import Source, observe
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.reporting import finish, illustrate
-from lammps_bg.workflow.run_folder import create_run, reopen_run
+from lammps_bg.workflow.run_folder import create_run, finished_code, reopen_run, require_same_request
 from lammps_bg.workflow.simulation import MdSettings
 from lammps_bg.workflow.stability import require_stable
 from lammps_bg.workflow.stored_run import stored_request
@@ -92,7 +92,15 @@ def like_run(
     return replace(request, replicate=(nx, ny, nz), variables={**request.variables, **variables}, flags=flags), config
 
 
-def resumed(out: Path, words: Sequence[str], mode: Mode | None, overrides: Callable[[Config], Config]) -> MdPlan:
+def resumed(
+    out: Path,
+    words: Sequence[str],
+    mode: Mode | None,
+    overrides: Callable[[Config], Config],
+    *,
+    script: Path | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> MdPlan:
     """Continue the simulation in `out`.
 
     Args:
@@ -100,6 +108,8 @@ def resumed(out: Path, words: Sequence[str], mode: Mode | None, overrides: Calla
         words: Arguments as typed.
         mode: Mode typed, if any: it must be that of the run.
         overrides: Applies -config and --set to the stored configuration.
+        script: Script given with -in, if any: it must be the one the simulation was started with.
+        given: What else was typed of the crystal: entries that are not empty must be those of the simulation.
 
     Raises:
         RunDirectoryError: The folder holds no simulation.
@@ -117,7 +127,11 @@ def resumed(out: Path, words: Sequence[str], mode: Mode | None, overrides: Calla
             f"expected --resume of `md --mode {before['mode']}` with the time step, damping, cell and seed of the run, got other "
             "ones; start a new run with another -out"
         )
-    return MdPlan(stored_request(run), config, before["mode"], out, words, time.monotonic(), resume=True)
+    require_same_request(before, given or {})
+    request = stored_request(run)
+    if script is not None:
+        request = replace(request, script=script, stored=False)
+    return MdPlan(request, config, before["mode"], out, words, time.monotonic(), resume=True)
 
 
 def execute(plan: MdPlan, console: Console, stop: StopFlag, *, allow_red: bool) -> int:
@@ -129,6 +143,11 @@ def execute(plan: MdPlan, console: Console, stop: StopFlag, *, allow_red: bool) 
         stop: Set by signals.
         allow_red: Return 0 in spite of a red verdict.
     """
+    if (
+        plan.resume
+        and (code := finished_code(plan.out, plan.config, console, "independent frames", allow_red=allow_red)) is not None
+    ):
+        return code
     problem = Problem.load(plan.request, plan.config.estimate.length_scale)
     settings = MdSettings.resolved(plan.config.md, problem.units)
     _require_possible(plan, problem, settings)

@@ -19,6 +19,7 @@ from lammps_bg.report.trajectory import Trajectory, TrajectoryFiles
 from lammps_bg.thermo.springs import SpringCrystal
 from lammps_bg.workflow.md_job import slowest
 from lammps_bg.workflow.md_windows import Window, load_window, stored_springs, window_name
+from lammps_bg.workflow.observing import Source
 from lammps_bg.workflow.problem import Problem
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ _SAME_STATIC_ENERGY = 0.01  # difference in kT that is rounding
 _SAME_ENERGY = 1e-4  # relative difference of energies that is rounding of a text file
 _FEWEST = 50
 _FAR = 0.5  # displacement in nearest-neighbour distances of an atom that is not on its site
-_INDEPENDENT = 3  # strides, that is 1.5 inefficiencies
 _STRIDE = 0.5  # in statistical inefficiencies of the energy: the log-weights may decorrelate faster
 
 
@@ -42,7 +42,7 @@ class Reference:
         mode: nvt, mbar or dump.
         displacements: Without centre of mass, length units, shape [n, N, 3].
         energies: Total potential energies, energy units, shape [n].
-        virials: Configurational pressures, pressure units, shape [n]; None where they are not stored.
+        observed: The frames of these that are independent in their energies, for averages.
         n_frames: Frames before equilibration was cut off and some were skipped.
         springs: Reference of the windows.
         windows: By rising lambda; empty without any.
@@ -52,15 +52,10 @@ class Reference:
     mode: str
     displacements: Array
     energies: Array
-    virials: Array | None
+    observed: Source
     n_frames: int
     springs: SpringCrystal | None = None
     windows: tuple[Window, ...] = ()
-
-    @property
-    def independent(self) -> slice:
-        """Frames far enough apart for averages with errors that take them as independent."""
-        return slice(None, None, _INDEPENDENT)
 
 
 def load_reference(path: Path, problem: Problem) -> Reference:
@@ -99,14 +94,17 @@ def _of_run(run: RunDirectory, problem: Problem) -> Reference:
     replicas = [f"nvt-{index:02d}" for index in range(results["md"]["replicas"])]
     names = [window_name(1.0)] if mode == "mbar" else replicas
     loaded = [TrajectoryFiles(folder, name).load() for name in names] or [None]
-    parts = []
+    parts, independent, total = [], [], 0
     for frames in loaded:
         if frames is None:
             raise RunDirectoryError(f"expected trajectories of {mode} in {folder}, got none; run `lammps-bg md` again")
         found = slowest([frames.energies])
-        parts.append((len(frames), frames[slice(found.start, None, max(1, round(_STRIDE * found.inefficiency)))]))
-    kept, total = Trajectory.joined([part for _, part in parts]), sum(length for length, _ in parts)
-    reference = Reference(run.path, mode, kept.displacements, kept.energies, kept.virials, total)
+        parts.append(frames[slice(found.start, None, max(1, round(_STRIDE * found.inefficiency)))])
+        independent.append(frames[found.indices])
+        total += len(frames)
+    kept, shown = Trajectory.joined(parts), Trajectory.joined(independent)
+    observed = Source("md", shown.energies, shown.displacements, virials=shown.virials)
+    reference = Reference(run.path, mode, kept.displacements, kept.energies, observed, total)
     if mode != "mbar":
         return reference
     springs = stored_springs(problem, run)
@@ -169,7 +167,8 @@ def _of_dump(path: Path, problem: Problem) -> Reference:
     log.warning("%s does not say its temperature: it is taken for T = %g", path, problem.temperature)
     found = slowest([energies])
     kept = slice(found.start, None, max(1, round(_STRIDE * found.inefficiency)))
-    return Reference(path, "dump", moved[kept], energies[kept], None, len(frames))
+    observed = Source("md", energies[found.indices], moved[found.indices])
+    return Reference(path, "dump", moved[kept], energies[kept], observed, len(frames))
 
 
 def _checked(frame: Frame, path: Path, problem: Problem) -> Frame:

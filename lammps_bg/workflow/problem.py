@@ -4,6 +4,7 @@
 import logging
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from lammps_bg.crystal.system import Counts, Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
 from lammps_bg.engine.surface import EnergySurface
-from lammps_bg.errors import CrystalError, StateError
+from lammps_bg.errors import ConfigError, CrystalError, StateError
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
@@ -82,6 +83,7 @@ class Problem:
             stored=request.stored,
             most_atoms=_most_atoms(),
         )
+        _require_known_variables(engine, request)
         temperature = _temperature(engine, request.script)
         _number(engine, "P", engine.units.labels.pressure)
         crystal = Crystal.from_structure(engine.script_structure).replicated(request.replicate, engine.structure)
@@ -229,6 +231,23 @@ def _number(engine: Engine, name: str, unit: str) -> float | None:
             f"expected a plain number in {unit} in the variable {name}, got '{text}'; give for example -var {name} 1.5"
         )
     return value
+
+
+def _require_known_variables(engine: Engine, request: ScriptRequest) -> None:
+    """Refuse -var with a name that neither the script nor this program uses.
+
+    Raises:
+        ConfigError: It would have no effect.
+    """
+    text = "\n".join(path.read_text(errors="replace") for path in engine.script_files)
+    named = {"T", "P", "Lambda", *re.findall(r"\w+", text)}
+    for name in request.variables:
+        if name not in named:
+            defined = re.findall(r"^\s*variable\s+(\w+)", text, re.MULTILINE)
+            listed = ", ".join(dict.fromkeys(["T", *defined]))
+            raise ConfigError(
+                f"expected -var with a variable of the script ({listed}), got {name}, which {request.script.name} never uses; check the name"
+            )
 
 
 def _temperature(engine: Engine, script: Path) -> float:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The folder of a command: new with all inputs stored, or an earlier one with the same inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from lammps_bg.config import Config, to_toml
+from lammps_bg.config import Config, load_config, to_toml
+from lammps_bg.errors import ConfigError
+from lammps_bg.report.console import Console
 from lammps_bg.report.provenance import sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.workflow.problem import Problem, ScriptRequest
@@ -61,6 +63,45 @@ def create_run(
         extra={"request": entry},
     )
     return run
+
+
+def require_same_request(before: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse --resume with another crystal or state than the one of the run.
+
+    Args:
+        before: Entry `request` of its provenance.json.
+        given: What was typed; entries that are not empty must be those of the run.
+
+    Raises:
+        ConfigError: One differs.
+    """
+    for name in ("variables", "replicate", "elements"):
+        value = given.get(name)
+        if value and ({**before[name], **value} if name == "variables" else value) != before[name]:
+            raise ConfigError(
+                f"expected --resume with the {name} of the run, {before[name]}, got {value}; start a new run with another -out"
+            )
+
+
+def finished_code(out: Path, config: Config, console: Console, what: str, *, allow_red: bool) -> int | None:
+    """Exit code of a command that is complete and would only be repeated; None where there is something to do.
+
+    Args:
+        out: Its folder.
+        config: The configuration to go on with.
+        console: Where to say so.
+        what: What it made, in the plural.
+        allow_red: Return 0 in spite of a red verdict.
+    """
+    run = RunDirectory.open(out)
+    if not all(run.file(name).exists() for name in ("results.json", "status.json")):
+        return None
+    if run.read_json("status.json").get("stage") != "done" or config != load_config(run.file("config.toml")):
+        return None
+    console.say(
+        f"complete   {run.path} has its {what} and results.json; ask for more with --set, or `lammps-bg report {run.path.name}` again"
+    )
+    return 3 if run.read_results()["verdict"]["colour"] == "red" and not allow_red else 0
 
 
 def reopen_run(out: Path, config: Config, problem: Problem) -> RunDirectory:

@@ -27,7 +27,7 @@ from lammps_bg.workflow.md_frames import load_reference
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.rehearsal import disk_bytes, forecast
 from lammps_bg.workflow.reporting import finish, illustrate
-from lammps_bg.workflow.run_folder import Kind, create_run, reopen_run
+from lammps_bg.workflow.run_folder import Kind, create_run, finished_code, reopen_run, require_same_request
 from lammps_bg.workflow.sampling import Samples, resampled_trajectory
 from lammps_bg.workflow.sampling import sample as draw_samples
 from lammps_bg.workflow.stored_run import (
@@ -109,12 +109,7 @@ def resumed(
         kind = "sample" if sampled else "run"
         raise ConfigError(f"expected --resume of `lammps-bg {kind}` in {out}, got {words[0]}; use `lammps-bg {kind} --resume`")
     _require_source(given.get("model"), before)
-    for name in ("variables", "replicate", "elements"):
-        value = given.get(name)
-        if value and ({**before[name], **value} if name == "variables" else value) != before[name]:
-            raise ConfigError(
-                f"expected --resume with the {name} of the run, {before[name]}, got {value}; start a new run with another -out"
-            )
+    require_same_request(before, given)
     if script is not None:
         request = replace(request, script=script, stored=False)
     typed = {name: value for name, value in asdict(flags).items() if value != asdict(LammpsFlags())[name]}
@@ -215,18 +210,10 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
 def _finished(plan: Plan, console: Console, *, allow_red: bool) -> int | None:
     """Exit code of a run that is complete and would only be repeated; None where there is something to do."""
     run = RunDirectory.open(plan.out)
-    if not all(run.file(name).exists() for name in ("results.json", "status.json")):
+    resamples = plan.config.sample.n_resample and not run.file("resampled.dump.gz").exists()
+    if resamples and run.file("results.json").exists() and run.read_results()["sampling"]["ess"]:
         return None
-    if run.read_json("status.json").get("stage") != "done" or plan.config != load_config(run.file("config.toml")):
-        return None
-    results = run.read_results()
-    if plan.config.sample.n_resample and results["sampling"]["ess"] and not run.file("resampled.dump.gz").exists():
-        return None
-    console.say(
-        f"complete   {run.path} has its {results['sampling']['n_samples']} samples and results.json; ask for more with --set, "
-        "or `lammps-bg estimate` again"
-    )
-    return 3 if results["verdict"]["colour"] == "red" and not allow_red else 0
+    return finished_code(plan.out, plan.config, console, "samples", allow_red=allow_red)
 
 
 def estimate_again(
