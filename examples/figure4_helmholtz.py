@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Helmholtz free energies of cubic and hexagonal ice (mW) over the number of atoms, from flows and from molecular dynamics.
 
-    python examples/figure4_helmholtz.py                    # quick: about a quarter of an hour on two cores
+    python examples/figure4_helmholtz.py                    # quick: about 12 minutes on two cores
     python examples/figure4_helmholtz.py --profile paper    # sizes as published: days, on many cores
     python examples/figure4_helmholtz.py --dry-run          # the commands alone
 

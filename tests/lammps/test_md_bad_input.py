@@ -113,7 +113,7 @@ def edit(path, change):
         ([*MD, "--set", "md.damp=1e-9"], "expected md.damp of at least one time step, 0.005 tau, got 1e-09"),
         ([*MD, "--mode", "mbar", "--set", "md.timestep=0.2"], "time step"),
         ([*MD, "--resume"], "expected -out with the folder of the simulation to --resume"),
-        ([*MD, "--resume", "-out", "nvt"], "leave out -in"),
+        ([*MD, "--resume", "-out", "nvt", "-rep", "2", "1", "1"], "expected --resume with the replicate of the run"),
         (["md", "--resume", "-out", "nowhere"], "there is no such folder"),
         (["md", "--resume", "-out", "flow"], "expected a run of `lammps-bg md` in flow, got one of another command"),
         (["md", "--resume", "-out", "nvt", "--mode", "npt"], "expected --resume of `md --mode nvt`"),
@@ -215,8 +215,8 @@ def test_damaged_trajectory(refused, capsys, tmp_path):
     path = next(Path("nvt/trajectories").iterdir())
     path.write_bytes(path.read_bytes()[:2000])
     refused("is damaged", "estimate", "-model", "flow", "-md", "nvt")
-    spoken = call(capsys, tmp_path, "md", "--resume", "-out", "nvt")
-    assert (spoken.code, spoken.changed) == (2, {"nvt/status.json"})
+    spoken = call(capsys, tmp_path, "md", "--resume", "-out", "nvt", "--set", "md.n_frames=60")
+    assert (spoken.code, spoken.changed) == (2, {"nvt/config.toml", "nvt/status.json"})
     assert "is damaged" in spoken.error
 
 
