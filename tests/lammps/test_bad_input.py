@@ -180,6 +180,7 @@ def test_commands_that_act_are_listed_and_not_executed(capsys, tmp_path):
         (["Lambda", "one"], "expected a plain number in sigma in the variable Lambda, got 'one'"),
         (["Lambda", "-1"], "expected a positive length in variable Lambda"),
         (["T"], "expected -var NAME VALUE, got -var T"),
+        (["Temp", "2"], "expected -var with a variable of the script (T, Lambda), got Temp, which in.x never uses"),
     ],
 )
 def test_variables(refused, tmp_path, variables, message):

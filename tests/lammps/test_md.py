@@ -149,6 +149,15 @@ def test_no_dump_where_none_is_wanted(capsys, tmp_path):
     assert {path.name for path in (tmp_path / "nvt").iterdir()} == FILES - {"md.dump.gz"}
 
 
+def test_a_finished_simulation_is_not_repeated(capsys, simulated, tmp_path):
+    """With --resume alone, and with what was typed before."""
+    shutil.copytree(simulated, tmp_path / "nvt")
+    for words in ([], ["-in", "in.lj", "-rep", "2", "2", "2"]):
+        spoken = call(capsys, tmp_path, "md", *words, "--resume", "-out", "nvt")
+        assert (spoken.code, spoken.changed) == (0, set()), spoken.error
+        assert spoken.out.startswith("complete")
+
+
 def test_report(capsys, tmp_path, monkeypatch):
     """At the end, and again by `report`, even with an OVITO that cannot draw."""
     monkeypatch.setattr(reporting, "render_samples", _no_picture)
