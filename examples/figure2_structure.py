@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Radial distribution functions and energies of the base, the flow, the reweighted flow and molecular dynamics, on two crystals.
 
-    python examples/figure2_structure.py                    # quick: about 10 minutes on two idle cores
+    python examples/figure2_structure.py                    # quick: about 5 minutes on two idle cores
     python examples/figure2_structure.py --profile paper    # sizes as published: many hours, on many cores
     python examples/figure2_structure.py --dry-run          # the commands alone
 

@@ -18,7 +18,7 @@ from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.report.trajectory import Trajectory
-from lammps_bg.thermo.timeseries import SHORTEST
+from lammps_bg.thermo.timeseries import SHORTEST, correlated_mean
 from lammps_bg.thermo.verdict import combine
 from lammps_bg.workflow import md_results
 from lammps_bg.workflow.entries import system_entry
@@ -303,7 +303,8 @@ def _finish(plan: MdPlan, job: Job, trajectories: list[Trajectory], more: dict[s
     if plan.mode == "npt":
         results["npt"] = {"pressure": more["pressure"], "free": more["cell"], **md_results.cell_entry(job, trajectories, found)}
     else:
-        source = Source("md", frames.energies, frames.displacements, virials=frames.virials)
+        mean = correlated_mean(*(part.energies for part in trajectories), minimum=1)
+        source = Source("md", frames.energies, frames.displacements, virials=frames.virials, mean_energy=mean)
         n = plan.config.estimate.rdf_samples
         results["observables"] = observe(job.problem, [source], job.run, n_configurations=n)
     if "windows" in more:

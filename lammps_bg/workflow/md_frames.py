@@ -17,6 +17,7 @@ from lammps_bg.errors import CrystalError, RunDirectoryError, StateError
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.report.trajectory import Trajectory, TrajectoryFiles
 from lammps_bg.thermo.springs import SpringCrystal
+from lammps_bg.thermo.timeseries import correlated_mean
 from lammps_bg.workflow.md_job import slowest
 from lammps_bg.workflow.md_windows import Window, load_window, stored_springs, window_name
 from lammps_bg.workflow.observing import Source
@@ -103,7 +104,8 @@ def _of_run(run: RunDirectory, problem: Problem) -> Reference:
         independent.append(frames[found.indices])
         total += len(frames)
     kept, shown = Trajectory.joined(parts), Trajectory.joined(independent)
-    observed = Source("md", shown.energies, shown.displacements, virials=shown.virials)
+    mean = correlated_mean(*(frames.energies for frames in loaded if frames), minimum=1)
+    observed = Source("md", shown.energies, shown.displacements, virials=shown.virials, mean_energy=mean)
     reference = Reference(run.path, mode, kept.displacements, kept.energies, observed, total)
     if mode != "mbar":
         return reference
@@ -167,7 +169,8 @@ def _of_dump(path: Path, problem: Problem) -> Reference:
     log.warning("%s does not say its temperature: it is taken for T = %g", path, problem.temperature)
     found = slowest([energies])
     kept = slice(found.start, None, max(1, round(_STRIDE * found.inefficiency)))
-    observed = Source("md", energies[found.indices], moved[found.indices])
+    mean = correlated_mean(energies, minimum=1)
+    observed = Source("md", energies[found.indices], moved[found.indices], mean_energy=mean)
     return Reference(path, "dump", moved[kept], energies[kept], observed, len(frames))
 
 

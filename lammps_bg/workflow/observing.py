@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lammps_bg.errors import LammpsBGError
 from lammps_bg.report.identification import StructureIdentifier
 from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.observables import (
     mean_observable,
     mean_potential_energy,
@@ -41,6 +42,7 @@ class Source:
         energies: Total potential energies, energy units, shape [n].
         displacements: Of the first configurations, length units, shape [m, N, 3].
         log_w: Log-weights, shape [n]; None where there are none, or they are worth nothing.
+        mean_energy: Mean of all frames of a trajectory, of which `energies` are the independent ones, energy units; None without one.
         virials: Configurational pressures of the first configurations, pressure units, shape [m]; None to evaluate them.
     """
 
@@ -49,6 +51,7 @@ class Source:
     displacements: Array
     log_w: Array | None = None
     virials: Array | None = None
+    mean_energy: EstimateResult | None = None
     usable: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +96,9 @@ def _energies(problem: Problem, sources: Sequence[Source]) -> dict[str, Any]:
     entries = {}
     for source in sources:
         finite = np.isfinite(source.energies)
+        if source.mean_energy is not None:
+            entries[source.name] = source.mean_energy.scaled(1.0 / problem.crystal.n_sites).to_dict()
+            continue
         for name, log_w in source.views():
             if finite.sum() > 1:
                 weights = None if log_w is None else log_w[finite]
