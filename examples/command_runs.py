@@ -20,6 +20,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from lammps_bg.report.numbers import NOTHING
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("lammps-bg")
 RECORD = "commands.json"
@@ -163,6 +165,11 @@ def z_score(value, error, reference, reference_error):
     """Difference of two independent numbers in units of their joint standard error."""
     joint = (error**2 + reference_error**2) ** 0.5
     return (value - reference) / joint if joint > 0 else None
+
+
+def signed(z):
+    """A z-score for a table."""
+    return NOTHING if z is None else f"{z:+.1f}"
 
 
 def command_line(text, name, profiles):

@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-from command_runs import Commands, command_line, commands_section, run_chains, say, words, write_json, write_png, z_score
+from command_runs import Commands, command_line, commands_section, run_chains, say, signed, words, write_json, write_png, z_score
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -277,10 +277,6 @@ def panel_lines(panel):
         value = "withheld" if row["value"] is None else with_error(row["value"], row["error"])
         lines.append(f"| {row['name']} | {value} | {signed(row['z'])} |")
     return lines
-
-
-def signed(z):
-    return NOTHING if z is None else f"{z:+.1f}"
 
 
 # ---- figure --------------------------------------------------------------------------------------------------------------------

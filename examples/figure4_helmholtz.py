@@ -21,7 +21,7 @@ import sys
 from dataclasses import dataclass, field
 
 import numpy as np
-from command_runs import Commands, command_line, commands_section, run_chains, say, words, write_json, write_png, z_score
+from command_runs import Commands, command_line, commands_section, run_chains, say, signed, words, write_json, write_png, z_score
 from matplotlib.figure import Figure
 
 from lammps_bg.report.figures.style import COLOURS, INK, RISE, render
@@ -282,10 +282,6 @@ def difference_rows(results):
         value = "withheld" if entry["value"] is None else with_error(entry["value"], entry["error"])
         lines.append(f"| {entry['n_atoms']} | {ESTIMATES[entry['estimate']][2]} | {value} | {signed(entry['z'])} |")
     return lines
-
-
-def signed(z):
-    return NOTHING if z is None else f"{z:+.1f}"
 
 
 # ---- figure --------------------------------------------------------------------------------------------------------------------

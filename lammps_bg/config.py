@@ -45,10 +45,8 @@ class FlowConfig(_Block):
     n_neighbours: PositiveInt | None = Field(
         None, description="lattice neighbours read by a site; none: whole shells that hold 12"
     )
-    n_bins: Annotated[int, Field(ge=2, le=64)] | None = Field(
-        None, description="bins of each spline; none: 8 for sublattice, 16 for augmented"
-    )
-    spline_range: Positive = Field(6.0, description="half range of the splines in thermal amplitudes")
+    n_bins: Annotated[int, Field(ge=2, le=64)] = Field(16, description="augmented, global: bins of each spline")
+    spline_range: Positive = Field(6.0, description="augmented, global: half range of the splines in thermal amplitudes")
     width: PositiveInt | None = Field(None, description="hidden width of the networks; none: 64 for sublattice, 32 for augmented")
     n_sweeps: PositiveInt = Field(2, description="sublattice: sweeps over all colours")
     n_layers: PositiveInt = Field(4, description="augmented: layers of two couplings each")
@@ -64,7 +62,8 @@ class TrainConfig(_Block):
         None, description="wall-clock budget in seconds; the learning rate falls with whichever ends first"
     )
     batch_size: PositiveInt = Field(32, description="samples for each step")
-    learning_rate: Positive = Field(4e-3, description="Adam's largest learning rate")
+    optimiser: Literal["soap", "adam"] = Field("soap", description="Adam in the eigenbasis of the gradient's covariances, or Adam")
+    learning_rate: Positive = Field(3e-3, description="largest learning rate")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(50, description="steps of linear warm-up")
     clip_norm: Positive = Field(1.0, description="largest norm of the gradient of the loss per atom")
     softening: Positive = Field(6.0, description="energies above E_0 + softening N kT grow only logarithmically in training")

@@ -21,7 +21,7 @@ _Neighbours = tuple[NDArray, NDArray, NDArray, NDArray]  # of one site: shell nu
 
 @dataclass(frozen=True)
 class NeighbourGraph:
-    """Neighbours of every site, ordered by shell and then by direction.
+    """Neighbours of every site, ordered by shell and then by direction, reflected alike for the sites of an orbit.
 
     Attributes:
         neighbours: Site index of each neighbour, shape [N, K].
@@ -90,13 +90,14 @@ def _ordered_neighbours(crystal: Crystal, at_least: int) -> list[_Neighbours]:
         order = np.lexsort((direction[:, 2], direction[:, 1], direction[:, 0], shell))
         mine = mine[order]
         lists.append((shell[order], j[mine], offset[mine], vector[mine]))
-    leaders = [lists[int(np.argmax(unit.site_class == site_class))] for site_class in unit.site_class]
-    return [_in_order_of(leader, entry, 0.1 * crystal.nearest_distance) for leader, entry in zip(leaders, lists, strict=True)]
+    leaders = [lists[int(np.argmax(unit.orbit == orbit))] for orbit in unit.orbit]
+    tolerance = 0.1 * crystal.nearest_distance
+    return [_in_order_of(*entries, tolerance) for entries in zip(leaders, lists, unit.signs, strict=True)]
 
 
-def _in_order_of(leader: _Neighbours, entry: _Neighbours, tolerance: float) -> _Neighbours:
-    """Shells and order of another site of the class: noise on the positions must not part what a translation relates."""
-    distance, index = cKDTree(entry[3]).query(leader[3])
+def _in_order_of(leader: _Neighbours, entry: _Neighbours, signs: Array, tolerance: float) -> _Neighbours:
+    """Shells and order of another site of the orbit: noise on the positions must not part what a symmetry relates."""
+    distance, index = cKDTree(entry[3]).query(leader[3] * signs)
     index = index[distance < tolerance]
     return leader[0][distance < tolerance], entry[1][index], entry[2][index], entry[3][index]
 

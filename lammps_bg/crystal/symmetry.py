@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Translational symmetry of a structure: unit cell x replicate, and which sites of the cell are equivalent by translation."""
+"""Symmetry of a structure: unit cell x replicate, and which sites of the cell are equivalent by a translation or a reflection."""
 
 import warnings
 from dataclasses import dataclass
@@ -22,6 +22,11 @@ class UnitCell:
         basis: Cartesian site positions relative to the cell's corner, shape [n_basis, 3].
         types: LAMMPS type of each basis site, shape [n_basis].
         site_class: Equal numbers mark sites that a translation of the crystal maps onto each other, shape [n_basis].
+        orbit: Equal numbers mark sites that an operation of the space group which keeps or reverses each Cartesian axis maps onto
+            each other, shape [n_basis].
+        signs: 1 or -1 for each axis: how the surroundings of an orbit's first site turn into those of a site, shape [n_basis, 3].
+        rotations: Rotations of the space group's operations, in units of the cell vectors, on columns, shape [m, 3, 3].
+        translations: Translations that go with them, in units of the cell vectors, shape [m, 3].
         n_primitive: Atoms per primitive cell.
         space_group: International symbol and number as given by spglib.
     """
@@ -30,6 +35,10 @@ class UnitCell:
     basis: Array
     types: NDArray[np.int64]
     site_class: NDArray[np.int64]
+    orbit: NDArray[np.int64]
+    signs: Array
+    rotations: NDArray[np.int64]
+    translations: Array
     n_primitive: int
     space_group: str
 
@@ -123,11 +132,32 @@ def _describe(cell: Array, basis: Array, types: NDArray[np.int64], tolerance: fl
         warnings.simplefilter("ignore", DeprecationWarning)
         data = spglib.get_symmetry_dataset((cell.tolist(), fractional.tolist(), types.tolist()), symprec=max(tolerance, 1e-5))
     if data is None:
-        return UnitCell(cell, basis, types, np.arange(n), n, "P1 (1)")
-    pure = data.translations[(data.rotations == np.eye(3, dtype=int)).all((1, 2))]
-    site_class = np.full(n, -1)
+        alone = np.arange(n)
+        identity = np.eye(3, dtype=np.int64)[None], np.zeros((1, 3))
+        return UnitCell(cell, basis, types, alone, alone.copy(), np.ones((n, 3)), *identity, n, "P1 (1)")
+    reflections = _reflections(data, cell)
+    pure = np.array([shift for signs, shift in reflections if (signs == 1).all()])
+    images = [match_sites(cell, basis, basis * signs + shift, 10 * tolerance) for signs, shift in reflections]
+    site_class, orbit, turned = np.full(n, -1), np.full(n, -1), np.ones((n, 3))
     for site in range(n):
         if site_class[site] < 0:
-            image = match_sites(cell, basis, basis[site] + pure @ cell, 10 * tolerance)
+            image = match_sites(cell, basis, basis[site] + pure, 10 * tolerance)
             site_class[image[image >= 0]] = site_class.max() + 1
-    return UnitCell(cell, basis, types, site_class, n // len(pure), f"{data.international} ({data.number})")
+        if orbit[site] < 0:
+            number = orbit.max() + 1
+            for (signs, _), image in zip(reflections, images, strict=True):
+                if image[site] >= 0 and orbit[image[site]] < 0:
+                    orbit[image[site]], turned[image[site]] = number, signs
+    operations = data.rotations.astype(np.int64), data.translations
+    group = f"{data.international} ({data.number})"
+    return UnitCell(cell, basis, types, site_class, orbit, turned, *operations, n // len(pure), group)
+
+
+def _reflections(data: spglib.SpglibDataset, cell: Array) -> list[tuple[Array, Array]]:
+    """Signs of the axes and shifts, length units, of the operations that keep or reverse each Cartesian axis; translations first."""
+    turns = cell.T @ data.rotations @ np.linalg.inv(cell.T)
+    signs = np.diagonal(turns, axis1=1, axis2=2)
+    plain = np.abs(turns - signs[:, None] * np.eye(3)).max((1, 2)) < 1e-6
+    found = [(np.rint(signs[i]), data.translations[i] @ cell) for i in np.flatnonzero(plain)]
+    # those of equal signs together: then the sites of a class turn alike
+    return sorted(found, key=lambda entry: tuple(-entry[0]))

@@ -109,6 +109,16 @@ class Crystal:
         return self.unit.site_class[self.basis_index]
 
     @property
+    def orbit(self) -> NDArray[np.int64]:
+        """Orbit of every site under translations and reflections of the axes, shape [N]."""
+        return self.unit.orbit[self.basis_index]
+
+    @property
+    def signs(self) -> Array:
+        """How the axes turn from an orbit's first site to every site, 1 or -1, shape [N, 3]."""
+        return self.unit.signs[self.basis_index]
+
+    @property
     def types(self) -> NDArray[np.int64]:
         """LAMMPS type of every site, shape [N]."""
         return self.unit.types[self.basis_index]
@@ -127,6 +137,28 @@ class Crystal:
     def nearest_distance(self) -> float:
         """Shortest distance between two sites, length units."""
         return nearest_distance(self.unit.cell, self.unit.basis)
+
+    def sites_in(self, cell: Array) -> Array:
+        """The sites scaled into another cell of the supercell, Cartesian, shape [N, 3].
+
+        Args:
+            cell: Cell vectors as rows, with the lower corner where it is, shape [3, 3], length units.
+        """
+        return np.asarray(self.origin + (self.sites - self.origin) @ np.linalg.inv(self.supercell) @ cell)
+
+    def displacements(self, positions: Array, cell: Array | None = None) -> Array:
+        """Displacements from the sites without their mean: how far the atoms are from a lattice that moves along, shape [..., N, 3].
+
+        Args:
+            positions: Cartesian, in site order, any image of the whole crystal or of single atoms, shape [..., N, 3], length units.
+            cell: Cell of these positions as rows; None for the supercell.
+        """
+        box = self.supercell if cell is None else cell
+        moved = positions - self.sites_in(box)
+        # relative to one atom the crystal's own drift is gone, and what is left is far shorter than half the cell
+        moved = moved - moved[..., :1, :]
+        moved = moved - np.rint(moved @ np.linalg.inv(box)) @ box
+        return np.asarray(moved - moved.mean(-2, keepdims=True))
 
     def site_index(self, cells: NDArray[np.int64], basis: NDArray[np.int64]) -> NDArray[np.int64]:
         """Site index of (cell coordinates [..., 3], basis index [...]), cells taken modulo the replicate."""

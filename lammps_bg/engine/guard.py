@@ -23,7 +23,9 @@ class ScriptReader(Interpreter):
     Attributes:
         removed_fixes: `ID style` of fixes that were left out.
         kept_fixes: Style by ID of the fixes LAMMPS has.
+        pair_style: Words of the last pair_style command.
         pair_coeffs: Words of each pair_coeff command of the pair style in use.
+        pair_modify: Words of its pair_modify commands, in order.
         neighbor: Words of the last `neighbor` command.
         kspace: The kspace commands.
 
@@ -58,7 +60,9 @@ class ScriptReader(Interpreter):
     def _forget(self) -> None:
         """Forget what `clear` undoes."""
         self.kept_fixes: dict[str, str] = {}
+        self.pair_style: list[str] = []
         self.pair_coeffs: list[list[str]] = []
+        self.pair_modify: list[str] = []
         self.neighbor: list[str] = []
         self.kspace: list[str] = []
         self._gone: set[str] = set()  # ids of fixes and computes that LAMMPS did not get
@@ -121,9 +125,13 @@ class ScriptReader(Interpreter):
     def _note(self, name: str, args: list[str]) -> None:
         """Remember what the engine needs to know later."""
         if name == "pair_style":
+            self.pair_style = args
             self.pair_coeffs.clear()
+            self.pair_modify.clear()
         elif name == "pair_coeff":
             self.pair_coeffs.append(args)
+        elif name == "pair_modify":
+            self.pair_modify += args
         elif name == "neighbor":
             self.neighbor = args
         elif name.startswith("kspace_"):

@@ -17,6 +17,7 @@ from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.engine.guard import ScriptReader
 from lammps_bg.engine.instance import Instance
 from lammps_bg.engine.interpreter import SkippedCommand
+from lammps_bg.engine.pair_style import PairStyle
 from lammps_bg.errors import CrystalError, ScriptError
 
 __all__ = ["Engine", "LammpsFlags", "SkippedCommand"]
@@ -112,6 +113,11 @@ class Engine(Evaluator):
     def pair_style(self) -> str:
         """The pair style in use."""
         return self._instance.pair_style
+
+    @property
+    def pair(self) -> PairStyle:
+        """What the script says of its pair style."""
+        return PairStyle.of(self._instance)
 
     @property
     def version(self) -> str:

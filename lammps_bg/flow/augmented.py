@@ -5,6 +5,9 @@ Schebek, Noé and Rogal, "Scalable Boltzmann Generators for equilibrium sampling
 Communications 17, 5010 (2026). Here the range of the splines is a few thermal amplitudes, and an affine map joins them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -127,6 +130,23 @@ class AugmentedFlow(nn.Module):
             log_det = log_det + log_det_a + log_det_u
         return self._join(u, a), log_det
 
+    def push_score(self, state: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward`, and the gradient of the flow's log-density at the mapped states from that at the states, by the inverse.
+
+        Args:
+            state: Samples of the prior, length units, shape [n, 2, N, 3].
+            score: Gradient of the prior's log-density there, 1 / length units, shape [n, 2, N, 3].
+
+        Returns:
+            Mapped states and log-determinants [n], as `forward`; and the score at the mapped states, detached.
+        """
+        mapped, log_det = self.forward(state)
+        end = mapped.detach().requires_grad_()
+        with _frozen(self):
+            start, log_back = self.inverse(end)
+            (pushed,) = torch.autograd.grad((start * score.to(start)).sum() + log_back.sum(), end)
+        return mapped, log_det, pushed
+
     def _split(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return u and a, [N, n, 3] each, in units of the mean amplitude."""
         scaled = state.to(self.lattice.amplitude) / self.lattice.mean_amplitude
@@ -135,6 +155,16 @@ class AugmentedFlow(nn.Module):
 
     def _join(self, u: Tensor, a: Tensor) -> Tensor:
         return torch.stack((u, a)).permute(2, 0, 1, 3) * self.lattice.mean_amplitude
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Let gradients pass through a module without reaching its parameters."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
 
 
 def _centre_first(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lattice as the networks see it: torch tensors of neighbours, directions and site classes."""
+"""The lattice as the networks see it: torch tensors of neighbours, directions and orbits of sites."""
 
 from dataclasses import dataclass
 
@@ -19,18 +19,20 @@ class LatticeGraph:
         vectors: Ideal bond vectors, length units, shape [N, K, 3].
         shells: Shell number of each neighbour, shape [N, K].
         basis_index: Basis index of each site, shape [N].
-        site_class: Class of each site under the crystal's translations, shape [N].
+        orbit: Orbit of each site under translations and reflections, shape [N].
+        signs: How the axes turn from an orbit's first site to each site, 1 or -1, shape [N, 3].
         n_basis: Sites per unit cell.
-        n_classes: Number of classes.
+        n_orbits: Number of orbits.
     """
 
     neighbours: Tensor
     vectors: Tensor
     shells: Tensor
     basis_index: Tensor
-    site_class: Tensor
+    orbit: Tensor
+    signs: Tensor
     n_basis: int
-    n_classes: int
+    n_orbits: int
 
     @classmethod
     def from_crystal(cls, crystal: Crystal, n_neighbours: int | None = None) -> "LatticeGraph":
@@ -41,7 +43,8 @@ class LatticeGraph:
             torch.from_numpy(graph.vectors),
             torch.from_numpy(graph.shells),
             torch.from_numpy(crystal.basis_index),
-            torch.from_numpy(crystal.site_class),
+            torch.from_numpy(crystal.orbit),
+            torch.from_numpy(crystal.signs),
             crystal.n_basis,
-            int(crystal.unit.site_class.max()) + 1,
+            int(crystal.unit.orbit.max()) + 1,
         )

@@ -34,6 +34,14 @@ class Generator:
         state, log_det = self.flow.forward(start)
         return state, self.prior.log_prob(start) - log_det
 
+    def push_score(self, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`push`, and the gradient of log q by the state at the new states, shape [n, channels, N, 3]; log q and score detached."""
+        begin = start.detach().requires_grad_()
+        log_base = self.prior.log_prob(begin)
+        (score,) = torch.autograd.grad(log_base.sum(), begin)
+        state, log_det, score = self.flow.push_score(start, score)
+        return state, log_base.detach() - log_det.detach(), score
+
     def log_density(self, state: Tensor) -> Tensor:
         """Log-density q of states [n, channels, N, 3] by the inverse flow, shape [n], float64."""
         start, log_det = self.flow.inverse(state)
@@ -64,8 +72,6 @@ def _sublattice(config: FlowConfig, crystal: Crystal, base: Base, graph: Lattice
         _relative_amplitude(base, graph),
         n_sweeps=config.n_sweeps,
         width=config.width or 64,
-        n_bins=config.n_bins or 8,
-        spline_range=config.spline_range,
     )
     return Generator(Prior(base), flow)
 
@@ -78,7 +84,7 @@ def _augmented(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeG
         amplitude=amplitude,
         n_layers=config.n_layers,
         width=config.width or 32,
-        n_bins=config.n_bins or 16,
+        n_bins=config.n_bins,
         n_frequencies=config.n_frequencies,
         spline_range=config.spline_range,
     )
@@ -89,10 +95,10 @@ _BUILDERS = {"sublattice": _sublattice, "augmented": _augmented}
 
 
 def _relative_amplitude(base: Base, graph: LatticeGraph) -> Tensor:
-    """Root-mean-square displacement relative to the first shell for each site class, from draws of the base, shape [n_classes]."""
+    """Root-mean-square displacement relative to the first shell for each orbit of sites, from draws of the base, shape [n_orbits]."""
     n = max(8, min(256, 2**16 // len(base.amplitude)))  # every site counts, so large crystals need few samples
     u = base.sample(n, torch.Generator().manual_seed(0))
     first = (graph.shells == 0).double()
     mean = (u[:, graph.neighbours] * first[..., None]).sum(2) / first.sum(1)[:, None]
     variance = (u - mean).square().mean((0, 2))
-    return torch.stack([variance[graph.site_class == c].mean().sqrt() for c in range(graph.n_classes)])
+    return torch.stack([variance[graph.orbit == orbit].mean().sqrt() for orbit in range(graph.n_orbits)])

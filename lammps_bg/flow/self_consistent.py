@@ -18,6 +18,7 @@ from lammps_bg.flow.force_constants import ForceConstants, ForceField, finite_di
 from lammps_bg.flow.phonon import PhononBase
 
 log = logging.getLogger(__name__)
+_BROKEN = 1e-3  # relative change of exact force constants by averaging over the space group: beyond it the field has not that symmetry
 _MOST_OVERSHOOTS = 4  # updates in a row with unstable modes: fewer may still be on the way to the width that stabilises them
 
 
@@ -98,6 +99,12 @@ def _stable_part(old: ForceConstants, new: ForceConstants) -> ForceConstants:
     return replace(stable, stiffness=0.5 * (old.stiffness + stable.stiffness))
 
 
+def _has_symmetry(constants: ForceConstants, crystal: Crystal) -> bool:
+    """Whether the forces have the symmetry of the sites, which an external field can break."""
+    change = constants.averaged(crystal).stiffness - constants.stiffness
+    return bool(np.abs(change).max() < _BROKEN * np.abs(constants.stiffness).max())
+
+
 class PhononFit:
     """Self-consistent phonons: K <- -<F u^T> <u u^T>^-1 under the current Gaussian, wave vector by wave vector (Hooton 1955).
 
@@ -112,6 +119,7 @@ class PhononFit:
     def __init__(self, force_field: ForceField, crystal: Crystal, units: Units, beta: float, *, seed: int) -> None:
         self.force_field, self.crystal, self.units, self.beta = force_field, crystal, units, beta
         self._generator = torch.Generator().manual_seed(seed)
+        self._symmetric = False
 
     def run(self, *, iterations: int, n_samples: int, start: ForceConstants | None = None) -> FittedBase:
         """Iterate until the bound no longer falls by more than its error.
@@ -124,7 +132,9 @@ class PhononFit:
         Raises:
             UnstableCrystalError: Modes of negative stiffness remain.
         """
-        constants = start or harmonic(self.force_field, self.crystal)
+        at_minimum = harmonic(self.force_field, self.crystal)
+        self._symmetric = _has_symmetry(at_minimum, self.crystal)
+        constants = start or at_minimum
         labels = self.units.labels
         if iterations == 0:
             constants.require_stable(labels.energy, labels.length)
@@ -176,7 +186,8 @@ class PhononFit:
         rest, uk = rest - rest.mean(0), uk - uk.mean(0)
         cross, square = (np.einsum("s...a,s...b->...ab", p, uk.conj(), optimize=True) for p in (rest, uk))
         change = -cross @ np.linalg.pinv(square, rcond=1e-8, hermitian=True)
-        return ForceConstants(constants.stiffness + 0.7 * change, offset).symmetrised()
+        update = ForceConstants(constants.stiffness + 0.7 * change, offset)
+        return update.averaged(self.crystal) if self._symmetric else update.symmetrised()
 
 
 class EinsteinFit:

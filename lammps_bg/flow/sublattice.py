@@ -1,105 +1,106 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sublattice flow: all sites of one colour move at once, given the sites around them, without auxiliary variables."""
 
-import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lammps_bg.flow import site_map
 from lammps_bg.flow.graph import LatticeGraph
-from lammps_bg.flow.transforms import affine, rational_quadratic, unit_triangular
+from lammps_bg.flow.site_map import SiteMap
+from lammps_bg.flow.site_network import BondFeatures, Evaluation, SiteNetwork
 
-_SCALE, _SHIFT = 0.2, 0.5  # a unit output of the network changes a log-width or a slope by 0.2, a position by half an amplitude
-_FEATURES = 5  # of each neighbour: three components, and the squares along and across the bond
-_LARGEST = 25.0  # squares level off there: the tails of a large crystal must not leave what the network knows
-_SQUARE, _SKIP = 0.3, 0.3  # bring squares, and the direct linear path, to the size of the other inputs
-
-
-class SiteNetwork(nn.Module):
-    """A residual network of two hidden layers and a direct linear path, with its own weights for each site class.
-
-    The output is zero at the start.
-
-    Args:
-        n_classes: Number of site classes.
-        n_neighbours: Neighbours of a site, K; each gives five features and one bit.
-        width: Hidden width.
-        n_out: Outputs for each site.
-    """
-
-    def __init__(self, n_classes: int, n_neighbours: int, width: int, n_out: int) -> None:
-        super().__init__()
-        n_in = (_FEATURES + 1) * n_neighbours
-
-        def weight(fan_in: int, fan_out: int, *, of: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(n_classes, fan_in, fan_out) / math.sqrt(of))
-
-        self.bonds = weight(_FEATURES * n_neighbours, width, of=n_in)
-        self.moved = weight(n_neighbours, width, of=n_in)
-        self.hidden = weight(width, width, of=width)
-        self.direct = nn.Parameter(torch.zeros(n_classes, _FEATURES * n_neighbours, n_out))
-        self.out = nn.Parameter(torch.zeros(n_classes, width, n_out))
-        self.bias = nn.Parameter(torch.zeros(n_classes, width))
-        self.hidden_bias = nn.Parameter(torch.zeros(n_classes, width))
-        self.out_bias = nn.Parameter(torch.zeros(n_classes, n_out))
-
-    def forward(self, site_class: int, bonds: Tensor, moved: Tensor) -> Tensor:
-        """Outputs [n, S, n_out] for S sites of one class.
-
-        Args:
-            site_class: Class of the sites.
-            bonds: Features of the neighbours, shape [n, S, 5K].
-            moved: Which neighbours have already moved in this sweep (1 or 0), shape [S, K].
-        """
-        n, sites = bonds.shape[:2]
-        flat = bonds.flatten(0, 1)
-        # the bits are the same for every sample: their part of the first layer is a bias for each site
-        offset = torch.addmm(self.bias[site_class], moved, self.moved[site_class])
-        h = F.silu((flat @ self.bonds[site_class]).view(n, sites, -1) + offset).flatten(0, 1)
-        h = h + F.silu(torch.addmm(self.hidden_bias[site_class], h, self.hidden[site_class]))
-        out = torch.addmm(self.out_bias[site_class], h, self.out[site_class])
-        return torch.addmm(out, flat, self.direct[site_class], alpha=_SKIP).view(n, sites, -1)
+_Context = Any  # what torch carries from forward to backward
 
 
 @dataclass
 class _Group:
-    """Sites of one colour and one class, in the flow's internal order (sorted by colour, then class).
+    """Sites of one colour and one orbit, S of them, in the flow's internal order (sorted by colour, then orbit).
 
     Attributes:
-        site_class: Their class.
-        sites: Where they stand in the internal order, S of them.
-        neighbours: Internal positions of their neighbours, shape [S, K].
-        moved: Which neighbours move before them in a sweep (1 or 0), shape [S, K].
-        directions: Unit vectors to the neighbours, the same for all sites of a class, shape [K, 3].
+        kind: Their orbit, which has weights of its own.
+        sites: Where they stand in the internal order.
+        scale: One over the amplitude, with the signs of each site, shape [3, S, 1].
+        neighbours: Internal positions of their neighbours, shape [K * S].
+        readers: For each site of the crystal, which of these K * S entries read it; K * S where there are no more, shape [N, C].
+        moved: Which neighbours move before them in a sweep (1 or 0), shape [K, S].
+        directions: Unit vectors to the neighbours, reflected alike for all sites, shape [3, K].
         n_first: Neighbours in the first shell.
     """
 
-    site_class: int
+    kind: int
     sites: slice
+    scale: Tensor
     neighbours: Tensor
+    readers: Tensor
     moved: Tensor
     directions: Tensor
     n_first: int
 
 
+@dataclass
+class _Step:
+    """One group's move, with what its derivatives need."""
+
+    network: SiteNetwork
+    group: _Group
+    features: BondFeatures
+    evaluation: Evaluation
+    moved: SiteMap
+
+    def push_score(self, score: Tensor) -> None:
+        """Turn the score [3, N, n] of the density before the move, in place, into that after it."""
+        own = self.moved.push_score(score[:, self.group.sites] / self.group.scale)
+        pulled, outputs = self.moved.pull(own, 1.0)
+        own, pulled = own * self.group.scale, pulled * self.group.scale
+        score[:, self.group.sites] = own
+        score -= self._to_neighbours(outputs, own - pulled, None)
+
+    def pull(self, gradient: Tensor, weight: Tensor, into: dict[str, Tensor]) -> None:
+        """Turn the gradient [3, N, n] by the positions after the move, in place, into that by those before it.
+
+        Args:
+            gradient: Shape [3, N, n].
+            weight: Gradient by the logarithm of the determinant, shape [n].
+            into: Gradients of the network's weights by name, to which those of this move are added.
+        """
+        own = gradient[:, self.group.sites]
+        pulled, outputs = self.moved.pull(own / self.group.scale, weight)
+        pulled = pulled * self.group.scale
+        around = self._to_neighbours(outputs, own - pulled, into)
+        gradient[:, self.group.sites] = pulled
+        gradient += around
+
+    def _to_neighbours(self, outputs: Tensor, mean: Tensor, into: dict[str, Tensor] | None) -> Tensor:
+        """Gradient by the positions of all sites, [3, N, n], from those by the network's outputs and by the first shell's mean."""
+        group = self.group
+        features = self.network.pull(group.kind, self.evaluation, outputs, group.moved, into)
+        near = self.features.pull(features).mul_(group.scale[:, None])
+        mean = mean - near.sum(1)
+        near[:, : group.n_first] += (mean / group.n_first)[:, None]
+        padded = torch.cat((near.flatten(1, 2), near.new_zeros(3, 1, near.shape[-1])), 1)
+        # every site collects from those that read it: no scatter
+        return padded.index_select(1, group.readers.flatten()).unflatten(1, group.readers.shape).sum(2)
+
+
 class SublatticeFlow(nn.Module):
     """Sweeps over the colours of the crystal's sites.
 
-    A site's displacement relative to the mean of its first shell passes through monotone splines between two unit triangular 3 x 3 maps, and
-    an affine map. All parameters come from its neighbours' displacements relative to that mean: the flow commutes with
-    translations, so the centre of mass drops out and the log-determinant is that on the (3N - 3)-dimensional space.
-    The triangular maps couple the three components: elementwise maps alone cannot tilt the ellipsoid in which a site moves.
+    A site's displacement relative to the mean of its first shell passes through a `SiteMap`. Its parameters come from the neighbours'
+    displacements relative to that mean: the flow commutes with translations, so the centre of mass drops out and the
+    log-determinant is that on the (3N - 3)-dimensional space. Sites that a translation or a reflection of the crystal relates share
+    their weights, in coordinates that are reflected with the site.
 
     Args:
         graph: The lattice.
         colour: Colour of each site, shape [N]; no site has a neighbour of its own colour.
-        amplitude: Root-mean-square relative displacement of each site class per component, length units, shape [n_classes].
+        amplitude: Root-mean-square relative displacement of each orbit per component, length units, shape [n_orbits].
         n_sweeps: Sweeps over all colours.
         width: Hidden width of the site networks.
-        n_bins: Bins of the splines.
-        spline_range: Half range of the splines, in amplitudes.
     """
 
     channels = 1
@@ -107,25 +108,13 @@ class SublatticeFlow(nn.Module):
     _order: Tensor
     _place: Tensor
 
-    def __init__(
-        self,
-        graph: LatticeGraph,
-        colour: Tensor,
-        amplitude: Tensor,
-        *,
-        n_sweeps: int = 2,
-        width: int = 64,
-        n_bins: int = 8,
-        spline_range: float = 6.0,
-    ) -> None:
+    def __init__(self, graph: LatticeGraph, colour: Tensor, amplitude: Tensor, *, n_sweeps: int = 2, width: int = 64) -> None:
         super().__init__()
-        self._n_bins, self._range = n_bins, spline_range
         self.register_buffer("amplitude", amplitude.float())
-        n_out = 3 * (3 * n_bins + 3)
-        self.networks = nn.ModuleList(
-            SiteNetwork(graph.n_classes, graph.neighbours.shape[1], width, n_out) for _ in range(n_sweeps)
+        self.networks: Sequence[SiteNetwork] = nn.ModuleList(  # type: ignore[assignment]
+            SiteNetwork(graph.n_orbits, graph.neighbours.shape[1], width, site_map.N_PARAMETERS) for _ in range(n_sweeps)
         )
-        order = sorted(range(len(colour)), key=lambda i: (int(colour[i]), int(graph.site_class[i]), i))
+        order = sorted(range(len(colour)), key=lambda i: (int(colour[i]), int(graph.orbit[i]), i))
         self._set_lattice(graph, colour, torch.tensor(order))
 
     def _set_lattice(self, graph: LatticeGraph, colour: Tensor, order: Tensor) -> None:
@@ -135,80 +124,134 @@ class SublatticeFlow(nn.Module):
         self.register_buffer("_order", order, persistent=False)
         self.register_buffer("_place", place, persistent=False)
         self._colours: list[list[_Group]] = []
-        keys = torch.stack((colour, graph.site_class), 1)[order]
+        keys = torch.stack((colour, graph.orbit), 1)[order]
         start = 0
         for key, count in zip(*(t.tolist() for t in torch.unique_consecutive(keys, dim=0, return_counts=True)), strict=True):
-            sites = order[start : start + count]
-            neighbours = graph.neighbours[sites]
-            moved = (colour[neighbours] < colour[sites][:, None]).float()
-            directions = F.normalize(graph.vectors[sites[0]], dim=-1).float()
-            n_first = int((graph.shells[sites[0]] == 0).sum())
-            group = _Group(key[1], slice(start, start + count), place[neighbours], moved, directions, n_first)
             if key[0] == len(self._colours):
                 self._colours.append([])
-            self._colours[-1].append(group)
+            self._colours[-1].append(self._group(graph, colour, key[1], slice(start, start + count)))
             start += count
 
+    def _group(self, graph: LatticeGraph, colour: Tensor, kind: int, where: slice) -> _Group:
+        sites = self._order[where]
+        neighbours = graph.neighbours[sites]
+        moved = (colour[neighbours] < colour[sites][:, None]).to(self.amplitude).t().contiguous()
+        signs = graph.signs[sites].t().to(self.amplitude)
+        directions = F.normalize(graph.vectors[sites[0]], dim=-1).t().to(self.amplitude) * signs[:, :1]
+        n_first = int((graph.shells[sites[0]] == 0).sum())
+        flat = self._place[neighbours.t().flatten()]
+        scale = (signs / self.amplitude[kind])[..., None]
+        return _Group(kind, where, scale, flat, _readers(flat, len(colour)), moved, directions, n_first)
+
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Map base to target; state [n, 1, N, 3] in length units, log-determinant [n] float64."""
-        return self._sweep(state, inverse=False)
+        """Map base to target; state [n, 1, N, 3] in length units, log-determinant [n] float64; differentiable, once."""
+        state, log_det, _ = _Push.apply(state, None, self, *self.parameters())
+        return state, log_det
 
+    def push_score(self, state: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward` that takes the score of the base along: no inverse is needed for that of the flow's density.
+
+        Layer by layer (Vaitl, Winkler, Richter and Kessel, ICLR 2024): after a map with Jacobian J the score is
+        J^-T (score - grad log|det J|), and a triangular J with small blocks is solved at once.
+
+        Args:
+            state: Samples of the base, length units, shape [n, 1, N, 3].
+            score: Gradient of the base's log-density there, 1 / length units, shape [n, 1, N, 3].
+
+        Returns:
+            Mapped states, as `forward`; log-determinants [n]; and the gradient of the flow's log-density at the mapped states, detached.
+        """
+        return _Push.apply(state, score, self, *self.parameters())
+
+    @torch.no_grad()
     def inverse(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Map target to base; state [n, 1, N, 3] in length units, log-determinant [n] float64."""
-        return self._sweep(state, inverse=True)
+        """Map target to base; state [n, 1, N, 3] in length units, log-determinant [n] float64; takes no gradient."""
+        x = self._inside(state)
+        log_det = torch.zeros(len(state), dtype=torch.float64, device=x.device)
+        for network, group in reversed(list(self._moves())):
+            mean, features = self._surroundings(group, x)
+            raw = network.evaluate(group.kind, features.values, group.moved).out
+            y, log_slope = site_map.inverse((x[:, group.sites] - mean) * group.scale, raw)
+            x[:, group.sites] = torch.addcdiv(mean, y, group.scale)
+            log_det += log_slope.sum((0, 1), dtype=torch.float64)
+        return self._outside(x - x.mean(1, keepdim=True)), log_det
 
-    def _sweep(self, state: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        x = state[:, 0].to(self.amplitude.dtype).index_select(1, self._order)
-        steps = [(network, colour) for network in self.networks for colour in self._colours]
-        log_det = torch.zeros(len(x), dtype=torch.float64)
-        for network, groups in reversed(steps) if inverse else steps:
-            new, parts = [], []
-            for group in groups:
-                y, log_slope = self._move(network, group, x, inverse)
-                new.append(y)
-                parts.append(log_slope.sum((1, 2), dtype=torch.float64))
-            x = torch.cat([x[:, : groups[0].sites.start], *new, x[:, groups[-1].sites.stop :]], 1)
-            log_det = log_det + torch.stack(parts).sum(0)
-        x = x.index_select(1, self._place)
-        return (x - x.mean(1, keepdim=True))[:, None], log_det
+    def _apply(self, fn: Any, recurse: bool = True) -> "SublatticeFlow":  # noqa: ANN401
+        """Move the tables of the lattice with the weights, as `to`, `double` and so on do."""
+        super()._apply(fn, recurse)
+        for group in (group for colour in self._colours for group in colour):
+            for name in ("scale", "neighbours", "readers", "moved", "directions"):
+                setattr(group, name, fn(getattr(group, name)))
+        return self
 
-    def _move(self, network: nn.Module, group: _Group, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """New displacements of one group, and their log-slopes, both [n, S, 3]."""
-        k, amplitude = self._n_bins, self.amplitude[group.site_class]
-        near = x.index_select(1, group.neighbours.flatten()).unflatten(1, group.neighbours.shape)
-        mean = near[:, :, : group.n_first].mean(2)
-        bonds = _bond_features((near - mean[:, :, None]) / amplitude, group.directions.to(x.dtype))
-        raw = network(group.site_class, bonds, group.moved.to(x.dtype)).unflatten(-1, (3, 3 * k + 3))
-        spline = raw[..., : 3 * k - 1]
-        # bounded, so that a rare far neighbour cannot blow up a site
-        log_scale, lower, upper = torch.tanh(_SCALE * raw[..., 3 * k :]).unbind(-1)
-        shift = _SHIFT * raw[..., 3 * k - 1]
-        y = (x[:, group.sites] - mean) / amplitude
-        if inverse:
-            y = unit_triangular(y, upper, upper=True, inverse=True)
-            y, outer = affine(y, log_scale, shift, inverse=True)
-            y, inner = rational_quadratic(y, spline, self._range, inverse=True)
-            y = unit_triangular(y, lower, inverse=True)
-        else:
-            y = unit_triangular(y, lower)
-            y, inner = rational_quadratic(y, spline, self._range)
-            y, outer = affine(y, log_scale, shift)
-            y = unit_triangular(y, upper, upper=True)
-        return torch.addcmul(mean, y, amplitude), inner + outer
+    def _moves(self) -> Iterator[tuple[SiteNetwork, _Group]]:
+        """All moves in order."""
+        return ((network, group) for network in self.networks for colour in self._colours for group in colour)
+
+    def _inside(self, state: Tensor) -> Tensor:
+        """States [n, 1, N, 3] as [3, N, n] in the internal order and precision: neighbours' samples lie together."""
+        return state[:, 0].to(self.amplitude.dtype).index_select(1, self._order).permute(2, 1, 0).contiguous()
+
+    def _outside(self, x: Tensor) -> Tensor:
+        return x.permute(2, 1, 0).index_select(1, self._place)[:, None]
+
+    def _surroundings(self, group: _Group, x: Tensor) -> tuple[Tensor, BondFeatures]:
+        """Mean of the first shell [3, S, n], and the features of all neighbours, of one group."""
+        near = x.index_select(1, group.neighbours).unflatten(1, group.moved.shape)
+        mean = near[:, : group.n_first].mean(1)
+        return mean, BondFeatures(near.sub_(mean[:, None]).mul_(group.scale[:, None]), group.directions)
+
+    def _move(self, network: SiteNetwork, group: _Group, x: Tensor) -> _Step:
+        """Move one group, in place."""
+        mean, features = self._surroundings(group, x)
+        evaluation = network.evaluate(group.kind, features.values, group.moved)
+        moved = SiteMap.forward((x[:, group.sites] - mean) * group.scale, evaluation.out)
+        x[:, group.sites] = torch.addcdiv(mean, moved.value, group.scale)
+        return _Step(network, group, features, evaluation, moved)
 
 
-def _bond_features(relative: Tensor, directions: Tensor) -> Tensor:
-    """Components of the neighbours' relative displacements, and their squares along and across the bond.
+class _Push(torch.autograd.Function):
+    """All moves at once for torch, which need not record what is inside them."""
 
-    To second order in these the neighbours' pair forces change position and stiffness of a site.
+    @staticmethod
+    def forward(
+        ctx: _Context, state: Tensor, score: Tensor | None, flow: SublatticeFlow, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        x = flow._inside(state)
+        s = None if score is None else flow._inside(score)
+        log_det = torch.zeros(len(state), dtype=torch.float64, device=x.device)
+        ctx.flow, ctx.dtype, ctx.steps = flow, state.dtype, []
+        for network, group in flow._moves():
+            step = flow._move(network, group, x)
+            log_det += step.moved.log_slope.sum((0, 1), dtype=torch.float64)
+            if s is not None:
+                step.push_score(s)
+            if any(ctx.needs_input_grad):
+                ctx.steps.append(step)
+        pushed = None if s is None else flow._outside(s)
+        if pushed is not None:
+            ctx.mark_non_differentiable(pushed)
+        return flow._outside(x - x.mean(1, keepdim=True)), log_det, pushed
 
-    Args:
-        relative: In amplitudes, shape [n, S, K, 3].
-        directions: Unit bond vectors, shape [K, 3].
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: _Context, g_state: Tensor, g_log_det: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        flow: SublatticeFlow = ctx.flow
+        gradient = flow._inside(g_state)
+        gradient = gradient - gradient.mean(1, keepdim=True)
+        weight = g_log_det.to(gradient.dtype)
+        into = {id(network): {name: torch.zeros_like(p) for name, p in network.named_parameters()} for network in flow.networks}
+        for step in reversed(ctx.steps):
+            step.pull(gradient, weight, into[id(step.network)])
+        gradients = [into[id(network)][name] for network in flow.networks for name, _ in network.named_parameters()]
+        return (flow._outside(gradient).to(ctx.dtype), None, None, *gradients)
 
-    Returns:
-        Features, shape [n, S, 5K].
-    """
-    along = (relative * directions).sum(-1).square()
-    squares = torch.cat((along - 1, 0.5 * (relative.square().sum(-1) - along) - 1), -1)
-    return torch.cat((relative.flatten(2), _SQUARE * squares / (1 + squares.abs() / _LARGEST)), -1)
+
+def _readers(neighbours: Tensor, n_sites: int) -> Tensor:
+    """For each site the places in `neighbours` [M] where it stands, filled up with M, shape [N, most of them]."""
+    count = torch.bincount(neighbours, minlength=n_sites)
+    order = torch.argsort(neighbours, stable=True)
+    column = torch.arange(len(order)) - (count.cumsum(0) - count)[neighbours[order]]
+    table = torch.full((n_sites, int(count.max())), len(neighbours))
+    table[neighbours[order], column] = order
+    return table

@@ -91,6 +91,16 @@ def decorrelate_replicas(replicas: Sequence[ArrayLike], *, minimum: int = FEWEST
     return result
 
 
+def evenly_spaced(n: int, most: int) -> NDArray[np.int64]:
+    """Places of at most `most` frames spread over a series of `n`, its ends included, ascending.
+
+    Args:
+        n: Length of the series.
+        most: Frames to pick.
+    """
+    return np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(np.int64))
+
+
 def correlated_mean(*replicas: ArrayLike, minimum: int = FEWEST_INDEPENDENT) -> EstimateResult:
     """Mean over the equilibrated frames, with an error that counts only N / g of them; 95 % interval of Student's t.
 

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Objectives: each turns a batch of base samples into a loss whose gradient trains the flow."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lammps_bg.flow.model import Generator
 from lammps_bg.training.target import SoftenedTarget
@@ -57,19 +55,19 @@ class ReverseKL:
 class PathGradient:
     """Reverse Kullback-Leibler divergence with the path gradient (Roeder et al. 2017; Vaitl et al. 2022).
 
-    The gradient of log q - log p at the fixed end point is pulled back through the sampling map; the score of q at the
-    end point comes from the inverse. It vanishes where q = p, sample by sample.
+    The gradient of log q - log p at the fixed end point is pulled back through the sampling map. It vanishes where q = p, sample by
+    sample.
     """
 
     def __call__(self, generator: Generator, target: SoftenedTarget, n: int, random: torch.Generator) -> Batch:
         """Draw `n` samples and return their loss."""
-        state, _ = generator.flow.forward(generator.prior.sample(n, random))
+        state, log_q, score = generator.push_score(generator.prior.sample(n, random))
         end = state.detach().requires_grad_()
-        with _frozen(generator.flow):
-            log_q = generator.log_density(end)
-        log_w = target.log_prob(end[:, 0]) + generator.prior.log_auxiliary(end) - log_q
-        finite = torch.isfinite(log_w.detach())
-        (pull,) = torch.autograd.grad(torch.where(finite, -log_w, 0.0).sum(), end)
+        log_p = target.log_prob(end[:, 0]) + generator.prior.log_auxiliary(end)
+        log_w = log_p.detach() - log_q
+        finite = torch.isfinite(log_w)
+        (slope,) = torch.autograd.grad(torch.where(finite, log_p, 0.0).sum(), end)
+        pull = score - slope
         finite &= torch.isfinite(pull).flatten(1).all(1)
         pull = torch.where(finite[:, None, None, None], pull, 0.0)
         loss = (pull * state).sum() / finite.sum().clamp(min=1) / state.shape[2]
@@ -78,12 +76,3 @@ class PathGradient:
 
 OBJECTIVES: dict[str, type[ReverseKL] | type[PathGradient]] = {"usual": ReverseKL, "path": PathGradient}
 
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Let gradients pass through a module without reaching its parameters."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)

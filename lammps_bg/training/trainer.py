@@ -16,6 +16,7 @@ from lammps_bg.errors import TrainingError
 from lammps_bg.flow.model import Generator
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.training.objectives import OBJECTIVES, Batch
+from lammps_bg.training.optimisers import build_optimiser
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
 
 _SNAPSHOT_EVERY = 20  # steps between the states a diverging step falls back to
@@ -45,7 +46,7 @@ class StepRecord:
 
 
 class Trainer:
-    """Adam on an objective, with warm-up, cosine decay and clipping.
+    """An optimiser on an objective, with warm-up, cosine decay and clipping.
 
     Args:
         generator: Prior and flow; the flow is trained in place.
@@ -60,7 +61,7 @@ class Trainer:
     ) -> None:
         self.generator, self.softened, self.exact, self.config = generator, softened, exact, config
         self.objective = OBJECTIVES[config.objective]()
-        self.optimiser = torch.optim.Adam(generator.flow.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
+        self.optimiser = build_optimiser(config, generator.flow.parameters())
         self.random = torch.Generator().manual_seed(seed)
         self.evaluation_seed = seed + 1
         self.step, self.elapsed, self.damping, self.undone = 0, 0.0, 1.0, 0

@@ -18,14 +18,14 @@ from lammps_bg.thermo.free_energy import CrystalReference, EstimateResult, absol
 from lammps_bg.thermo.multistate import N_BOOTSTRAPS, mbar
 from lammps_bg.thermo.sampler import marginal_log_density, weigh_frames
 from lammps_bg.thermo.springs import SpringCrystal
-from lammps_bg.thermo.timeseries import decorrelate
+from lammps_bg.thermo.timeseries import decorrelate, evenly_spaced
 from lammps_bg.thermo.two_sided import SMALLEST_OVERLAP, TwoSided, overlap, reverse_tfep, two_sided
 from lammps_bg.thermo.verdict import RED_Z, Verdict, combine, judge, judge_agreement, judge_overlap, z_score
 from lammps_bg.thermo.weights import summarise
 from lammps_bg.training.target import ExactTarget
 from lammps_bg.workflow.entries import estimate_entry
 from lammps_bg.workflow.md_frames import Reference
-from lammps_bg.workflow.md_windows import Window, reduced_energies
+from lammps_bg.workflow.md_windows import Window, crystal_integral, join_windows, reduced_energies
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.sampling import Samples
 from lammps_bg.workflow.training import Trained
@@ -96,15 +96,16 @@ def compare(
             without auxiliary variables.
 
     Raises:
-        EstimateError: Too few independent frames, or flow and MD have nothing in common.
+        EstimateError: Too few independent frames.
     """
     target = ExactTarget(problem.surface, problem.beta)
     states, log_w = weigh_frames(trained.generator, target, reference.displacements, reference.energies, seed=config.seed)
     picked = decorrelate(log_w, minimum=_FEWEST).indices
     work = {"flow": samples.log_w, "md": log_w[picked]}
-    joint = judge_overlap(overlap(samples.log_w, log_w[picked]), _SIDES)
-    found = Comparison({}, {}, {}, "bar", joint, overlap(samples.log_w, log_w[picked]), work, len(picked))
-    if found.overlap < SMALLEST_OVERLAP:
+    shared = overlap(samples.log_w, log_w[picked])
+    joint = judge_overlap(shared, _SIDES)
+    found = Comparison({}, {}, {}, "bar", joint, shared, work, len(picked))
+    if shared < SMALLEST_OVERLAP:
         found.add("tfep_reverse", reverse_tfep(log_w[picked], np.random.default_rng(config.seed)), joint)
         return found
     both = two_sided(samples.log_w, log_w[picked], _sources(config), n_bootstraps=config.estimate.n_bootstraps)
@@ -129,16 +130,13 @@ def _sources(config: Config) -> tuple[np.random.Generator, np.random.Generator]:
 
 def _add_windows(found: Comparison, problem: Problem, reference: Reference, config: Config) -> None:
     """-ln Z_u from the windows alone."""
-    springs, windows = reference.springs, reference.windows
+    springs = reference.springs
     if springs is None:
         return
-    u_kn = reduced_energies(problem, springs, np.array([window.coupling for window in windows]), windows)
-    n_k = [len(window.energies) for window in windows]
-    rngs = np.random.default_rng(config.seed).spawn(len(n_k))
-    alone = mbar(u_kn, n_k, rngs, n_bootstraps=min(config.estimate.n_bootstraps, N_BOOTSTRAPS))
+    n_bootstraps = min(config.estimate.n_bootstraps, N_BOOTSTRAPS)
+    alone = join_windows(problem, springs, reference.windows, seed=config.seed, n_bootstraps=n_bootstraps)
     healthy = judge_overlap(float(alone.neighbour_overlaps.min()), ("Neighbouring windows", "each other"))
-    static = problem.beta * problem.surface.static_energy
-    found.add("mbar_windows", alone.difference(0, -1).scaled(1.0, static - springs.log_integral), healthy)
+    found.add("mbar_windows", crystal_integral(problem, springs, alone), healthy)
 
 
 def _add_joined(
@@ -189,8 +187,7 @@ def _add_marginal(found: Comparison, flow: Array, frames: Array, config: Config)
 
 def _marginal_frames(problem: Problem, trained: Trained, states: Array, energies: Array, config: Config) -> Array:
     """Log-weights of frames, spread over the trajectory, in the density of the physical coordinates alone, shape [m]."""
-    n = min(config.estimate.marginal_samples, len(states))
-    spread = np.unique(np.linspace(0, len(states) - 1, n).round().astype(np.int64))
+    spread = evenly_spaced(len(states), config.estimate.marginal_samples)
     log_q = marginal_log_density(trained.generator, states[spread], config.estimate.marginal_draws, seed=config.seed + 1)
     return np.asarray(-problem.beta * energies[spread] - log_q)
 

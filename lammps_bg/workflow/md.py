@@ -143,11 +143,10 @@ def execute(plan: MdPlan, console: Console, stop: StopFlag, *, allow_red: bool) 
         stop: Set by signals.
         allow_red: Return 0 in spite of a red verdict.
     """
-    if (
-        plan.resume
-        and (code := finished_code(plan.out, plan.config, console, "independent frames", allow_red=allow_red)) is not None
-    ):
-        return code
+    if plan.resume:
+        code = finished_code(plan.out, plan.config, console, "independent frames", allow_red=allow_red)
+        if code is not None:
+            return code
     problem = Problem.load(plan.request, plan.config.estimate.length_scale)
     settings = MdSettings.resolved(plan.config.md, problem.units)
     _require_possible(plan, problem, settings)

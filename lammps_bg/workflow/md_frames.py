@@ -154,10 +154,7 @@ def _of_dump(path: Path, problem: Problem) -> Reference:
         raise RunDirectoryError(f"expected at least {_FEWEST} frames for -md, got {len(frames)} in {path}; write more of them")
     order = _sites_of_ids(frames[0], path, problem)
     _require_same_atoms(frames, path)
-    moved = np.stack([frame.positions[np.argsort(frame.ids)][order] for frame in frames]) - crystal.sites
-    moved -= moved[:, :1]
-    moved -= np.rint(moved @ np.linalg.inv(crystal.supercell)) @ crystal.supercell
-    moved -= moved.mean(1, keepdims=True)
+    moved = crystal.displacements(np.stack([frame.positions[np.argsort(frame.ids)][order] for frame in frames]))
     furthest = float(np.linalg.norm(moved.mean(0), axis=1).max()) / crystal.nearest_distance
     if furthest > _FAR:
         raise CrystalError(
@@ -225,10 +222,7 @@ def _sites_of_ids(frame: Frame, path: Path, problem: Problem) -> NDArray[np.int6
 
 
 def _fits(crystal: Crystal, positions: Array, types: NDArray[np.int64], order: NDArray[np.int64]) -> bool:
-    moved = positions[order] - crystal.sites
-    moved = moved - moved[0]
-    moved -= np.rint(moved @ np.linalg.inv(crystal.supercell)) @ crystal.supercell
-    near = np.linalg.norm(moved - moved.mean(0), axis=1).max() < _FAR * crystal.nearest_distance
+    near = np.linalg.norm(crystal.displacements(positions[order]), axis=1).max() < _FAR * crystal.nearest_distance
     return bool(near and np.array_equal(types[order], crystal.types))
 
 

@@ -18,7 +18,7 @@ from lammps_bg.thermo.timeseries import Decorrelated, correlated_mean
 from lammps_bg.thermo.verdict import RED_OVERLAP, RELIABLE, Verdict
 from lammps_bg.workflow.entries import estimate_entry
 from lammps_bg.workflow.md_job import Job, slowest
-from lammps_bg.workflow.md_windows import Window, Windows
+from lammps_bg.workflow.md_windows import Window, Windows, crystal_integral
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.stability import Stability
 
@@ -46,9 +46,7 @@ def pressures(job: Job, frames: Trajectory) -> Array:
         job: Crystal and temperature.
         frames: Frames of one trajectory.
     """
-    units, volumes = job.problem.units, np.linalg.det(frames.cells)
-    ideal = job.problem.crystal.n_sites * units.boltzmann * job.problem.temperature * units.nktv2p
-    return np.asarray(frames.virials + ideal / volumes)
+    return np.asarray(frames.virials + job.problem.ideal_pressure(np.linalg.det(frames.cells)))
 
 
 def write_thermo(job: Job, trajectories: Sequence[Trajectory]) -> None:
@@ -96,7 +94,6 @@ def write_dump(job: Job, frames: Trajectory) -> None:
     """
     path, problem = job.run.file("md.dump.gz"), job.problem
     crystal = problem.crystal
-    fractional = (crystal.sites - crystal.origin) @ np.linalg.inv(crystal.supercell)
     path.unlink(missing_ok=True)
     if job.config.md.n_dump == 0:
         return
@@ -104,7 +101,7 @@ def write_dump(job: Job, frames: Trajectory) -> None:
     with DumpWriter(path, crystal, units=problem.units.name, triclinic=triclinic) as dump:
         for index in range(min(job.config.md.n_dump, len(frames))):
             cell = frames.cells[index]
-            positions = crystal.origin + fractional @ cell + frames.displacements[index]
+            positions = crystal.sites_in(cell) + frames.displacements[index]
             dump.write(index, positions, 0.0, energy=float(frames.energies[index]), cell=cell)
 
 
@@ -212,7 +209,7 @@ def mbar_entry(problem: Problem, windows: Windows, verdict: Verdict) -> dict[str
     """
     crystal, static = problem.crystal, problem.beta * problem.surface.static_energy
     known = CrystalReference(static, windows.springs.log_integral, crystal.n_sites, crystal.volume, problem.length_scale)
-    difference = windows.joined.difference(0, -1).scaled(1.0, static - windows.springs.log_integral)
+    difference = crystal_integral(problem, windows.springs, windows.joined)
     entry = estimate_entry(absolute_from_difference(difference, known), verdict, problem)
     entry["terms"] = {"lambda_windows" if name == "flow" else name: value for name, value in entry["terms"].items()}
     return entry

@@ -5,7 +5,6 @@ H(lambda) = (1 - lambda) U_springs + lambda U. Every frame keeps U_springs and U
 without another evaluation (Frenkel and Ladd, J. Chem. Phys. 81, 3188, 1984; Shirts and Chodera, J. Chem. Phys. 129, 124105, 2008).
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,13 +18,14 @@ from lammps_bg.engine.ensembles import Canonical, Ensemble, Mixed
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.report.trajectory import Trajectory, TrajectoryFiles
+from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.multistate import N_BOOTSTRAPS, Multistate, mbar
 from lammps_bg.thermo.springs import SpringCrystal, stiffness_from_displacements
+from lammps_bg.thermo.timeseries import evenly_spaced
 from lammps_bg.thermo.windows import initial_windows, to_insert
 from lammps_bg.workflow.md_job import Goal, Job, slowest
 from lammps_bg.workflow.problem import Problem
 
-log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 _PILOT_FRAMES = 50  # independent frames that tell the width of a window
 _FEW_BOOTSTRAPS = 100  # enough to see whether the windows are long enough
@@ -60,8 +60,7 @@ class Window:
         Args:
             most: Frames to keep.
         """
-        n = len(self.energies)
-        kept = np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(np.int64))
+        kept = evenly_spaced(len(self.energies), most)
         arrays = {name: getattr(self, name)[kept] for name in ("springs", "energies", "displacements")}
         return replace(self, **arrays)
 
@@ -120,11 +119,12 @@ def _precise(job: Job, springs: SpringCrystal, couplings: list[float]) -> Window
     settings, n_frames, before = job.config.md, job.config.md.window_frames, 0
     while True:
         windows = [_window(job, springs, coupling, n_frames) for coupling in couplings]
-        error = _joined(job, springs, windows, _FEW_BOOTSTRAPS).difference(0, -1).error / job.problem.crystal.n_sites
+        joined = join_windows(job.problem, springs, windows, seed=job.config.seed, n_bootstraps=_FEW_BOOTSTRAPS)
+        error = joined.difference(0, -1).error / job.problem.crystal.n_sites
         total = sum(len(window.energies) for window in windows)
         job.console.say(f"windows    error {error:.2g} kT per atom with {total} independent frames in {len(windows)} windows")
         if error <= settings.target_error or total <= before:
-            return Windows(springs, windows, _joined(job, springs, windows, N_BOOTSTRAPS))
+            return Windows(springs, windows, join_windows(job.problem, springs, windows, seed=job.config.seed))
         before = total
         n_frames = math.ceil(n_frames * min(_GROWTH, _SPARE * (error / settings.target_error) ** 2))
         job.reach([_goal(job, springs, coupling, n_frames) for coupling in couplings if coupling > 0], "windows")
@@ -145,16 +145,37 @@ def reduced_energies(problem: Problem, springs: SpringCrystal, couplings: Array,
         return np.stack([spring if c == 0 else (1 - c) * spring + c * crystal for c in couplings])
 
 
+def join_windows(
+    problem: Problem, springs: SpringCrystal, windows: Sequence[Window], *, seed: int, n_bootstraps: int = N_BOOTSTRAPS
+) -> Multistate:
+    """MBAR of all windows: free energies relative to the first, the springs; the last is the crystal without its static energy.
+
+    Args:
+        problem: Crystal and temperature.
+        springs: The reference.
+        windows: By rising lambda.
+        seed: Seed of the bootstrap.
+        n_bootstraps: Bootstrap resamplings.
+    """
+    u_kn = reduced_energies(problem, springs, np.array([window.coupling for window in windows]), windows)
+    rngs = np.random.default_rng(seed).spawn(len(windows))
+    return mbar(u_kn, [len(window.energies) for window in windows], rngs, n_bootstraps=n_bootstraps)
+
+
+def crystal_integral(problem: Problem, springs: SpringCrystal, joined: Multistate) -> EstimateResult:
+    """-ln Z_u of the crystal, from the exactly known integral of the springs and the windows between them.
+
+    Args:
+        problem: Crystal and temperature.
+        springs: The reference.
+        joined: From `join_windows`.
+    """
+    return joined.difference(0, -1).scaled(1.0, problem.beta * problem.surface.static_energy - springs.log_integral)
+
+
 def window_name(coupling: float) -> str:
     """Name of a window's trajectory."""
     return f"lambda-{coupling:.6f}"
-
-
-def _joined(job: Job, springs: SpringCrystal, windows: Sequence[Window], n_bootstraps: int) -> Multistate:
-    couplings = np.array([window.coupling for window in windows])
-    u_kn = reduced_energies(job.problem, springs, couplings, windows)
-    rngs = np.random.default_rng(job.config.seed).spawn(len(windows))
-    return mbar(u_kn, [len(window.energies) for window in windows], rngs, n_bootstraps=n_bootstraps)
 
 
 def _springs(job: Job, crystal: Goal) -> SpringCrystal:

@@ -140,9 +140,8 @@ def _displacements(problem: Problem, sources: Sequence[Source]) -> tuple[dict[st
 
 def _pressures(problem: Problem, sources: Sequence[Source], count: int) -> dict[str, Any]:
     """Mean pressures with the ideal part N kT / V."""
-    units, crystal = problem.units, problem.crystal
-    ideal = crystal.n_sites * units.boltzmann * problem.temperature * units.nktv2p / crystal.volume
-    entries: dict[str, Any] = {"unit": units.labels.pressure}
+    ideal = float(problem.ideal_pressure(problem.crystal.volume))
+    entries: dict[str, Any] = {"unit": problem.units.labels.pressure}
     known: dict[str, Array] = {}
     for name, source, index, log_w in _views(sources, count):
         if source.virials is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.symmetry import match_sites, nearest_distance
 from lammps_bg.crystal.system import Counts, Crystal
 from lammps_bg.crystal.units import Units
@@ -116,6 +117,15 @@ class Problem:
     def beta(self) -> float:
         """1 / (k_B T), inverse energy."""
         return self.units.beta(self.temperature)
+
+    def ideal_pressure(self, volume: Array | float) -> Array:
+        """N kT / V, what a configurational pressure lacks to the whole, pressure units, shape as `volume`.
+
+        Args:
+            volume: Of the cell, length units cubed.
+        """
+        units = self.units
+        return np.asarray(self.crystal.n_sites * units.boltzmann * self.temperature * units.nktv2p / volume)
 
     @property
     def largest_force(self) -> float:

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lammps_bg.config import MdConfig
-from lammps_bg.crystal.system import Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.engine.dynamics import Dynamics, Snapshot
 from lammps_bg.engine.ensembles import Ensemble
@@ -20,7 +18,6 @@ from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.trajectory import Trajectory, TrajectoryFiles
 from lammps_bg.workflow.problem import Problem
 
-Array = NDArray[np.float64]
 _BLOCK_SECONDS = 30.0
 _DAMP, _PRESSURE_DAMP = 100, 1000  # time steps, as LAMMPS' documentation recommends
 _EXPLODED = 0.5  # root-mean-square displacement in nearest-neighbour distances that no crystal has
@@ -109,7 +106,7 @@ class Simulation:
     def _frames(self, snapshots: list[Snapshot], first: int) -> Trajectory:
         crystal, every = self._problem.crystal, self._settings.sample_every
         steps = first + every * np.arange(1, len(snapshots) + 1)
-        displacements = np.stack([site_displacements(crystal, shot) for shot in snapshots])
+        displacements = np.stack([crystal.displacements(shot.positions[crystal.atom_ids - 1], shot.cell) for shot in snapshots])
         rms = float(np.sqrt(np.square(displacements[-1]).sum(1).mean()))
         if not rms < _EXPLODED * crystal.nearest_distance:
             raise CrystalError(
@@ -119,18 +116,3 @@ class Simulation:
             )
         columns = [[getattr(shot, name) for shot in snapshots] for name in ("energy", "virial_pressure", "temperature", "cell")]
         return Trajectory(steps, displacements, *(np.array(column, dtype=np.float64) for column in columns))
-
-
-def site_displacements(crystal: Crystal, snapshot: Snapshot) -> Array:
-    """Displacements from the sites scaled into the snapshot's cell, without their mean, site order, length units, shape [N, 3].
-
-    Args:
-        crystal: The reference crystal.
-        snapshot: Positions by atom id, any image of the whole crystal.
-    """
-    fractional = (crystal.sites - crystal.origin) @ np.linalg.inv(crystal.supercell)
-    moved = snapshot.positions[crystal.atom_ids - 1] - fractional @ snapshot.cell
-    # relative to one atom the crystal's own drift is gone, and what is left is far shorter than half the cell
-    moved = moved - moved[0]
-    moved = moved - np.rint(moved @ np.linalg.inv(snapshot.cell)) @ snapshot.cell
-    return np.asarray(moved - moved.mean(0))

@@ -77,8 +77,7 @@ def _recognised(problem: Problem, tail: Trajectory, mean: np.ndarray) -> tuple[s
         if not identifier.recognises:
             return None, None
         cell = tail.cells.mean(0)
-        fractional = (crystal.sites - crystal.origin) @ np.linalg.inv(crystal.supercell)
-        share = float(identifier.reference_fraction((fractional @ cell + mean)[None], cell)[0])
+        share = float(identifier.reference_fraction((crystal.sites_in(cell) + mean)[None], cell)[0])
         name = identifier.types[int(np.bincount(identifier.reference_types).argmax())]
     except LammpsBGError as error:  # OVITO is optional
         log.warning("the structure of the MD's crystal was not identified: %s", error)

@@ -47,6 +47,13 @@ def contents(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else None for p in paths}
 
 
+def use(patch, folder):
+    """Work in a folder, on one thread, with no potentials from elsewhere."""
+    patch.chdir(folder)
+    patch.setenv("OMP_NUM_THREADS", "1")
+    patch.setenv("LAMMPS_POTENTIALS", "")
+
+
 def call(capsys, folder, *words):
     """Run `lammps-bg words...` in this process; `folder` is the current one."""
     before = contents(folder)

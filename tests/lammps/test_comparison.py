@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import LJ, TINY_MD, call
+from command_line import LJ, TINY_MD, call, use
 
 from lammps_bg import cli, parallel
 
@@ -40,12 +40,6 @@ dump 1 all custom 60 {name} {columns}
 dump_modify 1 sort {order} format float %.15g
 run {steps}
 """
-
-
-def use(patch, folder):
-    patch.chdir(folder)
-    patch.setenv("OMP_NUM_THREADS", "1")
-    patch.setenv("LAMMPS_POTENTIALS", "")
 
 
 @pytest.fixture(scope="module")

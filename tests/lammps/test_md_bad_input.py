@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import LJ, MW, TINY, TINY_MD, call
+from command_line import LJ, MW, TINY, TINY_MD, call, use
 
 from lammps_bg import cli
 from lammps_bg.engine.dump import DumpWriter, read_dump
@@ -25,12 +25,6 @@ from lammps_bg.workflow.problem import Problem, ScriptRequest
 
 MD = ["md", "-in", "in.lj", *TINY_MD]
 MORE_SAMPLES = ["--set", "sample.n_samples=256", "--set", "sample.n_dump=60"]
-
-
-def use(patch, folder):
-    patch.chdir(folder)
-    patch.setenv("OMP_NUM_THREADS", "1")
-    patch.setenv("LAMMPS_POTENTIALS", "")
 
 
 @pytest.fixture(scope="module")

@@ -168,3 +168,16 @@ def test_nearest_distance_sees_periodic_images():
     assert nearest_distance(np.diag([1.0, 2.0, 3.0]), np.zeros((1, 3))) == pytest.approx(1.0)
     assert nearest_distance(np.diag([5.0, 5.0, 5.0]), np.array([[0.1, 0, 0], [4.9, 0, 0]])) == pytest.approx(0.2)
     assert nearest_distance(np.eye(3) * 5, np.array([[0.1, 0, 0], [5.4, 0, 0]])) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_displacements_ignore_drift_images_and_the_cell(name):
+    """A rigid shift, whole box vectors on single atoms, and a strained cell leave the displacements from the sites alone."""
+    rng = np.random.default_rng(5)
+    found = Crystal.from_structure(supercell(name, (3, 2, 2), seed=5, origin=(-1.0, 0.5, 0.0)))
+    cell = found.supercell * 1.03 + np.tril(0.05 * rng.standard_normal((3, 3)), -1)
+    u = 0.05 * found.nearest_distance * rng.standard_normal((4, found.n_sites, 3))
+    u -= u.mean(1, keepdims=True)
+    moved = found.sites_in(cell) + u + rng.integers(-2, 3, u.shape) @ cell + [7.1, -3.3, 0.4]
+    np.testing.assert_allclose(found.displacements(moved, cell), u, atol=1e-10)
+    np.testing.assert_allclose(found.sites_in(found.supercell), found.sites, atol=1e-12)

@@ -18,6 +18,7 @@ LAYERS = (
     ("", "errors", "parallel", "config", "interrupt"),
     ("crystal",),
     ("engine",),
+    ("potentials",),
     ("flow",),
     ("training",),
     ("thermo",),
