@@ -24,6 +24,15 @@ class _Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class EnergyConfig(_Block):
+    """What evaluates the energies of training and sampling."""
+
+    source: Literal["auto", "lammps", "native"] = Field(
+        "auto", description="LAMMPS, or its potential in torch (lj/cut and sw) where that is faster; or one of them"
+    )
+    judge: Literal["none", "lammps"] = Field("none", description="lammps: LAMMPS evaluates all samples again, for the final weights")
+
+
 class BaseConfig(_Block):
     """The Gaussian reference crystal."""
 
@@ -41,16 +50,18 @@ class BaseConfig(_Block):
 class FlowConfig(_Block):
     """The learned bijection."""
 
-    kind: Literal["sublattice", "augmented"] = Field("sublattice", description="architecture")
+    kind: Literal["sublattice", "augmented", "global"] = Field(
+        "sublattice", description="architecture: ours, the published one, or the published one with attention over all atoms"
+    )
     n_neighbours: PositiveInt | None = Field(
         None, description="lattice neighbours read by a site; none: whole shells that hold 12"
     )
     n_bins: Annotated[int, Field(ge=2, le=64)] = Field(16, description="augmented, global: bins of each spline")
     spline_range: Positive = Field(6.0, description="augmented, global: half range of the splines in thermal amplitudes")
-    width: PositiveInt | None = Field(None, description="hidden width of the networks; none: 64 for sublattice, 32 for augmented")
+    width: PositiveInt | None = Field(None, description="hidden width of the networks; none: 64 for sublattice, 32 for augmented and global")
     n_sweeps: PositiveInt = Field(2, description="sublattice: sweeps over all colours")
-    n_layers: PositiveInt = Field(4, description="augmented: layers of two couplings each")
-    n_frequencies: PositiveInt = Field(4, description="augmented: Fourier frequencies of each coordinate")
+    n_layers: PositiveInt = Field(4, description="augmented, global: layers of two couplings each")
+    n_frequencies: PositiveInt = Field(4, description="augmented, global: Fourier frequencies of each coordinate")
 
 
 class TrainConfig(_Block):
@@ -62,6 +73,9 @@ class TrainConfig(_Block):
         None, description="wall-clock budget in seconds; the learning rate falls with whichever ends first"
     )
     batch_size: PositiveInt = Field(32, description="samples for each step")
+    sites_at_once: PositiveInt = Field(
+        65536, description="sites x samples whose activations are held at a time, about 6 kB each; larger batches go in pieces"
+    )
     optimiser: Literal["soap", "adam"] = Field("soap", description="Adam in the eigenbasis of the gradient's covariances, or Adam")
     learning_rate: Positive = Field(3e-3, description="largest learning rate")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(50, description="steps of linear warm-up")
@@ -117,6 +131,8 @@ class Config(_Block):
     """Everything beside the input script and the thermodynamic state."""
 
     seed: Annotated[int, Field(ge=0, lt=2**62)] = Field(1, description="seed of every random number")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the flow runs; auto: on a GPU where torch finds one")
+    energy: EnergyConfig = EnergyConfig()
     base: BaseConfig = BaseConfig()
     flow: FlowConfig = FlowConfig()
     train: TrainConfig = TrainConfig()

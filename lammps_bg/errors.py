@@ -42,6 +42,12 @@ class TrainingError(LammpsBGError):
     exit_code = 1
 
 
+class MemoryLimitError(LammpsBGError):
+    """The smallest piece of the work does not fit into memory."""
+
+    exit_code = 1
+
+
 class Interrupted(LammpsBGError):
     """The run was stopped by a signal; what it had made was saved.
 

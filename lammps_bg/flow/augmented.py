@@ -1,45 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The published flow: physical and auxiliary displacements update each other, given a graph network of the other.
+"""The published flow: physical and auxiliary displacements update each other, given a network of the other.
 
 Schebek, Noé and Rogal, "Scalable Boltzmann Generators for equilibrium sampling of large-scale materials", Nature
 Communications 17, 5010 (2026). Here the range of the splines is a few thermal amplitudes, and an affine map joins them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from lammps_bg.flow.gnn import GraphConditioner, Lattice, NeighbourGraph
+from lammps_bg.flow.gnn import Lattice, NeighbourGraph
 from lammps_bg.flow.transforms import affine, rational_quadratic
+
+MakeConditioner = Callable[[int], nn.Module]
 
 
 class Coupling(nn.Module):
     """Elementwise spline and affine map of one variable, with parameters from the other; identity at start.
 
     Args:
-        n_basis: Number of basis sites of the crystal.
-        width: Width of the network.
+        make_conditioner: Makes the network, from the number of outputs per site.
         n_bins: Bins of the spline.
-        n_frequencies: Fourier frequencies of the network's input.
-        n_message_layers: Rounds of messages of the network.
         spline_range: Half range of the spline, in amplitudes.
     """
 
-    def __init__(
-        self, n_basis: int, *, width: int, n_bins: int, n_frequencies: int, n_message_layers: int, spline_range: float
-    ) -> None:
+    def __init__(self, make_conditioner: MakeConditioner, *, n_bins: int, spline_range: float) -> None:
         super().__init__()
         self.n_bins, self.spline_range = n_bins, spline_range
-        self.conditioner = GraphConditioner(
-            n_basis,
-            3 * (3 * n_bins + 1),
-            width=width,
-            n_frequencies=n_frequencies,
-            n_message_layers=n_message_layers,
-            period=2 * spline_range,
-        )
+        self.conditioner = make_conditioner(3 * (3 * n_bins + 1))
 
     def forward(self, lattice: Lattice, x: Tensor, condition: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """Map `x` [N, n, 3] given `condition` [N, n, 3] (mean zero), units of `lattice`; log-determinant [n] in float64."""
@@ -65,12 +55,10 @@ class AugmentedFlow(nn.Module):
 
     Args:
         graph: Neighbour graph of the crystal; the weights do not depend on its size.
+        make_conditioner: Makes the network of a coupling, from the number of outputs per site.
         amplitude: Thermal amplitude of a displacement component, per site [N] or one for all, length units.
         n_layers: Number of layers, two couplings each.
-        width: Width of the networks.
         n_bins: Bins of each spline.
-        n_frequencies: Fourier frequencies of the networks' inputs.
-        n_message_layers: Rounds of messages of each network.
         spline_range: Half range of the splines, in amplitudes.
     """
 
@@ -79,27 +67,17 @@ class AugmentedFlow(nn.Module):
     def __init__(
         self,
         graph: NeighbourGraph,
+        make_conditioner: MakeConditioner,
         *,
         amplitude: Tensor,
         n_layers: int = 4,
-        width: int = 32,
         n_bins: int = 16,
-        n_frequencies: int = 4,
-        n_message_layers: int = 2,
         spline_range: float = 8.0,
     ) -> None:
         super().__init__()
         self.lattice = Lattice(graph, amplitude)
         self.couplings = nn.ModuleList(
-            Coupling(
-                graph.n_basis,
-                width=width,
-                n_bins=n_bins,
-                n_frequencies=n_frequencies,
-                n_message_layers=n_message_layers,
-                spline_range=spline_range,
-            )
-            for _ in range(2 * n_layers)
+            Coupling(make_conditioner, n_bins=n_bins, spline_range=spline_range) for _ in range(2 * n_layers)
         )
 
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ class NeighbourGraph(Protocol):
         vectors: Bond vectors of the ideal lattice, shape [N, K, 3], length units.
         basis_index: Basis index of each site, shape [N].
         n_basis: Number of basis sites.
+        places: Position of each site in the supercell, in units of its edges, shape [N, 3].
     """
 
     @property
@@ -32,6 +33,8 @@ class NeighbourGraph(Protocol):
     def basis_index(self) -> Tensor: ...  # noqa: D102
     @property
     def n_basis(self) -> int: ...  # noqa: D102
+    @property
+    def places(self) -> Tensor: ...  # noqa: D102
 
 
 class Lattice(nn.Module):
@@ -53,6 +56,7 @@ class Lattice(nn.Module):
     edge_offsets: Tensor
     directions: Tensor
     basis_index: Tensor
+    places: Tensor
 
     def __init__(self, graph: NeighbourGraph, amplitude: Tensor) -> None:
         super().__init__()
@@ -72,6 +76,7 @@ class Lattice(nn.Module):
             "edge_offsets": counts.cumsum(0) - counts,
             "directions": directions.to(dtype),
             "basis_index": graph.basis_index,
+            "places": graph.places.to(dtype),
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)

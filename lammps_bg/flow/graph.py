@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ class LatticeGraph:
         signs: How the axes turn from an orbit's first site to each site, 1 or -1, shape [N, 3].
         n_basis: Sites per unit cell.
         n_orbits: Number of orbits.
+        places: Position of each site in the supercell, in units of its edges, shape [N, 3].
     """
 
     neighbours: Tensor
@@ -33,6 +35,7 @@ class LatticeGraph:
     signs: Tensor
     n_basis: int
     n_orbits: int
+    places: Tensor
 
     @classmethod
     def from_crystal(cls, crystal: Crystal, n_neighbours: int | None = None) -> "LatticeGraph":
@@ -47,4 +50,5 @@ class LatticeGraph:
             torch.from_numpy(crystal.signs),
             crystal.n_basis,
             int(crystal.unit.orbit.max()) + 1,
+            torch.from_numpy((crystal.sites - crystal.origin) @ np.linalg.inv(crystal.supercell)),
         )

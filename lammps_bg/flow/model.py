@@ -10,16 +10,25 @@ from lammps_bg.config import FlowConfig
 from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.crystal.system import Crystal
-from lammps_bg.flow.augmented import AugmentedFlow
+from lammps_bg.errors import ConfigError
+from lammps_bg.flow.attention import AttentionConditioner
+from lammps_bg.flow.augmented import AugmentedFlow, MakeConditioner
 from lammps_bg.flow.base import Base
+from lammps_bg.flow.gnn import GraphConditioner
 from lammps_bg.flow.graph import LatticeGraph
 from lammps_bg.flow.prior import AugmentedPrior, Prior
 from lammps_bg.flow.sublattice import SublatticeFlow
+
+_MESSAGE_LAYERS = 2  # rounds of messages, as published
+_ATTENTION_BLOCKS = 2
 
 
 @dataclass
 class Generator:
     """Prior density and bijection.
+
+    The flow runs on its own device; states come from and go to the CPU, where the base is and where random numbers are drawn: so a sample
+    is the same on every device, to rounding.
 
     Attributes:
         prior: Density of the states that enter the flow.
@@ -29,9 +38,19 @@ class Generator:
     prior: Prior
     flow: SublatticeFlow | AugmentedFlow
 
+    @property
+    def device(self) -> torch.device:
+        """Where the flow runs."""
+        return next(self.flow.parameters()).device
+
+    def transform(self, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Send states [n, channels, N, 3] through the flow; the new ones, and the log-determinants [n] in float64."""
+        state, log_det = self.flow.forward(start.to(self.device))
+        return state.cpu(), log_det.cpu()
+
     def push(self, start: Tensor) -> tuple[Tensor, Tensor]:
         """Send prior states [n, channels, N, 3] through the flow; the new states, and their log-density q [n] in float64."""
-        state, log_det = self.flow.forward(start)
+        state, log_det = self.transform(start)
         return state, self.prior.log_prob(start) - log_det
 
     def push_score(self, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,16 +58,34 @@ class Generator:
         begin = start.detach().requires_grad_()
         log_base = self.prior.log_prob(begin)
         (score,) = torch.autograd.grad(log_base.sum(), begin)
-        state, log_det, score = self.flow.push_score(start, score)
-        return state, log_base.detach() - log_det.detach(), score
+        state, log_det, score = self.flow.push_score(start.to(self.device), score.to(self.device))
+        return state.cpu(), log_base.detach() - log_det.detach().cpu(), score.cpu()
 
     def log_density(self, state: Tensor) -> Tensor:
         """Log-density q of states [n, channels, N, 3] by the inverse flow, shape [n], float64."""
-        start, log_det = self.flow.inverse(state)
-        return self.prior.log_prob(start) + log_det
+        start, log_det = self.flow.inverse(state.to(self.device))
+        return self.prior.log_prob(start.cpu()) + log_det.cpu()
 
 
-def build_generator(config: FlowConfig, crystal: Crystal, base: Base, *, seed: int, eta: float | None = None) -> Generator:
+def torch_device(wanted: str) -> torch.device:
+    """The device that a configuration means.
+
+    Args:
+        wanted: auto, cpu or cuda.
+
+    Raises:
+        ConfigError: There is no GPU that torch can use.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"expected a GPU for device=cuda, got none that torch {torch.__version__} can use; install torch for CUDA, or leave device out"
+        )
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def build_generator(
+    config: FlowConfig, crystal: Crystal, base: Base, *, seed: int, eta: float | None = None, device: str = "cpu"
+) -> Generator:
     """The generator a configuration asks for, with the identity as its bijection.
 
     Args:
@@ -57,11 +94,14 @@ def build_generator(config: FlowConfig, crystal: Crystal, base: Base, *, seed: i
         base: Fitted base at this crystal's replicate.
         seed: Seed of the weights.
         eta: Width of the auxiliary variables that a model was trained with, length units; None: from the base.
+        device: Where the flow runs: auto, cpu or cuda.
     """
     graph = LatticeGraph.from_crystal(crystal, config.n_neighbours)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _BUILDERS[config.kind](config, crystal, base, graph, eta)
+        generator = _BUILDERS[config.kind](config, crystal, base, graph, eta)
+    generator.flow.to(torch_device(device))
+    return generator
 
 
 def _sublattice(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph, eta: float | None) -> Generator:
@@ -77,21 +117,49 @@ def _sublattice(config: FlowConfig, crystal: Crystal, base: Base, graph: Lattice
 
 
 def _augmented(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph, eta: float | None) -> Generator:
+    def conditioner(n_out: int) -> GraphConditioner:
+        return GraphConditioner(
+            graph.n_basis,
+            n_out,
+            width=config.width or 32,
+            n_frequencies=config.n_frequencies,
+            n_message_layers=_MESSAGE_LAYERS,
+            period=2 * config.spline_range,
+        )
+
+    return _with_auxiliaries(config, base, graph, eta, conditioner)
+
+
+def _global(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph, eta: float | None) -> Generator:
+    def conditioner(n_out: int) -> AttentionConditioner:
+        return AttentionConditioner(
+            n_out,
+            width=config.width or 32,
+            n_frequencies=config.n_frequencies,
+            n_blocks=_ATTENTION_BLOCKS,
+            period=2 * config.spline_range,
+        )
+
+    return _with_auxiliaries(config, base, graph, eta, conditioner)
+
+
+def _with_auxiliaries(
+    config: FlowConfig, base: Base, graph: LatticeGraph, eta: float | None, conditioner: MakeConditioner
+) -> Generator:
     # the amplitude grows with the supercell: a trained model keeps that of its own
     amplitude = base.amplitude.mean() if eta is None else torch.tensor(eta, dtype=torch.float64)
     flow = AugmentedFlow(
         graph,
+        conditioner,
         amplitude=amplitude,
         n_layers=config.n_layers,
-        width=config.width or 32,
         n_bins=config.n_bins,
-        n_frequencies=config.n_frequencies,
         spline_range=config.spline_range,
     )
     return Generator(AugmentedPrior(base, float(amplitude)), flow)
 
 
-_BUILDERS = {"sublattice": _sublattice, "augmented": _augmented}
+_BUILDERS = {"sublattice": _sublattice, "augmented": _augmented, "global": _global}
 
 
 def _relative_amplitude(base: Base, graph: LatticeGraph) -> Tensor:

@@ -18,7 +18,7 @@ from lammps_bg.flow.force_constants import ForceConstants, ForceField, finite_di
 from lammps_bg.flow.phonon import PhononBase
 
 log = logging.getLogger(__name__)
-_BROKEN = 1e-3  # relative change of exact force constants by averaging over the space group: beyond it the field has not that symmetry
+_BROKEN = 1e-3  # relative change of the first force constants by averaging over the space group: beyond it the forces lack that symmetry
 _MOST_OVERSHOOTS = 4  # updates in a row with unstable modes: fewer may still be on the way to the width that stabilises them
 
 
@@ -100,7 +100,7 @@ def _stable_part(old: ForceConstants, new: ForceConstants) -> ForceConstants:
 
 
 def _has_symmetry(constants: ForceConstants, crystal: Crystal) -> bool:
-    """Whether the forces have the symmetry of the sites, which an external field can break."""
+    """Whether force constants have the symmetry of the sites, which an external field can break."""
     change = constants.averaged(crystal).stiffness - constants.stiffness
     return bool(np.abs(change).max() < _BROKEN * np.abs(constants.stiffness).max())
 
@@ -132,9 +132,8 @@ class PhononFit:
         Raises:
             UnstableCrystalError: Modes of negative stiffness remain.
         """
-        at_minimum = harmonic(self.force_field, self.crystal)
-        self._symmetric = _has_symmetry(at_minimum, self.crystal)
-        constants = start or at_minimum
+        constants = start or harmonic(self.force_field, self.crystal)
+        self._symmetric = _has_symmetry(constants, self.crystal)
         labels = self.units.labels
         if iterations == 0:
             constants.require_stable(labels.energy, labels.length)

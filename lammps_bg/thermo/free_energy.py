@@ -244,7 +244,7 @@ def absolute_free_energy(
     return absolute_from_difference(tfep(log_w, rng, n_bootstraps=n_bootstraps), reference)
 
 
-def marginal_log_q(log_q_joint: ArrayLike, log_aux: ArrayLike) -> Array:
+def marginal_log_q(ratios: ArrayLike) -> Array:
     """Log-density of the physical coordinates alone, log (1/M) sum_j q(x, a_j) / p(a_j | x), with a_j drawn from p, shape [m].
 
     If one of the a_j is the auxiliary that the flow drew together with x, then exp(-beta U) / q is an exact importance weight
@@ -252,16 +252,14 @@ def marginal_log_q(log_q_joint: ArrayLike, log_aux: ArrayLike) -> Array:
     a_j only, the mean weight is too large by a relative amount of order 1/M.
 
     Args:
-        log_q_joint: Joint log-density of configuration i with auxiliaries j, shape [m, M].
-        log_aux: Log-density of these auxiliaries where they were drawn from, shape [m, M].
+        ratios: log q(x_i, a_ij) - log p(a_ij | x_i) of configuration i with auxiliaries j, shape [m, M].
     """
-    joint, aux = np.asarray(log_q_joint, dtype=np.float64), np.asarray(log_aux, dtype=np.float64)
-    if joint.ndim != 2 or joint.shape != aux.shape or joint.shape[1] == 0:
-        raise EstimateError(f"expected two arrays of one shape [m, M], got {joint.shape} and {aux.shape}; pass a row per sample")
-    ratios = joint - aux
-    if np.isnan(ratios).any() or (ratios == np.inf).any():
+    table = np.asarray(ratios, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] == 0:
+        raise EstimateError(f"expected an array of shape [m, M], got {table.shape}; pass a row per sample")
+    if np.isnan(table).any() or (table == np.inf).any():
         raise EstimateError("expected finite log-densities of the auxiliaries, got nan or inf; drop the samples without one")
-    return np.asarray(logsumexp(ratios, axis=1) - math.log(joint.shape[1]), dtype=np.float64)
+    return np.asarray(logsumexp(table, axis=1) - math.log(table.shape[1]), dtype=np.float64)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lammps_bg.flow.model import Generator
 from lammps_bg.flow.prior import AugmentedPrior
+from lammps_bg.memory import Pieces
 from lammps_bg.thermo.free_energy import marginal_log_q
 from lammps_bg.training.target import ExactTarget
 
@@ -30,11 +31,11 @@ class Chunk:
     Attributes:
         first: Index of the first sample.
         states: States after the flow, length units, shape [n, channels, N, 3], float64.
-        energies: Total potential energy as LAMMPS gives it, shape [n]; +inf where it is not finite.
+        energies: Total potential energy as the target gives it, shape [n]; +inf where it is not finite.
         log_q: Log-density of the samples in the density that the flow draws in, shape [n].
         log_w: Log-weights -beta U + log N(a; u) - log q, shape [n]; -inf where the energy is not finite.
         draw_seconds: Time in the base and the flow.
-        energy_seconds: Time in LAMMPS.
+        energy_seconds: Time in the potential.
     """
 
     first: int
@@ -70,20 +71,22 @@ def draw(generator: Generator, target: ExactTarget, n: int, *, seed: int, batch_
     """
     n_sites = len(generator.prior.base.amplitude)
     blocks = max(1, math.ceil((batch_size or min(512, _SITES_AT_ONCE // n_sites)) / _BLOCK))
-    total = math.ceil(n / _BLOCK)
-    for lead in range(0, total, blocks):
+    pieces = Pieces(blocks, f"blocks of {_BLOCK} samples")
+
+    def drawn(some: Sequence[int]) -> Chunk:
         start_time = time.perf_counter()
-        states, log_q = _push_blocks(generator, range(lead, min(lead + blocks, total)), seed)
-        states, log_q = states[: n - lead * _BLOCK], log_q[: n - lead * _BLOCK]
-        drawn = time.perf_counter()
+        states, log_q = _push_blocks(generator, some, seed)
+        first = some[0] * _BLOCK
+        states, log_q = states[: n - first], log_q[: n - first]
+        pushed = time.perf_counter()
         log_p = target.log_prob(states[:, 0])
         log_w = log_p + generator.prior.log_auxiliary(states) - log_q
         # a sample outside the reach of the numbers has no weight: it is counted, never repaired
         log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
-        done = time.perf_counter()
-        energies = (-log_p / target.beta).numpy()
-        first, times = lead * _BLOCK, (drawn - start_time, done - drawn)
-        yield Chunk(first, states.numpy(), energies, log_q.numpy(), log_w.numpy(), *times)
+        times = (pushed - start_time, time.perf_counter() - pushed)
+        return Chunk(first, states.numpy(), (-log_p / target.beta).numpy(), log_q.numpy(), log_w.numpy(), *times)
+
+    yield from pieces.over(range(math.ceil(n / _BLOCK)), drawn)
 
 
 @torch.no_grad()
@@ -130,19 +133,19 @@ def weigh_frames(
     states = u[:, None]
     if isinstance(prior, AugmentedPrior):
         states = torch.stack((u, prior.draw_auxiliary(u, stream(seed, "frames", 0))), 1)
-    size = max(1, _SITES_AT_ONCE // (4 * u.shape[1]))
-    log_q = torch.cat([generator.log_density(part) for part in states.split(size)])
+    log_q = _log_density(generator, states, _SITES_AT_ONCE // (4 * u.shape[1]))
     log_w = -target.beta * torch.from_numpy(np.asarray(energies)) + prior.log_auxiliary(states) - log_q
     return states.numpy(), log_w.numpy()
 
 
 @torch.no_grad()
-def marginal_log_density(generator: Generator, states: Array, draws: int, *, seed: int) -> Array:
-    """Log-density of the displacements of samples under an augmented flow, by auxiliary draws (Schebek et al. 2026), shape [m].
+def marginal_ratios(generator: Generator, states: Array, draws: int, *, seed: int) -> Array:
+    """Ratios log q(u, a) - log N(a; u) of samples with M auxiliary draws each (Schebek et al. 2026), shape [m, M].
 
-    The auxiliary variables that were drawn together with the displacements are one of the draws: only then is the mean of
-    p / q over samples of the flow exact at any number of draws; with fresh ones alone it is too large by about 1 / draws. For
-    frames of the target from `weigh_frames` these are fresh ones, as they have to be there.
+    Their mean exponential over the draws is the density of u alone, see `marginal_log_q`. The auxiliary variables that were drawn
+    together with the displacements come first: with them the mean of p / q over samples of the flow is exact at any number of draws,
+    with fresh ones alone it is too large by about 1 / draws. For frames of the target from `weigh_frames` these are fresh ones, as they
+    have to be there. The draws of a sample depend on the seed and its index alone.
 
     Args:
         generator: A generator with an augmented prior.
@@ -153,12 +156,37 @@ def marginal_log_density(generator: Generator, states: Array, draws: int, *, see
     prior = generator.prior
     if not isinstance(prior, AugmentedPrior):
         raise TypeError("a marginal density needs an augmented flow")
-    result = []
-    for index, state in enumerate(torch.from_numpy(states)):
-        repeated = state[0].expand(draws - 1, -1, -1)
-        fresh = torch.stack((repeated, prior.draw_auxiliary(repeated, stream(seed, "marginal", index))), 1)
-        every = torch.cat((state[None], fresh))
-        size = max(1, _SITES_AT_ONCE // (2 * state.shape[1]))
-        log_q = torch.cat([generator.log_density(part) for part in every.split(size)])
-        result.append(marginal_log_q(log_q[None].numpy(), prior.log_auxiliary(every)[None].numpy())[0])
-    return np.array(result)
+
+    def ratios(some: Sequence[int]) -> Tensor:
+        every = torch.stack([_auxiliary_draw(prior, torch.from_numpy(states[i // draws]), i, draws, seed) for i in some])
+        return generator.log_density(every) - prior.log_auxiliary(every)
+
+    pieces = Pieces(_SITES_AT_ONCE // (2 * states.shape[2]), "auxiliary draws")
+    found = list(pieces.over(range(len(states) * draws), ratios))
+    return torch.cat(found).view(len(states), draws).numpy() if found else np.empty((0, draws))
+
+
+def _auxiliary_draw(prior: AugmentedPrior, state: Tensor, place: int, draws: int, seed: int) -> Tensor:
+    """The state itself for the first draw of a sample, else its displacements with fresh auxiliary variables; shape [2, N, 3]."""
+    sample, draw = divmod(place, draws)
+    if draw == 0:
+        return state
+    return torch.stack((state[0], prior.draw_auxiliary(state[0], stream(seed, f"marginal {sample}", draw))))
+
+
+def marginal_log_density(generator: Generator, states: Array, draws: int, *, seed: int) -> Array:
+    """Log-density of the displacements of samples under an augmented flow, by auxiliary draws, shape [m]; see `marginal_ratios`.
+
+    Args:
+        generator: A generator with an augmented prior.
+        states: Samples of the flow, or frames of the target, length units, shape [m, 2, N, 3].
+        draws: Auxiliary draws M for each sample.
+        seed: Seed of the draws.
+    """
+    return marginal_log_q(marginal_ratios(generator, states, draws, seed=seed))
+
+
+def _log_density(generator: Generator, states: Tensor, size: int) -> Tensor:
+    """Log-densities of states, a piece of them at a time."""
+    pieces = Pieces(size, "states").over(range(len(states)), lambda some: generator.log_density(states[some[0] : some[-1] + 1]))
+    return torch.cat(list(pieces))

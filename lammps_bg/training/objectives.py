@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Objectives: each turns a batch of base samples into a loss whose gradient trains the flow."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +30,17 @@ class Batch:
     def n_bad(self) -> int:
         """Samples without finite energy or density, left out of the loss."""
         return self.n - len(self.log_w)
+
+
+def merge(parts: Sequence[Batch]) -> Batch:
+    """Several batches as one; its loss is the mean over all samples that count, detached.
+
+    Args:
+        parts: At least one batch.
+    """
+    log_w = torch.cat([part.log_w for part in parts])
+    total = torch.stack([part.loss.detach() * len(part.log_w) for part in parts]).sum()
+    return Batch(total / max(1, len(log_w)), log_w, sum(part.n for part in parts))
 
 
 class Objective(Protocol):

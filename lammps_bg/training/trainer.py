@@ -4,7 +4,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from lammps_bg.config import TrainConfig
 from lammps_bg.errors import TrainingError
 from lammps_bg.flow.model import Generator
 from lammps_bg.interrupt import StopFlag
-from lammps_bg.training.objectives import OBJECTIVES, Batch
+from lammps_bg.memory import Pieces
+from lammps_bg.training.objectives import OBJECTIVES, Batch, merge
 from lammps_bg.training.optimisers import build_optimiser
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
 
@@ -66,6 +67,7 @@ class Trainer:
         self.evaluation_seed = seed + 1
         self.step, self.elapsed, self.damping, self.undone = 0, 0.0, 1.0, 0
         self.recent: list[float] = []
+        self._pieces = Pieces(config.sites_at_once // self.n_sites, "samples of a training step")
         self._snapshot = self._weights()
 
     @property
@@ -109,10 +111,9 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
-        batch = self.objective(self.generator, self.softened, self.config.batch_size, self.random)
+        batch = self._batch()
         norm = math.inf
         if not self._diverges(batch):
-            batch.loss.backward()
             norm = float(nn.utils.clip_grad_norm_(self.generator.flow.parameters(), self.config.clip_norm))
         bound = self._bound(batch.log_w)
         if math.isfinite(norm):
@@ -127,6 +128,23 @@ class Trainer:
         spread = float(batch.log_w.std()) if len(batch.log_w) > 1 else math.nan
         rate = self.optimiser.param_groups[0]["lr"]
         return StepRecord(self.step, self.elapsed, bound, spread, rate, norm, batch.n_bad, self.undone)
+
+    def _batch(self) -> Batch:
+        """The batch of a step, piece by piece; the gradient of its mean loss is left with the weights."""
+
+        def piece(items: Sequence[int]) -> Batch:
+            part = self.objective(self.generator, self.softened, len(items), self.random)
+            if torch.isfinite(part.loss):
+                (part.loss * len(part.log_w)).backward()
+            return part
+
+        self._pieces.size = min(self._pieces.size, self.config.batch_size)
+        parts = list(self._pieces.over(range(self.config.batch_size), piece))
+        whole = merge(parts)
+        for parameter in self.generator.flow.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= max(1, len(whole.log_w))
+        return whole
 
     def _bound(self, log_w: Tensor) -> float:
         """-<log w> / N relative to beta E_0 / N."""

@@ -22,7 +22,6 @@ from lammps_bg.thermo.timeseries import decorrelate, evenly_spaced
 from lammps_bg.thermo.two_sided import SMALLEST_OVERLAP, TwoSided, overlap, reverse_tfep, two_sided
 from lammps_bg.thermo.verdict import RED_Z, Verdict, combine, judge, judge_agreement, judge_overlap, z_score
 from lammps_bg.thermo.weights import summarise
-from lammps_bg.training.target import ExactTarget
 from lammps_bg.workflow.entries import estimate_entry
 from lammps_bg.workflow.md_frames import Reference
 from lammps_bg.workflow.md_windows import Window, crystal_integral, join_windows, reduced_energies
@@ -98,7 +97,7 @@ def compare(
     Raises:
         EstimateError: Too few independent frames.
     """
-    target = ExactTarget(problem.surface, problem.beta)
+    target = problem.exact_target()
     states, log_w = weigh_frames(trained.generator, target, reference.displacements, reference.energies, seed=config.seed)
     picked = decorrelate(log_w, minimum=_FEWEST).indices
     work = {"flow": samples.log_w, "md": log_w[picked]}
@@ -151,7 +150,7 @@ def _add_joined(
     if springs is None:
         return
     windows = [*(window.thinned(_JOINED) for window in reference.windows[:-1]), reference.windows[-1]]
-    target, static = ExactTarget(problem.surface, problem.beta), problem.beta * problem.surface.static_energy
+    target, static = problem.exact_target(), problem.beta * problem.surface.static_energy
     flow, log_w_flow, n_flow = _flow_window(springs, samples)
     log_w = [
         weigh_frames(trained.generator, target, window.displacements, window.energies, seed=config.seed + index)[1]

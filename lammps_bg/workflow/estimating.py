@@ -15,10 +15,10 @@ from lammps_bg.flow.prior import AugmentedPrior
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo import free_energy
-from lammps_bg.thermo.free_energy import CrystalReference, EstimateResult
-from lammps_bg.thermo.sampler import marginal_log_density, stream
+from lammps_bg.thermo.free_energy import CrystalReference, EstimateResult, marginal_log_q
+from lammps_bg.thermo.sampler import marginal_ratios, stream
 from lammps_bg.thermo.verdict import Verdict, combine, judge
-from lammps_bg.thermo.weights import EstimateError, WeightSummary, summarise
+from lammps_bg.thermo.weights import EstimateError, WeightSummary, effective_sample_size, summarise
 from lammps_bg.workflow.comparing import COMPARED, compare, comparison_entries, judge_energies
 from lammps_bg.workflow.entries import estimate_entry, missing_entry, system_entry
 from lammps_bg.workflow.md_frames import Reference
@@ -35,10 +35,14 @@ _BASE_SAMPLES = 256  # of the base, for the figures
 
 @dataclass(frozen=True)
 class _Marginal:
-    """Log-weights in the density of the physical coordinates alone, of the first samples, shape [m]; and why they are worth nothing."""
+    """Log-weights in the density of the physical coordinates alone, of the first samples, shape [m]; and why they are worth nothing.
+
+    `over_draws` says what fewer auxiliary draws would have given, with and without the one that the flow drew.
+    """
 
     log_w: Array
     note: str = _NO_WEIGHTS
+    over_draws: tuple[dict[str, Any], ...] = ()
 
 
 def estimate(
@@ -79,7 +83,7 @@ def estimate(
     if found:
         verdict = combine([verdict, *judge_energies(results["observables"])])
     results["verdict"] = verdict.to_dict()
-    cost = {"energy_evaluations": problem.surface.n_evaluations, "wall_seconds": time.monotonic() - started}
+    cost = {"energy_evaluations": problem.n_evaluations, "wall_seconds": time.monotonic() - started}
     results |= {"timings": _timings(trained, samples), "cost": cost, "training": {"undone_steps": trained.n_undone}}
     results |= {name: earlier[name] for name in ("cost", "training") if earlier and name in earlier}
     run.write_results(results)
@@ -100,6 +104,8 @@ def _results(
     verdict = judge(summary)
     sampling: dict[str, Any] = {"n_samples": summary.n, **summary.to_dict()}
     sampling |= {"ess": summary.ess_fraction, "ess_samples": summary.ess}
+    if samples.judged:
+        sampling["judge"] = samples.judged
     value = _tfep(samples.log_w, known, config, random)
     estimates = _estimates(problem, samples, known, value, verdict)
     if marginal is not None and value is not None:
@@ -109,6 +115,7 @@ def _results(
             estimate_entry(shown, judge(alone), problem) if shown else missing_entry(len(marginal.log_w), marginal.note, problem)
         )
         estimates["tfep_marginal"] = entry
+        sampling["marginal_over_draws"] = list(marginal.over_draws)
     return {"system": system_entry(problem), "base": _base(trained, known), "sampling": sampling, "estimates": estimates}, verdict
 
 
@@ -173,12 +180,32 @@ def _marginal(problem: Problem, trained: Trained, samples: Samples, config: Conf
     log_w = np.full(n, -np.inf)
     usable = np.isfinite(samples.log_w[:n]) & np.isfinite(samples.states[:n]).all((1, 2, 3))
     states, draws = samples.states[:n][usable], config.estimate.marginal_draws
+    energies = problem.beta * samples.energies[:n][usable]
+    ratios = marginal_ratios(trained.generator, states, draws, seed=config.seed)
     try:
-        log_q = marginal_log_density(trained.generator, states, draws, seed=config.seed)
+        log_w[usable] = -energies - marginal_log_q(ratios)
+        table = _over_draws(energies, ratios, reference(problem, trained.fitted))
     except EstimateError as error:
         return _Marginal(log_w, str(error))
-    log_w[usable] = -problem.beta * samples.energies[:n][usable] - log_q
-    return _Marginal(np.where(np.isfinite(log_w), log_w, -np.inf))
+    return _Marginal(np.where(np.isfinite(log_w), log_w, -np.inf), over_draws=table)
+
+
+def _over_draws(energies: Array, ratios: Array, known: CrystalReference) -> tuple[dict[str, Any], ...]:
+    """TFEP and ESS in the marginal density of 1, 2, 5, 10, ... draws: the first of them the flow's own, or all of them fresh."""
+    most = ratios.shape[1]
+    counts = [c for c in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if c < most]
+    rows = []
+    for count in (*counts, most):
+        row: dict[str, Any] = {"draws": count}
+        for name, part in (("", ratios[:, :count]), ("_fresh", ratios[:, most - count :] if count < most else ratios[:, 1:])):
+            if part.shape[1] == 0:
+                continue
+            log_w = -energies - marginal_log_q(part)
+            total = np.logaddexp.reduce(log_w) - math.log(len(log_w))
+            row[f"beta_F_per_atom{name}"] = known.value(-float(total))
+            row[f"ess{name}"] = effective_sample_size(log_w) / len(log_w)
+        rows.append(row)
+    return tuple(rows)
 
 
 def _base(trained: Trained, known: CrystalReference) -> dict[str, Any]:

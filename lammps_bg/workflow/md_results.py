@@ -275,7 +275,7 @@ def evaluations(job: Job) -> int:
     """
     names = {path.name.removesuffix("-0000.npz") for path in job.folder.glob("*-0000.npz")}
     steps = sum(TrajectoryFiles(job.folder, name).last_step for name in names)
-    return steps + job.problem.surface.n_evaluations
+    return steps + job.problem.n_evaluations
 
 
 def show(console: Console, results: dict[str, Any], verdict: Verdict, job: Job) -> None:

@@ -9,7 +9,6 @@ from lammps_bg.errors import TrainingError
 from lammps_bg.flow.model import build_generator
 from lammps_bg.flow.self_consistent import FittedBase
 from lammps_bg.interrupt import StopFlag
-from lammps_bg.training.target import ExactTarget, SoftenedTarget
 from lammps_bg.training.trainer import Trainer
 from lammps_bg.workflow.problem import Problem
 
@@ -38,9 +37,9 @@ def _trial(problem: Problem, config: Config, fitted: FittedBase, stop: StopFlag)
     """Mean bound over the last third of a short training."""
     steps = config.base.pilot_steps
     budget = config.train.model_copy(update={"steps": steps, "max_seconds": None, "evaluate_every": steps + 1})
-    generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed)
-    softened = SoftenedTarget(problem.surface, problem.beta, problem.crystal.n_sites, config.train.softening)
-    trainer = Trainer(generator, softened, ExactTarget(problem.surface, problem.beta), budget, seed=config.seed)
+    generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
+    softened = problem.softened_target(config.train.softening)
+    trainer = Trainer(generator, softened, problem.exact_target(), budget, seed=config.seed)
     bounds: list[float] = []
     try:
         trainer.run(stop, report=lambda record: bounds.append(record.bound), save=lambda state: None)

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from lammps_bg.crystal.units import Units
 from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
 from lammps_bg.engine.surface import EnergySurface
 from lammps_bg.errors import ConfigError, CrystalError, StateError
+from lammps_bg.potentials.native import NativeSurface
+from lammps_bg.training.target import ExactTarget, SoftenedTarget, Surface
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
@@ -52,16 +54,21 @@ class Problem:
     """A crystal at a temperature.
 
     Attributes:
-        surface: Energies and forces of displacements.
+        surface: Energies and forces of displacements, by LAMMPS.
         temperature: In the script's unit.
         length_scale: Lambda of the absolute free energy, length units.
         length_source: How that length is known.
+        potential: What training and sampling evaluate: LAMMPS, or the same potential in torch.
     """
 
     surface: EnergySurface
     temperature: float
     length_scale: float
     length_source: str
+    potential: Surface = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.potential = self.surface
 
     @classmethod
     def load(cls, request: ScriptRequest, length_scale: float | None = None) -> "Problem":
@@ -117,6 +124,24 @@ class Problem:
     def beta(self) -> float:
         """1 / (k_B T), inverse energy."""
         return self.units.beta(self.temperature)
+
+    @property
+    def n_evaluations(self) -> int:
+        """Configurations evaluated so far, by whatever."""
+        native = self.potential.n_evaluations if isinstance(self.potential, NativeSurface) else 0
+        return self.surface.n_evaluations + native
+
+    def exact_target(self) -> ExactTarget:
+        """-beta U, for weights."""
+        return ExactTarget(self.potential, self.beta)
+
+    def softened_target(self, softening: float) -> SoftenedTarget:
+        """-beta U with high energies softened, for training.
+
+        Args:
+            softening: Excess energy per atom, in kT, above which the energy is softened.
+        """
+        return SoftenedTarget(self.potential, self.beta, self.crystal.n_sites, softening)
 
     def ideal_pressure(self, volume: Array | float) -> Array:
         """N kT / V, what a configurational pressure lacks to the whole, pressure units, shape as `volume`.

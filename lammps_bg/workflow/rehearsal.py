@@ -12,7 +12,6 @@ from lammps_bg.flow.model import Generator, build_generator
 from lammps_bg.flow.self_consistent import FittedBase
 from lammps_bg.thermo.sampler import draw, stream
 from lammps_bg.training.objectives import OBJECTIVES
-from lammps_bg.training.target import ExactTarget, SoftenedTarget
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.training import Trained, fit_base
 
@@ -35,12 +34,12 @@ def forecast(problem: Problem, config: Config, out: Path, loaded: Trained | None
     stages, files = "", _FILES
     if loaded is None:
         base_seconds, fitted = _base_seconds(problem, config)
-        generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed)
+        generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
         train_seconds = _train_seconds(problem, config, generator)
         stages, files = f"{base_seconds:.0f} s base, {train_seconds:.0f} s training, ", f"{_FILES} {_TRAINING_FILES}"
     else:
         generator = loaded.generator
-    exact = ExactTarget(problem.surface, problem.beta)
+    exact = problem.exact_target()
     n = min(64, config.sample.n_samples)
     draw_seconds = _timed(lambda: list(draw(generator, exact, n, seed=config.seed))) / n * config.sample.n_samples
     parameters = sum(p.numel() for p in generator.flow.parameters())
@@ -76,7 +75,7 @@ def _base_seconds(problem: Problem, config: Config) -> tuple[float, FittedBase]:
 
 def _train_seconds(problem: Problem, config: Config, generator: Generator) -> float:
     """Expected time of the training, from the fastest of three steps."""
-    target = SoftenedTarget(problem.surface, problem.beta, problem.crystal.n_sites, config.train.softening)
+    target = problem.softened_target(config.train.softening)
     objective, random = OBJECTIVES[config.train.objective](), stream(config.seed, "rehearsal", 0)
     step = min(_timed(lambda: objective(generator, target, config.train.batch_size, random).loss.backward()) for _ in range(3))
     return min(step * config.train.steps, config.train.max_seconds or float("inf"))

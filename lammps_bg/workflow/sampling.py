@@ -15,7 +15,7 @@ from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.sampler import draw, redraw
 from lammps_bg.thermo.weights import effective_sample_size, systematic_indices
-from lammps_bg.training.target import ExactTarget
+from lammps_bg.workflow.energies import Judge
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.threads import FasterThreads
 
@@ -32,7 +32,8 @@ class Samples:
         log_w: Log-weights, shape [n].
         states: States of the first samples, length units, shape [m, channels, N, 3].
         draw_ms: Milliseconds for each sample in base and flow, if known.
-        energy_ms: Milliseconds for each sample in LAMMPS, if known.
+        energy_ms: Milliseconds for each sample in the potential, if known.
+        judged: What LAMMPS as the judge found, if it was asked.
     """
 
     energies: Array
@@ -41,6 +42,7 @@ class Samples:
     states: Array
     draw_ms: float | None
     energy_ms: float | None
+    judged: dict[str, object] | None = None
 
     @property
     def displacements(self) -> Array:
@@ -56,12 +58,14 @@ def sample(
     Raises:
         Interrupted: A signal came; samples.csv holds the samples so far.
     """
-    wanted, target = config.sample, ExactTarget(problem.surface, problem.beta)
+    wanted, target = config.sample, problem.exact_target()
     keep = min(wanted.n_samples, max(config.estimate.rdf_samples, config.estimate.marginal_samples))
+    judge = Judge(problem) if config.energy.judge == "lammps" and problem.potential is not problem.surface else None
     chunks, kept, seconds = [], [], np.zeros(2)
     frames = _dump(run, "samples.dump.gz", problem) if wanted.n_dump else nullcontext()
     with frames as dump, run.sample_table() as table, console.progress("sampling  ") as bar, FasterThreads() as threads:
         for chunk in draw(generator, target, wanted.n_samples, seed=config.seed, batch_size=wanted.batch_size):
+            chunk = judge.weigh(chunk) if judge else chunk
             rows = np.stack((chunk.energies, chunk.log_q, chunk.log_w), 1)
             for index, row in enumerate(rows.tolist(), chunk.first):
                 table.write(index, *row)
@@ -77,12 +81,15 @@ def sample(
             stop.check(f"{done} samples are in samples.csv; continue with --resume")
     energies, log_q, log_w = np.concatenate(chunks).T
     per_sample = 1e3 * seconds / len(energies)
-    samples = Samples(energies, log_q, log_w, np.concatenate(kept), per_sample[0], per_sample[1])
+    samples = Samples(energies, log_q, log_w, np.concatenate(kept), per_sample[0], per_sample[1], judge.entry() if judge else None)
     usable = int(np.isfinite(log_w).sum())
     ess = effective_sample_size(log_w) / len(log_w) if usable else 0.0
+    where = "LAMMPS" if problem.potential is problem.surface else "the potential"
     console.say(
-        f"sampling   {len(energies)} samples, {per_sample.sum():.2f} ms each ({per_sample[1]:.2f} in LAMMPS), ESS {ess:.1%}"
+        f"sampling   {len(energies)} samples, {per_sample.sum():.2f} ms each ({per_sample[1]:.2f} in {where}), ESS {ess:.1%}"
     )
+    if judge:
+        console.say(judge.sentence())
     if usable < len(log_w):
         console.say(f"           {len(log_w) - usable} samples without finite energy have weight zero")
     return samples

@@ -20,8 +20,8 @@ from lammps_bg.report.console import Console
 from lammps_bg.report.provenance import sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.sampler import draw
-from lammps_bg.training.target import ExactTarget
 from lammps_bg.workflow import preflight
+from lammps_bg.workflow.energies import choose_potential
 from lammps_bg.workflow.estimating import estimate
 from lammps_bg.workflow.md_frames import load_reference
 from lammps_bg.workflow.problem import Problem, ScriptRequest
@@ -56,6 +56,7 @@ class Plan:
         started: time.monotonic() at the start.
         model: Run whose model is used; None trains one.
         resume: Whether `out` is an earlier run to continue.
+        force: Use the model at another temperature or potential than it was trained with.
     """
 
     request: ScriptRequest
@@ -65,6 +66,7 @@ class Plan:
     started: float
     model: RunDirectory | None = None
     resume: bool = False
+    force: bool = False
 
 
 def fresh(request: ScriptRequest, config: Config, out: Path, words: Sequence[str]) -> Plan:
@@ -139,6 +141,8 @@ def from_model(
     variables: Mapping[str, Sequence[str]],
     flags: LammpsFlags,
     overrides: Overrides,
+    script: Path | None = None,
+    force: bool = False,
 ) -> Plan:
     """Samples from the model of an earlier run, at its replicate or another.
 
@@ -150,6 +154,8 @@ def from_model(
         variables: Further index variables.
         flags: LAMMPS' own flags.
         overrides: Applies -config and --set to the stored configuration.
+        script: Another script of the same crystal; None: that of the run.
+        force: Allow another temperature or potential than the model was trained with.
     """
     run = with_model(source)
     stored = load_config(run.file("config.toml"))
@@ -161,9 +167,11 @@ def from_model(
     request = replace(
         request, variables={**request.variables, **variables}, replicate=replicate or request.replicate, flags=flags
     )
+    if script is not None:
+        request = replace(request, script=script, stored=False)
     out = out or run.path.with_name(f"{run.path.name}_{'x'.join(map(str, request.replicate))}")
     RunDirectory.check_new(out)
-    return Plan(request, config, out, words, time.monotonic(), model=run)
+    return Plan(request, config, out, words, time.monotonic(), model=run, force=force)
 
 
 def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow_red: bool) -> int:
@@ -179,7 +187,8 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
     if plan.resume and sample and (code := _finished(plan, console, allow_red=allow_red)) is not None:
         return code
     problem = _problem(plan, console)
-    loaded = load_trained(plan.model, problem, plan.config, console) if plan.model else None
+    choose_potential(problem, plan.config, console)
+    loaded = load_trained(plan.model, problem, plan.config, console, force=plan.force) if plan.model else None
     if loaded is None:
         _require_neighbours(problem, plan.config)
     run = _open_run(plan, problem)
@@ -246,18 +255,19 @@ def estimate_again(
         RunDirectory.check_new(out)
     energies, log_q, log_w = read_samples(run)
     problem = Problem.load(stored_request(run), config.estimate.length_scale)
+    choose_potential(problem, config, console)
     frames = load_reference(md, problem) if md else None
     trained = load_trained(run, problem, config, console)
     keep = min(len(energies), max(config.estimate.rdf_samples, config.estimate.marginal_samples))
     if frames and frames.windows:  # their springs are evaluated on every sample
         keep = min(len(energies), max(keep, _MOST_KEPT // problem.crystal.n_sites))
-    chunks = list(draw(trained.generator, ExactTarget(problem.surface, problem.beta), keep, seed=config.seed))
+    chunks = list(draw(trained.generator, problem.exact_target(), keep, seed=config.seed))
     require_same_samples(run, np.concatenate([c.energies for c in chunks]), energies[:keep])
     earlier = run.read_results() if run.file("results.json").exists() else {}
     timings = earlier.get("timings", {})
     samples = Samples(
         energies, log_q, log_w, np.concatenate([c.states for c in chunks]),
-        timings.get("draw_ms_per_sample"), timings.get("energy_ms_per_sample"),
+        timings.get("draw_ms_per_sample"), timings.get("energy_ms_per_sample"), earlier.get("sampling", {}).get("judge"),
     )  # fmt: skip
     trained.ms_per_sample = timings.get("train_ms_per_sample")
     stop.check("nothing was written")
@@ -271,7 +281,8 @@ def rehearse(plan: Plan, console: Console) -> int:
     """Set everything up and say what a run would cost; writes nothing."""
     problem = _problem(plan, console)
     preflight.show(preflight.examine(problem, plan.config), console)
-    loaded = load_trained(plan.model, problem, plan.config, console) if plan.model else None
+    choose_potential(problem, plan.config, console)
+    loaded = load_trained(plan.model, problem, plan.config, console, force=plan.force) if plan.model else None
     for line in forecast(problem, plan.config, plan.out, loaded):
         console.say(line)
     return 0

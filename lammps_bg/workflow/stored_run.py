@@ -2,6 +2,7 @@
 """Reading back a run from its folder: its request, its model, its samples."""
 
 import csv
+import logging
 import os
 import warnings
 from dataclasses import replace
@@ -10,16 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from lammps_bg.config import Config
-from lammps_bg.crystal.system import Counts
 from lammps_bg.engine.lammps_engine import LammpsFlags
-from lammps_bg.errors import ConfigError, RunDirectoryError, StateError
+from lammps_bg.errors import ConfigError, CrystalError, RunDirectoryError, StateError
 from lammps_bg.flow.model import build_generator
+from lammps_bg.flow.phonon import PhononBase
 from lammps_bg.flow.self_consistent import FittedBase
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.training.model_file import SavedModel, load_model
 from lammps_bg.workflow.problem import Problem, ScriptRequest
-from lammps_bg.workflow.training import Trained, announce, fit_base
+from lammps_bg.workflow.training import Trained, announce, fit_base, refine_base
+
+log = logging.getLogger(__name__)
 
 
 def with_model(source: Path) -> RunDirectory:
@@ -64,21 +67,35 @@ def _search(folder: Path) -> None:
     os.environ["LAMMPS_POTENTIALS"] = os.pathsep.join([str(folder), *others])
 
 
-def load_trained(source: RunDirectory, problem: Problem, config: Config, console: Console) -> Trained:
-    """The model of an earlier run, its base fitted again where the replicate differs."""
-    source.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
+def load_trained(
+    source: RunDirectory, problem: Problem, config: Config, console: Console, *, force: bool = False
+) -> Trained:
+    """The model of an earlier run, its base fitted again where the replicate or the state differs.
+
+    Args:
+        source: The run.
+        problem: What it is applied to.
+        config: The configuration.
+        console: Where to report.
+        force: Go on at another temperature or with another potential; crystal, species and units must be the same in any case.
+
+    Raises:
+        LammpsBGError: The model is of another crystal, or of another state without `force`.
+    """
+    if not force:
+        source.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's remarks on foreign files, which are refused in our own words
         saved = load_model(source.file("model.pt"), problem.crystal, problem.beta)
     _require_same_model(source, saved, problem, config)
-    fitted = saved.fitted
-    if saved.replicate != problem.crystal.replicate:
-        # the flow knows the kind of base it was trained on: harmonic again at this size, or self-consistent again
-        base = config.base if fitted.iterations else config.base.model_copy(update={"iterations": 0})
-        start = _transferred(fitted, saved.replicate, problem) if base.iterations else None
-        fitted = fit_base(problem, base, config.seed, start=start)
-        announce(problem, config.base, fitted, console)
-    generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, eta=saved.state["eta"])
+    forced = _state_differences(source, saved, problem, force=force)
+    fitted, moved = saved.fitted, saved.replicate != problem.crystal.replicate
+    if moved:
+        _require_transferable(saved, problem)
+        fitted = _base_of_this_size(saved, problem, config)
+    generator = build_generator(
+        config.flow, problem.crystal, fitted.base, seed=config.seed, eta=saved.state["eta"], device=config.device
+    )
     try:
         generator.flow.load_state_dict(saved.flow)
     except RuntimeError as error:
@@ -87,6 +104,9 @@ def load_trained(source: RunDirectory, problem: Problem, config: Config, console
             f"expected the weights of this flow in {source.file('model.pt')}, got other ones ({reason}); train again"
         ) from None
     console.say(f"model      {source.path.name}, trained on {' x '.join(map(str, saved.replicate))} cells")
+    if moved or forced:
+        fitted = refine_base(problem, config, generator, fitted)
+        announce(problem, config.base, fitted, console)
     return Trained(generator, fitted, None, 0)
 
 
@@ -96,16 +116,10 @@ def _require_same_model(source: RunDirectory, saved: SavedModel, problem: Proble
         raise RunDirectoryError(
             f"expected config.toml in {source.path} with the flow that model.pt was trained with, got another one; restore config.toml"
         )
-    for name, given in (
-        ("temperature", problem.temperature),
-        ("units", problem.units.name),
-        ("pair_style", problem.engine.pair_style),
-    ):
-        if saved.state.get(name) != given:
-            raise StateError(
-                f"expected the {name.replace('_', ' ')} the model was trained with, {saved.state.get(name)}, got {given}; "
-                "train a model for it"
-            )
+    if saved.state.get("units") != problem.units.name:
+        raise StateError(
+            f"expected the units the model was trained with, {saved.state.get('units')}, got {problem.units.name}; train a model for them"
+        )
     same_size = saved.replicate == problem.crystal.replicate
     if config.base.kind != saved.config.base.kind or (same_size and config.base != saved.config.base):
         raise ConfigError(
@@ -114,15 +128,44 @@ def _require_same_model(source: RunDirectory, saved: SavedModel, problem: Proble
         )
 
 
-def _transferred(fitted: FittedBase, replicate: Counts, problem: Problem) -> FittedBase:
-    """Force constants interpolated to the problem's replicate, as the start of a refit."""
-    if fitted.constants is None:
-        return fitted
-    trained = replace(problem.crystal, replicate=replicate, atom_ids=np.empty(0, dtype=np.int64))
+def _state_differences(source: RunDirectory, saved: SavedModel, problem: Problem, *, force: bool) -> bool:
+    """Whether temperature or potential differ from those of the training, which is refused unless it is forced."""
+    given = {"temperature": problem.temperature, "pair style": problem.engine.pair_style}
+    trained = {"temperature": saved.state.get("temperature"), "pair style": saved.state.get("pair_style")}
+    differences = [f"{name} {trained[name]}, got {given[name]}" for name in given if given[name] != trained[name]]
+    if differences and not force:
+        raise StateError(
+            f"expected what the model was trained with, {differences[0]}; train a model for it (`sample --force` uses this one all the "
+            "same, with exact weights but a lower ESS)"
+        )
+    if force:
+        differences += source.changed_inputs(problem.engine.script_files, problem.engine.potential_files)
+    if differences:
+        log.warning("the model was trained with another state (%s): weights are exact, but expect a lower ESS", "; ".join(differences))
+    return bool(differences)
+
+
+def _require_transferable(saved: SavedModel, problem: Problem) -> None:
+    """Refuse a flow that knows one supercell only."""
+    if saved.config.flow.kind == "global":
+        trained, given = (" ".join(map(str, counts)) for counts in (saved.replicate, problem.crystal.replicate))
+        raise CrystalError(
+            f"expected -rep {trained}, on which this flow with attention over all atoms was trained, got {given}; "
+            "use flow.kind=sublattice or augmented for a model that serves every supercell"
+        )
+
+
+def _base_of_this_size(saved: SavedModel, problem: Problem, config: Config) -> FittedBase:
+    """The model's base at the problem's replicate: its force constants interpolated, or computed again where they are harmonic."""
+    fitted = saved.fitted
+    if fitted.constants is None or not fitted.iterations:
+        base = config.base if fitted.constants is None else config.base.model_copy(update={"iterations": 0})
+        return fit_base(problem, base, config.seed)
+    trained = replace(problem.crystal, replicate=saved.replicate, atom_ids=np.empty(0, dtype=np.int64))
     constants = fitted.constants.interpolated(trained, problem.crystal)
     if constants.unstable_modes():
         constants = constants.rectified()
-    return replace(fitted, constants=constants)
+    return replace(fitted, base=PhononBase(constants, problem.beta), constants=constants)
 
 
 def discard_partial_samples(run: RunDirectory) -> None:

@@ -20,12 +20,14 @@ from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.free_energy import CrystalReference
 from lammps_bg.training import checkpoint
 from lammps_bg.training.model_file import SavedModel, save_model
-from lammps_bg.training.target import ExactTarget, SoftenedTarget
+from lammps_bg.training.through_flow import ThroughFlow
 from lammps_bg.training.trainer import StepRecord, Trainer
 from lammps_bg.workflow.pilot import better_base
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.threads import threads_for
 
+# of a base that is fitted through a flow: sites x samples of an update, fewest samples, and most updates
+_REFINED_SITES, _FEWEST, _REFINEMENTS = 250_000, 16, 3
 _FULL_EFFORT = 1000  # atoms up to which a fit evaluates base.n_samples configurations for each iteration
 
 
@@ -66,7 +68,7 @@ def fit_base(
 
     def force_field(displacements: Array) -> tuple[Array, Array]:
         check()
-        return problem.surface(displacements)
+        return problem.potential(displacements)
 
     crystal = problem.crystal
     # every cell of a configuration counts, so that a large crystal needs fewer of them
@@ -75,6 +77,25 @@ def fit_base(
         return EinsteinFit(force_field, crystal, problem.beta, seed=seed).run(iterations=config.iterations, n_samples=n_samples)
     phonon = PhononFit(force_field, crystal, problem.units, problem.beta, seed=seed)
     return phonon.run(iterations=config.iterations, n_samples=n_samples, start=start.constants if start else None)
+
+
+def refine_base(problem: Problem, config: Config, generator: Generator, fitted: FittedBase) -> FittedBase:
+    """Fit a phonon base to the energies that it sees through a trained flow; the generator gets the best one found.
+
+    Args:
+        problem: Crystal and temperature.
+        config: `base.iterations` is the largest number of updates.
+        generator: The flow, on a base with which it makes good samples.
+        fitted: That base.
+    """
+    if fitted.constants is None or generator.flow.channels != 1:
+        return fitted
+    surface = ThroughFlow(generator, problem.softened_target(config.train.softening))
+    fit = PhononFit(surface, problem.crystal, problem.units, problem.beta, seed=config.seed)
+    n_samples = max(_FEWEST, min(config.base.n_samples, _REFINED_SITES // problem.crystal.n_sites))
+    refined = fit.run(iterations=min(config.base.iterations, _REFINEMENTS), n_samples=n_samples, start=fitted.constants)
+    generator.prior.base = refined.base
+    return refined
 
 
 def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, console: Console) -> None:
@@ -116,10 +137,9 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
     """
     with threads_for(problem.crystal.n_sites * config.train.batch_size):
         fitted = _chosen_base(problem, config, console, stop)
-    generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed)
-    exact = ExactTarget(problem.surface, problem.beta)
-    softened = SoftenedTarget(problem.surface, problem.beta, problem.crystal.n_sites, config.train.softening)
-    trainer = Trainer(generator, softened, exact, config.train, seed=config.seed)
+    generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
+    softened = problem.softened_target(config.train.softening)
+    trainer = Trainer(generator, softened, problem.exact_target(), config.train, seed=config.seed)
     path = run.file("checkpoint.pt")
     if resume and path.exists():
         _restore(trainer, path)

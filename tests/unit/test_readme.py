@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lammps_bg.cli import build_parser
+from lammps_bg.arguments import build_parser
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "examples").rglob("*.md"))]

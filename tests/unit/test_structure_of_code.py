@@ -15,7 +15,7 @@ ALL_PYTHON = sorted(path for folder in ("lammps_bg", "tests", "examples") for pa
 
 # A module imports only from its own layer and from those on the lines above.
 LAYERS = (
-    ("", "errors", "parallel", "config", "interrupt"),
+    ("", "errors", "parallel", "config", "interrupt", "memory"),
     ("crystal",),
     ("engine",),
     ("potentials",),
@@ -24,7 +24,7 @@ LAYERS = (
     ("thermo",),
     ("report",),
     ("workflow",),
-    ("cli", "__main__"),
+    ("arguments", "cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 BODY_LIMIT = 40
