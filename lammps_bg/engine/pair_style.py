@@ -65,4 +65,7 @@ class PairStyle:
 def _table(instance: Instance, name: str) -> Array | None:
     """A parameter of each pair of types, as LAMMPS mixes it."""
     values = instance.lammps.extract_pair(name)
-    return None if values is None else np.array(values, dtype=np.float64)[1:, 1:]
+    if values is None:
+        return None
+    upper = np.triu(np.array(values, dtype=np.float64)[1:, 1:])  # LAMMPS sets no more of it
+    return upper + np.triu(upper, 1).T
