@@ -183,10 +183,11 @@ def command_line(text, name, profiles):
     parser.add_argument(
         "-out", type=Path, help=f"folder of the runs (runs/{name}_PROFILE); what has finished there is used again"
     )
-    parser.add_argument("--results", type=Path, help="folder of JSON, table and figure (examples/NAME for quick, else -out)")
+    parser.add_argument("--results", type=Path, help="folder of JSON, table and figure (examples/NAME for the first profile, else -out)")
     options = parser.parse_args()
     options.out = options.out or ROOT / "runs" / f"{name}_{options.profile}"
-    options.results = options.results or (ROOT / "examples" / name if options.profile == "quick" else options.out)
+    committed = options.profile == profiles[0]  # the profile whose results are in the repository
+    options.results = options.results or (ROOT / "examples" / name if committed else options.out)
     return options
 
 

@@ -59,7 +59,7 @@ class FlowConfig(_Block):
     n_bins: Annotated[int, Field(ge=2, le=64)] = Field(16, description="augmented, global: bins of each spline")
     spline_range: Positive = Field(6.0, description="augmented, global: half range of the splines in thermal amplitudes")
     width: PositiveInt | None = Field(None, description="hidden width of the networks; none: 64 for sublattice, 32 for augmented and global")
-    n_sweeps: PositiveInt = Field(2, description="sublattice: sweeps over all colours")
+    n_sweeps: PositiveInt = Field(3, description="sublattice: sweeps over all colours")
     n_layers: PositiveInt = Field(4, description="augmented, global: layers of two couplings each")
     n_frequencies: PositiveInt = Field(4, description="augmented, global: Fourier frequencies of each coordinate")
 
@@ -68,16 +68,16 @@ class TrainConfig(_Block):
     """The training loop."""
 
     objective: Literal["path", "usual"] = Field("path", description="reverse KL with path gradients or with the usual gradient")
-    steps: Annotated[int, Field(ge=0)] = Field(1200, description="steps; 0 leaves the flow the identity")
+    steps: Annotated[int, Field(ge=0)] = Field(1000, description="steps; 0 leaves the flow the identity")
     max_seconds: Positive | None = Field(
         None, description="wall-clock budget in seconds; the learning rate falls with whichever ends first"
     )
-    batch_size: PositiveInt = Field(32, description="samples for each step")
+    batch_size: PositiveInt = Field(64, description="samples for each step")
     sites_at_once: PositiveInt = Field(
         65536, description="sites x samples whose activations are held at a time, about 6 kB each; larger batches go in pieces"
     )
     optimiser: Literal["soap", "adam"] = Field("soap", description="Adam in the eigenbasis of the gradient's covariances, or Adam")
-    learning_rate: Positive = Field(3e-3, description="largest learning rate")
+    learning_rate: Positive | None = Field(None, description="largest learning rate; none: 0.01 for soap, 0.004 for adam")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(50, description="steps of linear warm-up")
     clip_norm: Positive = Field(1.0, description="largest norm of the gradient of the loss per atom")
     softening: Positive = Field(6.0, description="energies above E_0 + softening N kT grow only logarithmically in training")

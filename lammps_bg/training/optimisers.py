@@ -11,6 +11,7 @@ from lammps_bg.config import TrainConfig
 
 _BETAS = (0.9, 0.99)
 _EPSILON = 1e-8
+_RATES = {"soap": 1e-2, "adam": 4e-3}
 
 
 class Soap(torch.optim.Optimizer):
@@ -101,4 +102,13 @@ def build_optimiser(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> 
         config: Training configuration.
         parameters: The weights.
     """
-    return _OPTIMISERS[config.optimiser](parameters, config.learning_rate)
+    return _OPTIMISERS[config.optimiser](parameters, largest_rate(config))
+
+
+def largest_rate(config: TrainConfig) -> float:
+    """The learning rate after the warm-up.
+
+    Args:
+        config: Training configuration.
+    """
+    return config.learning_rate or _RATES[config.optimiser]

@@ -17,7 +17,7 @@ from lammps_bg.flow.model import Generator
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.memory import Pieces
 from lammps_bg.training.objectives import OBJECTIVES, Batch, merge
-from lammps_bg.training.optimisers import build_optimiser
+from lammps_bg.training.optimisers import build_optimiser, largest_rate
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
 
 _SNAPSHOT_EVERY = 20  # steps between the states a diverging step falls back to
@@ -104,7 +104,7 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
-        return self.config.learning_rate * self.damping * warm * (0.5 * (1 + math.cos(math.pi * self.progress)) + 1e-3)
+        return largest_rate(self.config) * self.damping * warm * (0.5 * (1 + math.cos(math.pi * self.progress)) + 1e-3)
 
     def _advance(self) -> StepRecord:
         """One step, or the undoing of one."""
@@ -174,7 +174,7 @@ class Trainer:
         if self.undone > _MOST_UNDONE:
             raise TrainingError(
                 f"expected training to settle, got {self.undone} diverging steps, the last at step {self.step} with {batch.n_bad} of {batch.n} "
-                f"samples without finite energy; lower train.learning_rate (now {self.config.learning_rate:g}) or use a larger train.batch_size"
+                f"samples without finite energy; lower train.learning_rate (now {largest_rate(self.config):g}) or use a larger train.batch_size"
             )
         self._restore(self._snapshot)
 
