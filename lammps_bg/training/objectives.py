@@ -46,22 +46,22 @@ def merge(parts: Sequence[Batch]) -> Batch:
 class Objective(Protocol):
     """Anything that makes a `Batch`."""
 
-    def __call__(self, generator: Generator, target: SoftenedTarget, n: int, random: torch.Generator) -> Batch:
-        """Draw `n` samples and return their loss."""
+    def __call__(self, generator: Generator, target: SoftenedTarget, start: Tensor) -> Batch:
+        """Send samples of the prior [n, channels, N, 3] through the flow and return their loss."""
         ...
 
 
 class ReverseKL:
     """Reverse Kullback-Leibler divergence, -<log w> / N, with the usual reparametrised gradient."""
 
-    def __call__(self, generator: Generator, target: SoftenedTarget, n: int, random: torch.Generator) -> Batch:
-        """Draw `n` samples and return their loss."""
-        state, log_q = generator.push(generator.prior.sample(n, random))
+    def __call__(self, generator: Generator, target: SoftenedTarget, start: Tensor) -> Batch:
+        """Send samples of the prior [n, channels, N, 3] through the flow and return their loss."""
+        state, log_q = generator.push(start)
         log_w = target.log_prob(state[:, 0]) + generator.prior.log_auxiliary(state) - log_q
         finite = torch.isfinite(log_w.detach())
         # where() before the mean: a non-finite sample must not reach the backward pass
         loss = -torch.where(finite, log_w, 0.0).sum() / finite.sum().clamp(min=1) / state.shape[2]
-        return Batch(loss, log_w.detach()[finite], n)
+        return Batch(loss, log_w.detach()[finite], len(start))
 
 
 class PathGradient:
@@ -71,9 +71,9 @@ class PathGradient:
     sample.
     """
 
-    def __call__(self, generator: Generator, target: SoftenedTarget, n: int, random: torch.Generator) -> Batch:
-        """Draw `n` samples and return their loss."""
-        state, log_q, score = generator.push_score(generator.prior.sample(n, random))
+    def __call__(self, generator: Generator, target: SoftenedTarget, start: Tensor) -> Batch:
+        """Send samples of the prior [n, channels, N, 3] through the flow and return their loss."""
+        state, log_q, score = generator.push_score(start)
         end = state.detach().requires_grad_()
         log_p = target.log_prob(end[:, 0]) + generator.prior.log_auxiliary(end)
         log_w = log_p.detach() - log_q
@@ -83,7 +83,7 @@ class PathGradient:
         finite &= torch.isfinite(pull).flatten(1).all(1)
         pull = torch.where(finite[:, None, None, None], pull, 0.0)
         loss = (pull * state).sum() / finite.sum().clamp(min=1) / state.shape[2]
-        return Batch(loss, log_w.detach()[finite], n)
+        return Batch(loss, log_w.detach()[finite], len(start))
 
 
 OBJECTIVES: dict[str, type[ReverseKL] | type[PathGradient]] = {"usual": ReverseKL, "path": PathGradient}

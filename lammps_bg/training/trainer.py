@@ -131,9 +131,10 @@ class Trainer:
 
     def _batch(self) -> Batch:
         """The batch of a step, piece by piece; the gradient of its mean loss is left with the weights."""
+        start = self.generator.prior.sample(self.config.batch_size, self.random)
 
         def piece(items: Sequence[int]) -> Batch:
-            part = self.objective(self.generator, self.softened, len(items), self.random)
+            part = self.objective(self.generator, self.softened, start[items[0] : items[-1] + 1])
             if torch.isfinite(part.loss):
                 (part.loss * len(part.log_w)).backward()
             return part

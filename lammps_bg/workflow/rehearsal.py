@@ -76,8 +76,10 @@ def _base_seconds(problem: Problem, config: Config) -> tuple[float, FittedBase]:
 def _train_seconds(problem: Problem, config: Config, generator: Generator) -> float:
     """Expected time of the training, from the fastest of three steps."""
     target = problem.softened_target(config.train.softening)
-    objective, random = OBJECTIVES[config.train.objective](), stream(config.seed, "rehearsal", 0)
-    step = min(_timed(lambda: objective(generator, target, config.train.batch_size, random).loss.backward()) for _ in range(3))
+    objective, size = OBJECTIVES[config.train.objective](), max(1, config.train.sites_at_once // problem.crystal.n_sites)
+    start = generator.prior.sample(min(size, config.train.batch_size), stream(config.seed, "rehearsal", 0))
+    step = min(_timed(lambda: objective(generator, target, start).loss.backward()) for _ in range(3))
+    step *= config.train.batch_size / len(start)
     return min(step * config.train.steps, config.train.max_seconds or float("inf"))
 
 

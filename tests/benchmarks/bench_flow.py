@@ -78,7 +78,7 @@ class Step:
     def __call__(self):
         self.surface.seconds, start = 0.0, time.perf_counter()
         self.optimiser.zero_grad(set_to_none=True)
-        self.objective(self.generator, self.target, self.batch, self.random).loss.backward()
+        self.objective(self.generator, self.target, self.generator.prior.sample(self.batch, self.random)).loss.backward()
         self.optimiser.step()
         seconds = time.perf_counter() - start
         if seconds < self.best:

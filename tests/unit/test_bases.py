@@ -3,6 +3,7 @@
 
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from lattices import crystal, springs
 from scipy.linalg import null_space
 
+from lammps_bg.crystal.operations import site_operations
 from lammps_bg.crystal.units import Units
 from lammps_bg.errors import UnstableCrystalError
 from lammps_bg.flow.base import EinsteinBase
@@ -351,3 +353,33 @@ def test_a_fit_is_reproducible():
     one, two, other = (fit(anharmonic, lattice, seed=seed, iterations=2) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.constants.stiffness, two.constants.stiffness)
     assert (one.constants.stiffness != other.constants.stiffness).any()
+
+
+@pytest.mark.parametrize("name", ["fcc", "hcp", "diamond", "tin", "zincblende", "triclinic"])
+def test_averages_over_the_space_group_leave_exact_force_constants_alone(name):
+    lattice, solvable = spring_crystal(name, (2, 2, 2))
+    exact = constants_of(lattice, solvable)
+    assert len(site_operations(lattice)) >= lattice.n_basis // lattice.n_primitive
+    np.testing.assert_allclose(exact.averaged(lattice).stiffness, exact.stiffness, atol=1e-7 * np.abs(exact.stiffness).max())
+
+
+@pytest.mark.parametrize(("name", "at_least"), [("fcc", 96), ("diamond", 96), ("hcp", 8)])
+def test_averages_over_the_space_group_take_noise_away(name, at_least):
+    """Independent noise on Phi falls by about the root of the number of operations; the average has their symmetry, to rounding."""
+    lattice, solvable = spring_crystal(name, (2, 2, 2))
+    exact = constants_of(lattice, solvable)
+    rng = np.random.default_rng(0)
+    rough = replace(exact, stiffness=exact.stiffness + 0.1 * rng.standard_normal(exact.stiffness.shape)).symmetrised()
+    averaged = rough.averaged(lattice)
+    before, after = (np.linalg.norm(found.stiffness - exact.stiffness) for found in (rough, averaged))
+    assert len(site_operations(lattice)) >= at_least
+    assert after < 3 * before / np.sqrt(at_least)
+    again = averaged.averaged(lattice)
+    np.testing.assert_allclose(again.stiffness, averaged.stiffness, atol=1e-10 * np.abs(exact.stiffness).max())
+
+
+def test_only_operations_that_the_supercell_has_are_used():
+    """Two cells along one axis, three along the others: a fourfold axis maps the cell onto itself, but not the supercell."""
+    cube, brick = (len(site_operations(spring_crystal("fcc", counts)[0])) for counts in ((2, 2, 2), (2, 3, 3)))
+    assert cube == 192
+    assert brick == 64

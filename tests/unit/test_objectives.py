@@ -16,6 +16,7 @@ from lammps_bg.flow.phonon import PhononBase
 from lammps_bg.thermo.solvable import AnharmonicCrystal
 from lammps_bg.training.objectives import PathGradient, ReverseKL
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
+from lammps_bg.training.through_flow import ThroughFlow
 
 BETA = 20.0
 LATTICE = crystal("fcc", (1, 1, 1))
@@ -43,7 +44,7 @@ def softened(solvable, softening=1e6):
 
 def gradient(objective, generator, target, n, seed):
     generator.flow.zero_grad()
-    batch = objective(generator, target, n, torch.Generator().manual_seed(seed))
+    batch = objective(generator, target, generator.prior.sample(n, torch.Generator().manual_seed(seed)))
     batch.loss.backward()
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in generator.flow.parameters()]
     return torch.cat([g.flatten() for g in grads]), batch
@@ -82,7 +83,8 @@ def test_the_usual_gradient_is_the_derivative_of_the_loss():
         with torch.no_grad():
             for p, d in zip(parameters, direction, strict=True):
                 p.add_(sign * step * d)
-            losses.append(ReverseKL()(generator, target, 30, torch.Generator().manual_seed(5)).loss.item())
+            start = generator.prior.sample(30, torch.Generator().manual_seed(5))
+        losses.append(ReverseKL()(generator, target, start).loss.item())
     expected = float(torch.cat([d.flatten() for d in direction]) @ grads)
     assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(expected, rel=1e-5)
 
@@ -167,5 +169,35 @@ def test_samples_without_finite_energy_are_left_out_and_counted(objective):
 
 def test_parameters_take_gradients_again_after_a_path_gradient():
     generator = generator_of(EinsteinBase(torch.full((4,), 0.05)), randomise=0.1)
-    PathGradient()(generator, softened(HARMONIC), 3, torch.Generator().manual_seed(0))
+    PathGradient()(generator, softened(HARMONIC), generator.prior.sample(3, torch.Generator().manual_seed(0)))
     assert all(parameter.requires_grad for parameter in generator.flow.parameters())
+
+
+def test_the_energy_seen_through_a_flow():
+    """Its forces are its derivative; its Boltzmann weight against the base is that of the samples; the identity shows the energy itself."""
+    solvable = AnharmonicCrystal(HARMONIC, strength=0.8, width=0.3)
+    target, u = softened(solvable), HARMONIC.sample(4, np.random.default_rng(2))
+    plain, forces = ThroughFlow(generator_of(phonon_base()), target)(u)
+    exact, exact_forces = solvable.energies_forces(u)
+    np.testing.assert_allclose(plain, exact, rtol=1e-10)
+    np.testing.assert_allclose(forces, exact_forces, atol=1e-6 * np.abs(exact_forces).max())
+    generator = generator_of(phonon_base(), randomise=0.1)
+    surface = ThroughFlow(generator, target)
+    energies, forces = surface(u)
+    direction, step = HARMONIC.sample(4, np.random.default_rng(3)), 1e-4
+    slope = (surface(u + step * direction)[0] - surface(u - step * direction)[0]) / (2 * step)
+    np.testing.assert_allclose(slope, -(forces * direction).sum((1, 2)), rtol=1e-5, atol=1e-6)
+    start = torch.from_numpy(u)[:, None]
+    state, log_q = generator.push(start)
+    log_w = target.log_prob(state[:, 0]) - log_q
+    np.testing.assert_allclose(-BETA * energies - generator.prior.log_prob(start).numpy(), log_w.detach().numpy(), atol=1e-8)
+
+
+def test_an_infinite_energy_through_a_flow_is_flagged():
+    spoiled = SolvableSurface(HARMONIC, fails=lambda call, u: np.arange(len(u)) == 1)
+    energies, forces = ThroughFlow(generator_of(phonon_base()), SoftenedTarget(spoiled, BETA, 4, 1e6))(
+        HARMONIC.sample(3, np.random.default_rng(0))
+    )
+    assert np.isfinite(energies).tolist() == [True, False, True]
+    assert np.isnan(forces[1]).all()
+    assert np.isfinite(forces[[0, 2]]).all()

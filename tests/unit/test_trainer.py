@@ -18,6 +18,7 @@ from lammps_bg.flow.phonon import PhononBase
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.thermo.solvable import AnharmonicCrystal
 from lammps_bg.training import checkpoint
+from lammps_bg.training.optimisers import largest_rate
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
 from lammps_bg.training.trainer import Trainer
 
@@ -186,7 +187,7 @@ def test_the_time_budget_ends_training():
     assert 0.5 <= trainer.elapsed < 5
     assert 1 <= len(records) < 100_000
     assert records[-1].ess is not None
-    assert records[-1].learning_rate < 0.5 * trainer.config.learning_rate
+    assert records[-1].learning_rate < 0.5 * largest_rate(trainer.config)
     assert len(saved) == 1
 
 
@@ -290,3 +291,30 @@ def test_a_failed_save_leaves_the_last_good_file(tmp_path, monkeypatch):
         checkpoint.save(path, {"x": 2})
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
     assert checkpoint.load(path)["x"] == 1
+
+
+def test_pieces_of_a_batch_give_the_gradient_of_the_whole():
+    """32 samples at once or five at a time: the same samples, weights that agree to rounding after ten steps."""
+    whole, pieces = trainer_of(steps=10, optimiser="adam"), trainer_of(steps=10, optimiser="adam", sites_at_once=20)
+    for trainer in (whole, pieces):
+        trainer.generator.flow.double()
+    records = [run(trainer)[0] for trainer in (whole, pieces)]
+    assert pieces._pieces.size == 5
+    for one, two in zip(*records, strict=True):
+        assert two.n_bad == 0
+        assert one.bound == pytest.approx(two.bound, rel=1e-6)
+
+
+def test_a_step_that_runs_out_of_memory_goes_on_in_pieces(caplog):
+    trainer = trainer_of(steps=4)
+    objective = trainer.objective
+
+    def limited(generator, target, start):
+        if len(start) > 10:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        return objective(generator, target, start)
+
+    trainer.objective = limited
+    records, _ = run(trainer)
+    assert [r.n_bad for r in records] == [0] * 4
+    assert caplog.text.count("memory ran out with 32 samples of a training step") == 1
