@@ -316,7 +316,7 @@ _DAMAGES = {
     "other version": (lambda run: _edit_model(run, version=99), "expected model format 1"),
     "incomplete": (lambda run: _edit_model(run, base=None), "lacks or garbles a part ('base')"),
     "other weights": (lambda run: _edit_model(run, flow={"w": torch.ones(2)}), "expected the weights of this flow"),
-    "other state": (lambda run: _edit_model(run, state="{}"), "expected the temperature the model was trained with"),
+    "other state": (lambda run: _edit_model(run, state="{}"), "expected the units the model was trained with"),
     "other flow": (
         lambda run: (run / "config.toml").write_text((run / "config.toml").read_text().replace("width = 8", "width = 9")),
         "restore config.toml",
@@ -347,7 +347,7 @@ def test_damaged_models(refused, run, damage):
         ([], "expected -model with the folder of a run with model.pt"),
         (["-model", "nowhere"], "there is no such folder"),
         (["-model", "potentials"], "it has no provenance.json"),
-        (["-model", "run", "-var", "T", "250"], "expected the temperature the model was trained with, 200.0, got 250.0"),
+        (["-model", "run", "-var", "T", "250"], "expected what the model was trained with, temperature 200.0, got 250.0"),
         (["-model", "run", "-rep", "0", "1", "1"], "expected -rep with three positive counts"),
         (["-model", "run", "--set", "flow.width=16"], "leave out --set flow.*"),
         (["-model", "run", "--set", "train.steps=9"], "expected `lammps-bg sample` with the train of the run"),
