@@ -53,5 +53,8 @@ class LennardJones:
         """Epsilon, sigma^2, cutoff^2 and the energy at the cutoff for each pair, or one number if all pairs are alike."""
         s6 = (self.sigma / self.cutoffs) ** 6
         shift = 4 * self.epsilon * (s6 * s6 - s6) * self.shifted
-        tables = (torch.from_numpy(t).to(far.device) for t in (self.epsilon, self.sigma**2, self.cutoffs**2, shift))
-        return tuple(table[0, 0] if np.ptp(table.cpu().numpy()) == 0 else table[near, far] for table in tables)
+        found = []
+        for values in (self.epsilon, self.sigma**2, self.cutoffs**2, shift):
+            table = torch.from_numpy(values).to(far.device)
+            found.append(table[0, 0] if np.ptp(values) == 0 else table[near, far])
+        return tuple(found)

@@ -85,7 +85,7 @@ def _three_body(
     """Energy [n], and its derivatives by each g [n, N, K] and by each unit vector [n, N, K, 3]."""
     energy = g.new_zeros(len(g))
     by_g, by_direction = torch.zeros_like(g), torch.zeros_like(direction)
-    species = torch.unique(far_types).tolist()
+    species = range(len(strength))
     moments = {s: _moments(direction, torch.where(far_types == s, g, 0.0)) for s in species}
     for first in species:
         member = (far_types == first).to(g.dtype)
