@@ -61,13 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     check = _command(commands, "check", "what is understood of a script, tested against LAMMPS; writes nothing")
     _script_arguments(check)
     check.add_argument("--json", action="store_true", help="print one JSON object")
-    sample = _command(commands, "sample", "draw from a trained model, at its own or another replicate")
-    _model_arguments(sample)
-    _output_arguments(sample)
-    sample.add_argument("--resume", action="store_true", help="continue the sampling in -out; it has its own copy of the model")
-    another = "another script of the same crystal (default: the run's own); a different potential needs --force"
-    sample.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=another)
-    sample.add_argument("--force", action="store_true", help="use a model at another temperature or potential than it was trained for")
+    _sample_command(commands)
     _md_command(commands)
     estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
     _model_arguments(estimate, again=False)
@@ -85,6 +79,16 @@ def build_parser() -> argparse.ArgumentParser:
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
+
+
+def _sample_command(commands: Any) -> None:  # noqa: ANN401
+    sample = _command(commands, "sample", "draw from a trained model, at its own or another replicate")
+    _model_arguments(sample)
+    _output_arguments(sample)
+    sample.add_argument("--resume", action="store_true", help="continue the sampling in -out; it has its own copy of the model")
+    another = "another script of the same crystal (default: the run's own); a different potential needs --force"
+    sample.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=another)
+    sample.add_argument("--force", action="store_true", help="use a model at another temperature or potential than it was trained for")
 
 
 def _md_command(commands: Any) -> None:  # noqa: ANN401

@@ -24,8 +24,10 @@ _DISPLACEMENT = 0.04  # of these configurations, in nearest-neighbour distances
 _SAME = 1e-9  # relative difference of energies and forces up to which two implementations are one potential
 
 
-def choose_potential(problem: Problem, config: Config, console: Console) -> None:
+def choose_potential(problem: Problem, config: Config, console: Console) -> Config:
     """Let training and sampling use the faster of LAMMPS and the potential in torch, or the one that was asked for.
+
+    Returns the configuration with the choice: a run that is resumed or repeated must not choose again, for the last digits of both differ.
 
     Args:
         problem: Its `potential` is set.
@@ -36,7 +38,7 @@ def choose_potential(problem: Problem, config: Config, console: Console) -> None
         ConfigError: The potential in torch was asked for, and there is none for this script.
     """
     if config.energy.source == "lammps":
-        return
+        return config
     known = recognise(problem.engine.pair, problem.units.name)
     native = None if known is None else NativeSurface(known, problem.crystal, problem.surface, torch_device(config.device))
     if native is None or not _agree(problem, native):
@@ -45,11 +47,11 @@ def choose_potential(problem: Problem, config: Config, console: Console) -> None
                 f"expected pair_style lj/cut or sw with nothing added for energy.source=native, got a potential that only LAMMPS "
                 f"has ({problem.engine.pair_style}); leave energy.source out"
             )
-        return
+        return _chosen(config, "lammps")
     if config.energy.source == "native":
         problem.potential = native
         console.say(f"energies   {problem.engine.pair_style} in torch")
-        return
+        return config
     lammps_ms, native_ms = (_milliseconds(surface, _trials(problem)) for surface in (problem.surface, native))
     faster = native_ms < lammps_ms
     problem.potential = native if faster else problem.surface
@@ -58,11 +60,16 @@ def choose_potential(problem: Problem, config: Config, console: Console) -> None
         f"energies   {problem.engine.pair_style} by {chosen}, {min(lammps_ms, native_ms):.2f} ms for a configuration; "
         f"{other} would take {max(lammps_ms, native_ms):.2f}"
     )
+    return _chosen(config, "native" if faster else "lammps")
+
+
+def _chosen(config: Config, source: str) -> Config:
+    return config.model_copy(update={"energy": config.energy.model_copy(update={"source": source})})
 
 
 def _trials(problem: Problem) -> Array:
-    """Displacements as large as thermal ones, shape [n, N, 3]."""
-    n = max(2, _TRIED // problem.crystal.n_sites)
+    """Displacements as large as thermal ones, shape [n, N, 3]; so few that LAMMPS does not fit its neighbour skin to them."""
+    n = min(15, max(2, _TRIED // problem.crystal.n_sites))
     scale = _DISPLACEMENT * problem.crystal.nearest_distance
     return scale * np.random.default_rng(0).standard_normal((n, problem.crystal.n_sites, 3))
 

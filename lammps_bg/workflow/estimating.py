@@ -181,8 +181,8 @@ def _marginal(problem: Problem, trained: Trained, samples: Samples, config: Conf
     usable = np.isfinite(samples.log_w[:n]) & np.isfinite(samples.states[:n]).all((1, 2, 3))
     states, draws = samples.states[:n][usable], config.estimate.marginal_draws
     energies = problem.beta * samples.energies[:n][usable]
-    ratios = marginal_ratios(trained.generator, states, draws, seed=config.seed)
     try:
+        ratios = marginal_ratios(trained.generator, states, draws, seed=config.seed)
         log_w[usable] = -energies - marginal_log_q(ratios)
         table = _over_draws(energies, ratios, reference(problem, trained.fitted))
     except EstimateError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lammps_bg.config import Config, load_config
+from lammps_bg.config import Config, EnergyConfig, load_config
 from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.crystal.system import Counts
@@ -159,6 +159,7 @@ def from_model(
     """
     run = with_model(source)
     stored = load_config(run.file("config.toml"))
+    stored = stored.model_copy(update={"energy": EnergyConfig()})  # another supercell may want another choice
     config = overrides(stored)
     if config.flow != stored.flow:
         raise ConfigError("expected the flow configuration the model was trained with, got another one; leave out --set flow.*")
@@ -187,7 +188,7 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
     if plan.resume and sample and (code := _finished(plan, console, allow_red=allow_red)) is not None:
         return code
     problem = _problem(plan, console)
-    choose_potential(problem, plan.config, console)
+    plan = replace(plan, config=choose_potential(problem, plan.config, console))
     loaded = load_trained(plan.model, problem, plan.config, console, force=plan.force) if plan.model else None
     if loaded is None:
         _require_neighbours(problem, plan.config)
@@ -255,7 +256,7 @@ def estimate_again(
         RunDirectory.check_new(out)
     energies, log_q, log_w = read_samples(run)
     problem = Problem.load(stored_request(run), config.estimate.length_scale)
-    choose_potential(problem, config, console)
+    config = choose_potential(problem, config, console)
     frames = load_reference(md, problem) if md else None
     trained = load_trained(run, problem, config, console)
     keep = min(len(energies), max(config.estimate.rdf_samples, config.estimate.marginal_samples))

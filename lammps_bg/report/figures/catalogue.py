@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lammps_bg.report.contents import RunContents
-from lammps_bg.report.figures import dynamics, estimates, histograms, structure, training
+from lammps_bg.report.figures import auxiliaries, dynamics, estimates, histograms, structure, training
 from lammps_bg.report.figures.style import Data
 
 if TYPE_CHECKING:
@@ -85,6 +85,16 @@ FIGURES = (
         "TFEP from the first n and from the last n samples, with one standard error. Good: both enter the grey band (error of all "
         "samples) early and stay. Steps downwards late in the row are rare samples of large weight: the error is then understated.",
         "At least 20 samples with finite weights are needed; draw more: lammps-bg sample -model RUN -out NEW.",
+    ),
+    FigureKind(
+        "draws",
+        "Free energy and effective sample size of the marginal density over the number of auxiliary draws",
+        auxiliaries.draws_data,
+        auxiliaries.draw_draws,
+        "Perturbation in the density of the atoms alone, from the first M auxiliary draws of each sample. With the draw that the flow made "
+        "itself among them the mean weight is exact at any M, and M = 1 is the joint density; with fresh draws alone βF is too low by about "
+        "1/M of a relative weight. Good: both curves have met and are flat at the right end; else raise estimate.marginal_draws.",
+        "Only flows with auxiliary variables have a marginal density: flow.kind=augmented or global.",
     ),
     FigureKind(
         "energy",
