@@ -20,6 +20,7 @@ from lammps_bg.report.console import Console
 from lammps_bg.report.provenance import sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.sampler import draw
+from lammps_bg.training.model_file import save_model
 from lammps_bg.workflow import preflight
 from lammps_bg.workflow.energies import choose_potential
 from lammps_bg.workflow.estimating import estimate
@@ -193,6 +194,8 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
     if loaded is None:
         _require_neighbours(problem, plan.config)
     run = _open_run(plan, problem)
+    if loaded and loaded.adapted:
+        save_model(run.file("model.pt"), loaded.adapted, problem.crystal)
     try:
         trained = loaded or train(problem, plan.config, run, console, stop, resume=plan.resume)
         if not sample:

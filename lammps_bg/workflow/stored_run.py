@@ -20,7 +20,7 @@ from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.training.model_file import SavedModel, load_model
 from lammps_bg.workflow.problem import Problem, ScriptRequest
-from lammps_bg.workflow.training import Trained, announce, fit_base, refine_base
+from lammps_bg.workflow.training import Trained, announce, fit_base, problem_state, refine_base
 
 log = logging.getLogger(__name__)
 
@@ -103,11 +103,14 @@ def load_trained(
         raise RunDirectoryError(
             f"expected the weights of this flow in {source.file('model.pt')}, got other ones ({reason}); train again"
         ) from None
-    console.say(f"model      {source.path.name}, trained on {' x '.join(map(str, saved.replicate))} cells")
-    if moved or forced:
-        fitted = refine_base(problem, config, generator, fitted)
-        announce(problem, config.base, fitted, console)
-    return Trained(generator, fitted, None, 0)
+    trained_on = saved.state.get("trained_on") or list(saved.replicate)
+    console.say(f"model      {source.path.name}, trained on {' x '.join(map(str, trained_on))} cells")
+    if not (moved or forced):
+        return Trained(generator, fitted, None, 0)
+    fitted = refine_base(problem, config, generator, fitted)
+    announce(problem, config.base, fitted, console)
+    state = {**problem_state(problem), "eta": saved.state["eta"], "trained_on": trained_on}
+    return Trained(generator, fitted, None, 0, SavedModel(saved.flow, config, fitted, problem.crystal.replicate, state))
 
 
 def _require_same_model(source: RunDirectory, saved: SavedModel, problem: Problem, config: Config) -> None:

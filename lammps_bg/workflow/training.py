@@ -40,12 +40,14 @@ class Trained:
         fitted: The base with its history.
         ms_per_sample: Training time for each sample and step, milliseconds; None if nothing was trained.
         n_undone: Diverging steps that were undone.
+        adapted: The model as it is used at another supercell or state than it was trained for: what a run that samples it stores.
     """
 
     generator: Generator
     fitted: FittedBase
     ms_per_sample: float | None
     n_undone: int
+    adapted: SavedModel | None = None
 
 
 def fit_base(

@@ -187,3 +187,17 @@ def test_help_names_what_is_new(capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "--judge {lammps}" in said
     assert "--force" in said
+
+
+def test_a_refined_base_is_stored_with_the_samples(folder, capsys):
+    """Estimates from samples at another size do not fit the base again, and it is the one the samples were drawn with."""
+    assert call(capsys, folder, "sample", "-model", "mw", "-rep", "2", "1", "1", "-out", "large", *FEW).code == 0
+    before = results(folder, "large")["base"]
+    spoken = call(capsys, folder, "estimate", "-model", "large", "--allow-red")
+    assert spoken.code == 0, spoken.error
+    assert "trained on 1 x 1 x 1 cells" in spoken.out
+    assert "base  " not in spoken.out.split("Helmholtz")[0]
+    assert results(folder, "large")["base"] == before
+    again = call(capsys, folder, "sample", "-model", "large", "-out", "again", *FEW)
+    assert again.code == 0, again.error
+    np.testing.assert_allclose(column(folder, "again", "log_w"), column(folder, "large", "log_w"), atol=1e-6)
