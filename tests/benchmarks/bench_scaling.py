@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bench_flow import SCRIPT, Watched
 from matplotlib.figure import Figure
 
 from lammps_bg.config import FlowConfig, TrainConfig
@@ -31,7 +32,6 @@ from lammps_bg.training.target import ExactTarget, SoftenedTarget
 from lammps_bg.training.trainer import Trainer
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "inputs" / "in.mw_cubic"
 CELLS = (2, 3, 4, 5, 6, 8, 12)
 BATCH = 32
 ROWS = (  # key, title, unit of the table
@@ -46,25 +46,6 @@ ROWS = (  # key, title, unit of the table
     ("native_ms", "", "native ms"),
     ("peak_gb", "peak memory", "GB"),
 )
-
-
-class Watched:
-    """An energy surface that adds up the seconds spent in it."""
-
-    def __init__(self, surface):
-        self.surface, self.static_energy, self.seconds = surface, surface.static_energy, 0.0
-
-    def __call__(self, displacements):
-        return self._timed(self.surface, displacements)
-
-    def energies(self, displacements):
-        return self._timed(self.surface.energies, displacements)
-
-    def _timed(self, function, displacements):
-        start = time.perf_counter()
-        result = function(displacements)
-        self.seconds += time.perf_counter() - start
-        return result
 
 
 def shortest(work, surface, rounds):
