@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Local against global conditioners: effective sample size over training steps and over seconds, for ice (mW) and Lennard-Jones.
 
-    python examples/figure3_efficiency.py                    # quick: about 10 minutes on two cores
+    python examples/figure3_efficiency.py                    # quick: about 8 minutes on two cores
     python examples/figure3_efficiency.py --profile paper    # the published budget of 10^6 steps of 128 samples: weeks on a CPU
     python examples/figure3_efficiency.py --dry-run          # the commands alone
 
@@ -56,7 +56,7 @@ NO_TRIAL = "base.pilot_steps=0"
 PROFILES = {
     "quick": Profile(
         cases=(("mw", 2), ("mw", 3), ("lj", 4)),
-        train=(NO_TRIAL, "train.steps=100000", "train.max_seconds=100", "train.evaluate_every=20", "train.evaluate_samples=256"),
+        train=(NO_TRIAL, "train.steps=100000", "train.max_seconds=80", "train.evaluate_every=20", "train.evaluate_samples=256"),
         flow={},
     ),
     "paper": Profile(
