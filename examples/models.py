@@ -239,7 +239,10 @@ def draw(results):
             right.plot(row["n_atoms"], 100 * row["ess"], "o", color=colour, ms=11, mfc="none")
     left.set(xlabel="training time (min)", ylabel="ESS (%)", ylim=(0, 100), title="training")
     right.set(xlabel="N", ylabel="ESS (%)", xscale="log", yscale="log", title="transfer (ring: trained size)")
-    sizes = sorted({row["n_atoms"] for row in results["rows"]})
+    sizes: list[int] = []
+    for n in sorted({row["n_atoms"] for row in results["rows"]}):
+        if not sizes or n > 1.15 * sizes[-1]:  # room for its label
+            sizes.append(n)
     right.set_xticks(sizes, [str(n) for n in sizes], rotation=60)
     right.minorticks_off()
     for axes in (left, right):
