@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     run = _command(commands, "run", "the whole job: base, training, samples, free energy, dump")
     train = _command(commands, "train", "fit the base and train the flow; writes model.pt")
+    _judge_argument(run)
     for sub in (run, train):
         _script_arguments(sub)
         _output_arguments(sub)
@@ -85,6 +86,7 @@ def _sample_command(commands: Any) -> None:  # noqa: ANN401
     sample = _command(commands, "sample", "draw from a trained model, at its own or another replicate")
     _model_arguments(sample)
     _output_arguments(sample)
+    _judge_argument(sample)
     sample.add_argument("--resume", action="store_true", help="continue the sampling in -out; it has its own copy of the model")
     another = "another script of the same crystal (default: the run's own); a different potential needs --force"
     sample.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=another)
@@ -156,8 +158,11 @@ def _model_arguments(parser: argparse.ArgumentParser, *, again: bool = True) -> 
     _config_arguments(parser)
 
 
-def _output_arguments(parser: argparse.ArgumentParser) -> None:
+def _judge_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--judge", choices=["lammps"], help="LAMMPS evaluates all samples again and gives the final weights")
+
+
+def _output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-out", type=Path, metavar="DIR", help="run directory, new or empty (default: runs/<name>)")
     parser.add_argument("--dry-run", action="store_true", help="set everything up, estimate time, memory and disk, write nothing")
     parser.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lammps_bg.errors import ConfigError
 
@@ -30,6 +30,7 @@ class EnergyConfig(_Block):
     source: Literal["auto", "lammps", "native"] = Field(
         "auto", description="LAMMPS, or its potential in torch (lj/cut and sw) where that is faster; or one of them"
     )
+    chosen: Literal["lammps", "native"] | None = Field(None, description="what auto came to; set by the program, kept with the run")
     judge: Literal["none", "lammps"] = Field("none", description="lammps: LAMMPS evaluates all samples again, for the final weights")
 
 
@@ -64,6 +65,13 @@ class FlowConfig(_Block):
     n_frequencies: PositiveInt = Field(4, description="augmented, global: Fourier frequencies of each coordinate")
 
 
+    @model_validator(mode="after")
+    def _require_heads(self) -> "FlowConfig":
+        if self.kind == "global" and self.width is not None and self.width % 4:
+            raise ValueError("flow.kind=global needs a flow.width that is a multiple of its 4 heads")
+        return self
+
+
 class TrainConfig(_Block):
     """The training loop."""
 
@@ -73,8 +81,10 @@ class TrainConfig(_Block):
         None, description="wall-clock budget in seconds; the learning rate falls with whichever ends first"
     )
     batch_size: PositiveInt = Field(64, description="samples for each step")
-    sites_at_once: PositiveInt = Field(
-        65536, description="sites x samples whose activations are held at a time, about 6 kB each; larger batches go in pieces"
+    sites_at_once: PositiveInt | None = Field(
+        None,
+        description="sites x samples whose activations are held at a time, larger batches go in pieces; none: 65536 for sublattice (6 kB each), "
+        "4096 for augmented and global (130 kB each)",
     )
     optimiser: Literal["soap", "adam"] = Field("soap", description="Adam in the eigenbasis of the gradient's covariances, or Adam")
     learning_rate: Positive | None = Field(None, description="largest learning rate; none: 0.01 for soap, 0.004 for adam")
@@ -131,7 +141,7 @@ class Config(_Block):
     """Everything beside the input script and the thermodynamic state."""
 
     seed: Annotated[int, Field(ge=0, lt=2**62)] = Field(1, description="seed of every random number")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the flow runs; auto: on a GPU where torch finds one")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where flow and native energies run; auto: on a GPU where torch finds one")
     energy: EnergyConfig = EnergyConfig()
     base: BaseConfig = BaseConfig()
     flow: FlowConfig = FlowConfig()

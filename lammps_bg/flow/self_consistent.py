@@ -61,7 +61,7 @@ class FittedBase:
     @property
     def iterations(self) -> int:
         """Self-consistent updates that were made."""
-        return len(self.history) - 2
+        return max(0, len(self.history) - 2)
 
 
 def harmonic(force_field: ForceField, crystal: Crystal) -> ForceConstants:
@@ -187,6 +187,21 @@ class PhononFit:
         change = -cross @ np.linalg.pinv(square, rcond=1e-8, hermitian=True)
         update = ForceConstants(constants.stiffness + 0.7 * change, offset)
         return update.averaged(self.crystal) if self._symmetric else update.symmetrised()
+
+
+def measured(force_field: ForceField, base: Base, beta: float, *, n_samples: int, seed: int) -> BoundStep:
+    """The Gibbs-Bogoliubov bound of a base as it is, from fresh samples.
+
+    Args:
+        force_field: Energies and forces of displacements in grid order.
+        base: The base.
+        beta: 1 / (k_B T), inverse energy.
+        n_samples: Configurations that are evaluated.
+        seed: Seed of the displacements.
+    """
+    u = base.sample(n_samples, torch.Generator().manual_seed(seed))
+    energies, _ = force_field(u.numpy())
+    return measured_bound(beta * energies + base.log_prob(u).numpy(), u.shape[1])[0]
 
 
 class EinsteinFit:

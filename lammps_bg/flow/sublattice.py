@@ -24,7 +24,7 @@ class _Group:
     Attributes:
         kind: Their orbit, which has weights of its own.
         sites: Where they stand in the internal order.
-        scale: One over the amplitude, with the signs of each site, shape [3, S, 1].
+        signs: How the axes of each site are reflected, 1 or -1, shape [3, S, 1].
         neighbours: Internal positions of their neighbours, shape [K * S].
         readers: For each site of the crystal, which of these K * S entries read it; K * S where there are no more, shape [N, C].
         moved: Which neighbours move before them in a sweep (1 or 0), shape [K, S].
@@ -34,7 +34,7 @@ class _Group:
 
     kind: int
     sites: slice
-    scale: Tensor
+    signs: Tensor
     neighbours: Tensor
     readers: Tensor
     moved: Tensor
@@ -44,19 +44,20 @@ class _Group:
 
 @dataclass
 class _Step:
-    """One group's move, with what its derivatives need."""
+    """One group's move, with what its derivatives need; `scale` is one over the amplitude, with the signs, shape [3, S, 1]."""
 
     network: SiteNetwork
     group: _Group
+    scale: Tensor
     features: BondFeatures
     evaluation: Evaluation
     moved: SiteMap
 
     def push_score(self, score: Tensor) -> None:
         """Turn the score [3, N, n] of the density before the move, in place, into that after it."""
-        own = self.moved.push_score(score[:, self.group.sites] / self.group.scale)
+        own = self.moved.push_score(score[:, self.group.sites] / self.scale)
         pulled, outputs = self.moved.pull(own, 1.0)
-        own, pulled = own * self.group.scale, pulled * self.group.scale
+        own, pulled = own * self.scale, pulled * self.scale
         score[:, self.group.sites] = own
         score -= self._to_neighbours(outputs, own - pulled, None)
 
@@ -69,8 +70,8 @@ class _Step:
             into: Gradients of the network's weights by name, to which those of this move are added.
         """
         own = gradient[:, self.group.sites]
-        pulled, outputs = self.moved.pull(own / self.group.scale, weight)
-        pulled = pulled * self.group.scale
+        pulled, outputs = self.moved.pull(own / self.scale, weight)
+        pulled = pulled * self.scale
         around = self._to_neighbours(outputs, own - pulled, into)
         gradient[:, self.group.sites] = pulled
         gradient += around
@@ -79,7 +80,7 @@ class _Step:
         """Gradient by the positions of all sites, [3, N, n], from those by the network's outputs and by the first shell's mean."""
         group = self.group
         features = self.network.pull(group.kind, self.evaluation, outputs, group.moved, into)
-        near = self.features.pull(features).mul_(group.scale[:, None])
+        near = self.features.pull(features).mul_(self.scale[:, None])
         mean = mean - near.sum(1)
         near[:, : group.n_first] += (mean / group.n_first)[:, None]
         padded = torch.cat((near.flatten(1, 2), near.new_zeros(3, 1, near.shape[-1])), 1)
@@ -140,12 +141,11 @@ class SublatticeFlow(nn.Module):
         directions = F.normalize(graph.vectors[sites[0]], dim=-1).t().to(self.amplitude) * signs[:, :1]
         n_first = int((graph.shells[sites[0]] == 0).sum())
         flat = self._place[neighbours.t().flatten()]
-        scale = (signs / self.amplitude[kind])[..., None]
-        return _Group(kind, where, scale, flat, _readers(flat, len(colour)), moved, directions, n_first)
+        return _Group(kind, where, signs[..., None], flat, _readers(flat, len(colour)), moved, directions, n_first)
 
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Map base to target; state [n, 1, N, 3] in length units, log-determinant [n] float64; differentiable, once."""
-        state, log_det, _ = _Push.apply(state, None, self, *self.parameters())
+        state, log_det, _ = _Push.apply(state, None, self, torch.is_grad_enabled(), *self.parameters())
         return state, log_det
 
     def push_score(self, state: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,7 +161,7 @@ class SublatticeFlow(nn.Module):
         Returns:
             Mapped states, as `forward`; log-determinants [n]; and the gradient of the flow's log-density at the mapped states, detached.
         """
-        return _Push.apply(state, score, self, *self.parameters())
+        return _Push.apply(state, score, self, torch.is_grad_enabled(), *self.parameters())
 
     @torch.no_grad()
     def inverse(self, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,10 +169,11 @@ class SublatticeFlow(nn.Module):
         x = self._inside(state)
         log_det = torch.zeros(len(state), dtype=torch.float64, device=x.device)
         for network, group in reversed(list(self._moves())):
-            mean, features = self._surroundings(group, x)
+            scale = self._scale(group)
+            mean, features = self._surroundings(group, scale, x)
             raw = network.evaluate(group.kind, features.values, group.moved).out
-            y, log_slope = site_map.inverse((x[:, group.sites] - mean) * group.scale, raw)
-            x[:, group.sites] = torch.addcdiv(mean, y, group.scale)
+            y, log_slope = site_map.inverse((x[:, group.sites] - mean) * scale, raw)
+            x[:, group.sites] = torch.addcdiv(mean, y, scale)
             log_det += log_slope.sum((0, 1), dtype=torch.float64)
         return self._outside(x - x.mean(1, keepdim=True)), log_det
 
@@ -180,7 +181,7 @@ class SublatticeFlow(nn.Module):
         """Move the tables of the lattice with the weights, as `to`, `double` and so on do."""
         super()._apply(fn, recurse)
         for group in (group for colour in self._colours for group in colour):
-            for name in ("scale", "neighbours", "readers", "moved", "directions"):
+            for name in ("signs", "neighbours", "readers", "moved", "directions"):
                 setattr(group, name, fn(getattr(group, name)))
         return self
 
@@ -195,19 +196,24 @@ class SublatticeFlow(nn.Module):
     def _outside(self, x: Tensor) -> Tensor:
         return x.permute(2, 1, 0).index_select(1, self._place)[:, None]
 
-    def _surroundings(self, group: _Group, x: Tensor) -> tuple[Tensor, BondFeatures]:
+    def _scale(self, group: _Group) -> Tensor:
+        """One over the amplitude that the weights belong to, which may have come with them, with the signs of each site, [3, S, 1]."""
+        return group.signs / self.amplitude[group.kind]
+
+    def _surroundings(self, group: _Group, scale: Tensor, x: Tensor) -> tuple[Tensor, BondFeatures]:
         """Mean of the first shell [3, S, n], and the features of all neighbours, of one group."""
         near = x.index_select(1, group.neighbours).unflatten(1, group.moved.shape)
         mean = near[:, : group.n_first].mean(1)
-        return mean, BondFeatures(near.sub_(mean[:, None]).mul_(group.scale[:, None]), group.directions)
+        return mean, BondFeatures(near.sub_(mean[:, None]).mul_(scale[:, None]), group.directions)
 
     def _move(self, network: SiteNetwork, group: _Group, x: Tensor) -> _Step:
         """Move one group, in place."""
-        mean, features = self._surroundings(group, x)
+        scale = self._scale(group)
+        mean, features = self._surroundings(group, scale, x)
         evaluation = network.evaluate(group.kind, features.values, group.moved)
-        moved = SiteMap.forward((x[:, group.sites] - mean) * group.scale, evaluation.out)
-        x[:, group.sites] = torch.addcdiv(mean, moved.value, group.scale)
-        return _Step(network, group, features, evaluation, moved)
+        moved = SiteMap.forward((x[:, group.sites] - mean) * scale, evaluation.out)
+        x[:, group.sites] = torch.addcdiv(mean, moved.value, scale)
+        return _Step(network, group, scale, features, evaluation, moved)
 
 
 class _Push(torch.autograd.Function):
@@ -215,10 +221,12 @@ class _Push(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: _Context, state: Tensor, score: Tensor | None, flow: SublatticeFlow, *parameters: Tensor
+        ctx: _Context, state: Tensor, score: Tensor | None, flow: SublatticeFlow, record: bool, *parameters: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         x = flow._inside(state)
         s = None if score is None else flow._inside(score)
+        if s is not None:  # a base of unequal widths has a score along the centre of mass, in which nothing moves
+            s = s - s.mean(1, keepdim=True)
         log_det = torch.zeros(len(state), dtype=torch.float64, device=x.device)
         ctx.flow, ctx.dtype, ctx.steps = flow, state.dtype, []
         for network, group in flow._moves():
@@ -226,7 +234,7 @@ class _Push(torch.autograd.Function):
             log_det += step.moved.log_slope.sum((0, 1), dtype=torch.float64)
             if s is not None:
                 step.push_score(s)
-            if any(ctx.needs_input_grad):
+            if record:
                 ctx.steps.append(step)
         pushed = None if s is None else flow._outside(s)
         if pushed is not None:
@@ -244,7 +252,7 @@ class _Push(torch.autograd.Function):
         for step in reversed(ctx.steps):
             step.pull(gradient, weight, into[id(step.network)])
         gradients = [into[id(network)][name] for network in flow.networks for name, _ in network.named_parameters()]
-        return (flow._outside(gradient).to(ctx.dtype), None, None, *gradients)
+        return (flow._outside(gradient).to(ctx.dtype), None, None, None, *gradients)
 
 
 def _readers(neighbours: Tensor, n_sites: int) -> Tensor:

@@ -49,26 +49,6 @@ def affine(x: Tensor, log_scale: Tensor, shift: Tensor, *, inverse: bool = False
     return torch.addcmul(shift, x, torch.exp(log_scale)), log_scale
 
 
-def unit_triangular(x: Tensor, slopes: Tensor, *, upper: bool = False, inverse: bool = False) -> Tensor:
-    """Multiply vectors by a unit triangular 3 x 3 matrix, or its inverse; the log-determinant is 0.
-
-    Args:
-        x: Vectors, shape [..., 3].
-        slopes: Off-diagonal elements (21, 31, 32) of a lower, or (23, 13, 12) of an upper matrix, shape [..., 3].
-        upper: Whether the matrix is upper triangular.
-        inverse: Apply the inverse matrix.
-    """
-    first, second, third = x.unbind(-1)[::-1] if upper else x.unbind(-1)
-    p, q, r = slopes.unbind(-1)
-    if inverse:
-        new = second - p * first
-        last = third - q * first - r * new
-    else:
-        new = second + p * first
-        last = third + q * first + r * second
-    return torch.stack((last, new, first) if upper else (first, new, last), -1)
-
-
 class _RationalQuadratic(torch.autograd.Function):
     """The spline with a backward derived by hand: few kernels, and no more memory than two [M, 2, K] tables.
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From the pair style of a script to the same potential in torch, where there is one."""
 
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -49,21 +50,26 @@ def _lennard_jones(pair: PairStyle) -> LennardJones | None:
         return None
     if pair.epsilon is None or pair.sigma is None or not (pair.epsilon > 0).all():
         return None
-    cutoffs = np.full(pair.epsilon.shape, float(pair.args[0]))
+    n, cutoffs = len(pair.epsilon), np.full(pair.epsilon.shape, float(pair.args[0]))
+    given = np.zeros_like(cutoffs, dtype=bool)
     for first, second, *values in pair.coefficients:
-        if len(values) > 3:
+        rows, columns = _type_range(first, n), _type_range(second, n)
+        if len(values) > 3 or rows is None or columns is None:
             return None
-        cutoff = float(values[2]) if len(values) == 3 else float(pair.args[0])
-        for i in _type_range(first, len(cutoffs)):
-            for j in _type_range(second, len(cutoffs)):
-                if i <= j:  # as LAMMPS reads it
-                    cutoffs[i, j] = cutoffs[j, i] = cutoff
+        for i, j in product(rows, columns):
+            if i <= j:  # as LAMMPS reads it
+                cutoffs[[i, j], [j, i]] = float(values[2]) if len(values) == 3 else float(pair.args[0])
+                given[[i, j], [j, i]] = True
+    if not given.all() and np.ptp(cutoffs) > 0:
+        return None  # LAMMPS mixes the cutoffs of pairs without a pair_coeff of their own
     return LennardJones(pair.epsilon, pair.sigma, cutoffs, options.get("shift") in ("yes", "on", "true"))
 
 
-def _type_range(text: str, n_types: int) -> range:
-    """Types, from 0, that a word such as `2`, `*`, `2*` or `1*3` of pair_coeff stands for."""
+def _type_range(text: str, n_types: int) -> range | None:
+    """Types, from 0, that a word such as `2`, `*`, `2*` or `1*3` of pair_coeff stands for; None for a type label."""
     low, star, high = text.partition("*")
+    if not (low + high).isdigit() and (low + high or not star):
+        return None
     if not star:
         return range(int(low) - 1, int(low))
     return range(int(low) - 1 if low else 0, int(high) if high else n_types)

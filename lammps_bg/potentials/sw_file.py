@@ -26,7 +26,7 @@ def read_sw_file(path: Path, names: Sequence[str], units: str) -> StillingerWebe
         names: Element of each atom type.
         units: The script's unit style, to which LAMMPS converts files tagged as real or metal.
     """
-    text = path.read_text()
+    text = path.read_text(errors="replace")  # comments in any encoding
     entries = _entries(text)
     factor = _energy_factor(text, units)
     n = len(names)

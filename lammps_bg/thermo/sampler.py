@@ -70,13 +70,12 @@ def draw(generator: Generator, target: ExactTarget, n: int, *, seed: int, batch_
         batch_size: Samples in a chunk, rounded up to a multiple of 16; None bounds the memory.
     """
     n_sites = len(generator.prior.base.amplitude)
-    blocks = max(1, math.ceil((batch_size or min(512, _SITES_AT_ONCE // n_sites)) / _BLOCK))
-    pieces = Pieces(blocks, f"blocks of {_BLOCK} samples")
-
-    def drawn(some: Sequence[int]) -> Chunk:
-        start_time = time.perf_counter()
-        states, log_q = _push_blocks(generator, some, seed)
-        first = some[0] * _BLOCK
+    size = batch_size or min(512, _SITES_AT_ONCE // n_sites)
+    blocks, total = max(1, math.ceil(size / _BLOCK)), math.ceil(n / _BLOCK)
+    pieces = Pieces(blocks * _BLOCK, "samples")
+    for lead in range(0, total, blocks):
+        start_time, first = time.perf_counter(), lead * _BLOCK
+        states, log_q = _push_blocks(generator, range(lead, min(lead + blocks, total)), seed, pieces)
         states, log_q = states[: n - first], log_q[: n - first]
         pushed = time.perf_counter()
         log_p = target.log_prob(states[:, 0])
@@ -84,9 +83,7 @@ def draw(generator: Generator, target: ExactTarget, n: int, *, seed: int, batch_
         # a sample outside the reach of the numbers has no weight: it is counted, never repaired
         log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
         times = (pushed - start_time, time.perf_counter() - pushed)
-        return Chunk(first, states.numpy(), (-log_p / target.beta).numpy(), log_q.numpy(), log_w.numpy(), *times)
-
-    yield from pieces.over(range(math.ceil(n / _BLOCK)), drawn)
+        yield Chunk(first, states.numpy(), (-log_p / target.beta).numpy(), log_q.numpy(), log_w.numpy(), *times)
 
 
 @torch.no_grad()
@@ -98,17 +95,19 @@ def redraw(generator: Generator, indices: Iterable[int], *, seed: int) -> Iterat
         indices: Indices of the samples.
         seed: The seed they were drawn with.
     """
+    pieces = Pieces(_BLOCK, "samples")
     for block, members in groupby(sorted(set(indices)), key=lambda index: index // _BLOCK):
-        states, _ = _push_blocks(generator, [block], seed)
+        states, _ = _push_blocks(generator, [block], seed, pieces)
         for index in members:
             yield index, states[index - block * _BLOCK, 0].numpy()
 
 
-def _push_blocks(generator: Generator, blocks: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
-    """States (float64) and log q of all samples of these blocks."""
+def _push_blocks(generator: Generator, blocks: Sequence[int], seed: int, pieces: Pieces) -> tuple[Tensor, Tensor]:
+    """States (float64) and log q of all samples of these blocks, so many at a time as fit into memory."""
     start = torch.cat([generator.prior.sample(_BLOCK, stream(seed, "sample", block)) for block in blocks])
-    states, log_q = generator.push(start)
-    return states.double(), log_q
+    pushed = pieces.over(range(len(start)), lambda some: generator.push(start[some[0] : some[-1] + 1]))
+    states, log_q = zip(*pushed, strict=True)
+    return torch.cat(states).double(), torch.cat(log_q)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from lammps_bg.errors import RunDirectoryError
 
 FORMAT = "lammps-bg"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The target density exp(-beta U): exact, and softened for training; LAMMPS forces are its gradient."""
+"""The target density exp(-beta U): exact, and softened for training; the forces of the potential are its gradient."""
 
 from typing import Any, Protocol
 
@@ -62,7 +62,7 @@ class SoftenedTarget:
 
 
 class ExactTarget:
-    """-beta U as LAMMPS gives it: for weights and free energies.
+    """-beta U as it is: for weights and free energies.
 
     Args:
         surface: The potential energy surface.

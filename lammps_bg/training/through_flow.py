@@ -6,6 +6,7 @@ import torch
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.flow.model import Generator
+from lammps_bg.memory import Pieces
 from lammps_bg.training.target import SoftenedTarget
 
 _SITES_AT_ONCE = 1 << 16  # more gain nothing
@@ -24,8 +25,8 @@ class ThroughFlow:
 
     def __call__(self, displacements: Array) -> tuple[Array, Array]:
         """Energies [n] and forces [n, N, 3] of displacements [n, N, 3] before the flow; +inf and nan where there is no finite energy."""
-        size = max(1, _SITES_AT_ONCE // displacements.shape[1])
-        parts = [self._piece(displacements[at : at + size]) for at in range(0, len(displacements), size)]
+        pieces = Pieces(_SITES_AT_ONCE // displacements.shape[1], "configurations sent through the flow")
+        parts = pieces.over(range(len(displacements)), lambda some: self._piece(displacements[some[0] : some[-1] + 1]))
         energies, forces = (np.concatenate(column) for column in zip(*parts, strict=True))
         return energies, forces
 

@@ -20,9 +20,21 @@ from lammps_bg.training.objectives import OBJECTIVES, Batch, merge
 from lammps_bg.training.optimisers import build_optimiser, largest_rate
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
 
+_SITES_AT_ONCE = {1: 65536, 2: 4096}  # by channels: without and with auxiliary variables, 0.4 and 0.5 GB of activations
 _SNAPSHOT_EVERY = 20  # steps between the states a diverging step falls back to
 _MOST_UNDONE = 12  # undone steps after which training gives up
 _JUMP = 0.5  # rise of -<log w> / N over its recent median that counts as diverging, if it is also ten times the spread
+
+
+def samples_at_once(config: TrainConfig, generator: Generator) -> int:
+    """Samples of a training step whose activations are held together.
+
+    Args:
+        config: Training configuration.
+        generator: Prior and flow.
+    """
+    sites = config.sites_at_once or _SITES_AT_ONCE[generator.flow.channels]
+    return max(1, sites // len(generator.prior.base.amplitude))
 
 
 @dataclass
@@ -67,7 +79,7 @@ class Trainer:
         self.evaluation_seed = seed + 1
         self.step, self.elapsed, self.damping, self.undone = 0, 0.0, 1.0, 0
         self.recent: list[float] = []
-        self._pieces = Pieces(config.sites_at_once // self.n_sites, "samples of a training step")
+        self._pieces = Pieces(samples_at_once(config, generator), "samples of a training step")
         self._snapshot = self._weights()
 
     @property
@@ -132,17 +144,21 @@ class Trainer:
     def _batch(self) -> Batch:
         """The batch of a step, piece by piece; the gradient of its mean loss is left with the weights."""
         start = self.generator.prior.sample(self.config.batch_size, self.random)
+        parameters = list(self.generator.flow.parameters())
 
         def piece(items: Sequence[int]) -> Batch:
             part = self.objective(self.generator, self.softened, start[items[0] : items[-1] + 1])
             if torch.isfinite(part.loss):
-                (part.loss * len(part.log_w)).backward()
+                # not backward(): a piece that runs out of memory on the way must leave no gradient behind
+                found = torch.autograd.grad(part.loss * len(part.log_w), parameters, allow_unused=True)
+                for parameter, gradient in zip(parameters, found, strict=True):
+                    if gradient is not None:
+                        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
             return part
 
-        self._pieces.size = min(self._pieces.size, self.config.batch_size)
         parts = list(self._pieces.over(range(self.config.batch_size), piece))
         whole = merge(parts)
-        for parameter in self.generator.flow.parameters():
+        for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad /= max(1, len(whole.log_w))
         return whole
@@ -182,10 +198,15 @@ class Trainer:
     def _evaluate(self, record: StepRecord) -> None:
         """Exact energies of fresh samples: ESS, bound and free energy."""
         random = torch.Generator().manual_seed(self.evaluation_seed + self.step)
-        with torch.no_grad():
-            state, log_q = self.generator.push(self.generator.prior.sample(self.config.evaluate_samples, random))
-            log_w = self.exact.log_prob(state[:, 0]) + self.generator.prior.log_auxiliary(state) - log_q
-            log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
+        start = self.generator.prior.sample(self.config.evaluate_samples, random)
+
+        @torch.no_grad()
+        def weights(items: Sequence[int]) -> Tensor:
+            state, log_q = self.generator.push(start[items[0] : items[-1] + 1])
+            return self.exact.log_prob(state[:, 0]) + self.generator.prior.log_auxiliary(state) - log_q
+
+        log_w = torch.cat(list(self._pieces.over(range(len(start)), weights)))
+        log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
         if not torch.isfinite(log_w).any():
             record.ess, record.exact_bound, record.free_energy = 0.0, math.inf, math.inf
             return

@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from lammps_bg.config import Config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import ConfigError
 from lammps_bg.flow.model import torch_device
+from lammps_bg.flow.prior import Prior
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.report.console import Console
@@ -37,18 +39,20 @@ def choose_potential(problem: Problem, config: Config, console: Console) -> Conf
     Raises:
         ConfigError: The potential in torch was asked for, and there is none for this script.
     """
-    if config.energy.source == "lammps":
+    wanted = config.energy.source if config.energy.source != "auto" else config.energy.chosen
+    if wanted == "lammps":
         return config
     known = recognise(problem.engine.pair, problem.units.name)
     native = None if known is None else NativeSurface(known, problem.crystal, problem.surface, torch_device(config.device))
     if native is None or not _agree(problem, native):
-        if config.energy.source == "native":
+        if wanted == "native":
+            only = "a potential that only LAMMPS has" if native is None else "one that gives other energies in torch"
             raise ConfigError(
-                f"expected pair_style lj/cut or sw with nothing added for energy.source=native, got a potential that only LAMMPS "
-                f"has ({problem.engine.pair_style}); leave energy.source out"
+                f"expected pair_style lj/cut or sw with nothing added for energy.source=native, got {only} "
+                f"({problem.engine.pair_style}); leave energy.source out"
             )
         return _chosen(config, "lammps")
-    if config.energy.source == "native":
+    if wanted == "native":
         problem.potential = native
         console.say(f"energies   {problem.engine.pair_style} in torch")
         return config
@@ -64,7 +68,7 @@ def choose_potential(problem: Problem, config: Config, console: Console) -> Conf
 
 
 def _chosen(config: Config, source: str) -> Config:
-    return config.model_copy(update={"energy": config.energy.model_copy(update={"source": source})})
+    return config.model_copy(update={"energy": config.energy.model_copy(update={"chosen": source})})
 
 
 def _trials(problem: Problem) -> Array:
@@ -104,12 +108,14 @@ class Judge:
 
     Attributes:
         problem: The crystal, with the potential that drew the samples.
+        prior: The prior of their generator.
         n: Samples judged.
         largest: Largest difference of two finite energies, energy units.
         n_decided_otherwise: Samples with a finite energy in one of them only.
     """
 
     problem: Problem
+    prior: Prior
     n: int = 0
     largest: float = 0.0
     n_decided_otherwise: int = 0
@@ -120,15 +126,18 @@ class Judge:
         Args:
             chunk: Samples with the energies of `problem.potential`.
         """
+        if self.problem.potential is self.problem.surface:
+            self.n += len(chunk.energies)
+            return chunk
         energies = self.problem.surface.energies(chunk.displacements)
         both = np.isfinite(energies) & np.isfinite(chunk.energies)
         change = energies[both] - chunk.energies[both]
         self.n += len(energies)
         self.largest = max(self.largest, float(np.abs(change).max(initial=0.0)))
         self.n_decided_otherwise += int((np.isfinite(energies) != np.isfinite(chunk.energies)).sum())
-        log_w = np.where(np.isfinite(energies), chunk.log_w, -np.inf)
-        log_w[both] -= self.problem.beta * change
-        return replace(chunk, energies=energies, log_w=log_w)
+        auxiliary = self.prior.log_auxiliary(torch.from_numpy(chunk.states)).numpy()
+        log_w = np.where(np.isfinite(energies), -self.problem.beta * energies + auxiliary - chunk.log_q, -np.inf)
+        return replace(chunk, energies=energies, log_w=np.where(np.isnan(log_w), -np.inf, log_w))
 
     def entry(self) -> dict[str, object]:
         """Entry of results.json."""
@@ -143,6 +152,8 @@ class Judge:
 
     def sentence(self) -> str:
         """The verdict for the console."""
+        if self.problem.potential is self.problem.surface:
+            return "judge      LAMMPS evaluated the samples in the first place: there is nothing to compare"
         other = f"; {self.n_decided_otherwise} samples have a finite energy in one only" if self.n_decided_otherwise else ""
         return (
             f"judge      LAMMPS gave the weights of {self.n} samples; the largest difference of an energy is "

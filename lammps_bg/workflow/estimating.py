@@ -83,7 +83,7 @@ def estimate(
     if found:
         verdict = combine([verdict, *judge_energies(results["observables"])])
     results["verdict"] = verdict.to_dict()
-    cost = {"energy_evaluations": problem.n_evaluations, "wall_seconds": time.monotonic() - started}
+    cost = {"energy_evaluations": problem.n_evaluations, "wall_seconds": time.monotonic() - started} | problem.native_cost()
     results |= {"timings": _timings(trained, samples), "cost": cost, "training": {"undone_steps": trained.n_undone}}
     results |= {name: earlier[name] for name in ("cost", "training") if earlier and name in earlier}
     run.write_results(results)
@@ -193,13 +193,14 @@ def _marginal(problem: Problem, trained: Trained, samples: Samples, config: Conf
 def _over_draws(energies: Array, ratios: Array, known: CrystalReference) -> tuple[dict[str, Any], ...]:
     """TFEP and ESS in the marginal density of 1, 2, 5, 10, ... draws: the first of them the flow's own, or all of them fresh."""
     most = ratios.shape[1]
+    if not len(energies):
+        return ()
     counts = [c for c in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if c < most]
     rows = []
     for count in (*counts, most):
         row: dict[str, Any] = {"draws": count}
-        for name, part in (("", ratios[:, :count]), ("_fresh", ratios[:, most - count :] if count < most else ratios[:, 1:])):
-            if part.shape[1] == 0:
-                continue
+        fresh = [("_fresh", ratios[:, most - count :])] if count < most else []
+        for name, part in [("", ratios[:, :count]), *fresh]:
             log_w = -energies - marginal_log_q(part)
             total = np.logaddexp.reduce(log_w) - math.log(len(log_w))
             row[f"beta_F_per_atom{name}"] = known.value(-float(total))

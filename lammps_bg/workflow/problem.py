@@ -131,6 +131,12 @@ class Problem:
         native = self.potential.n_evaluations if isinstance(self.potential, NativeSurface) else 0
         return self.surface.n_evaluations + native
 
+    def native_cost(self) -> dict[str, int]:
+        """How many configurations the potential in torch evaluated, and how many left its skin; nothing where LAMMPS does it all."""
+        if not isinstance(self.potential, NativeSurface):
+            return {}
+        return {"native_evaluations": self.potential.n_evaluations, "outside_the_skin": self.potential.n_outside}
+
     def exact_target(self) -> ExactTarget:
         """-beta U, for weights."""
         return ExactTarget(self.potential, self.beta)

@@ -60,7 +60,7 @@ def sample(
     """
     wanted, target = config.sample, problem.exact_target()
     keep = min(wanted.n_samples, max(config.estimate.rdf_samples, config.estimate.marginal_samples))
-    judge = Judge(problem) if config.energy.judge == "lammps" and problem.potential is not problem.surface else None
+    judge = Judge(problem, generator.prior) if config.energy.judge == "lammps" else None
     chunks, kept, seconds = [], [], np.zeros(2)
     frames = _dump(run, "samples.dump.gz", problem) if wanted.n_dump else nullcontext()
     with frames as dump, run.sample_table() as table, console.progress("sampling  ") as bar, FasterThreads() as threads:

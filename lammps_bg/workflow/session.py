@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lammps_bg.config import Config, EnergyConfig, load_config
+from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.crystal.system import Counts
@@ -106,6 +106,11 @@ def resumed(
         raise ConfigError(
             "expected --resume with the base, flow and seed of the run, got other ones; start a new run with another -out"
         )
+    if config.train.optimiser != stored.train.optimiser:
+        raise ConfigError(
+            f"expected --resume with the optimiser of the run, {stored.train.optimiser}, got {config.train.optimiser}; its state is in the "
+            "checkpoint, so start a new run with another -out"
+        )
     if sampled:
         _require_unchanged(stored, config, ("train",), "--resume of `lammps-bg sample`")
     if words[0] != "run" and (words[0] == "sample") != sampled:
@@ -160,7 +165,8 @@ def from_model(
     """
     run = with_model(source)
     stored = load_config(run.file("config.toml"))
-    stored = stored.model_copy(update={"energy": EnergyConfig()})  # another supercell may want another choice
+    # another supercell may want another choice
+    stored = stored.model_copy(update={"energy": stored.energy.model_copy(update={"chosen": None})})
     config = overrides(stored)
     if config.flow != stored.flow:
         raise ConfigError("expected the flow configuration the model was trained with, got another one; leave out --set flow.*")
@@ -254,7 +260,7 @@ def estimate_again(
     run = with_model(source)
     stored = load_config(run.file("config.toml"))
     config = overrides(stored)
-    _require_unchanged(stored, config, ("seed", "base", "flow", "train", "sample"), "`lammps-bg estimate`")
+    _require_unchanged(stored, config, ("seed", "energy", "base", "flow", "train", "sample"), "`lammps-bg estimate`")
     if out is not None:
         RunDirectory.check_new(out)
     energies, log_q, log_w = read_samples(run)

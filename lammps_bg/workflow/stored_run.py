@@ -108,7 +108,7 @@ def load_trained(
     if not (moved or forced):
         return Trained(generator, fitted, None, 0)
     fitted = refine_base(problem, config, generator, fitted)
-    announce(problem, config.base, fitted, console)
+    announce(problem, config.base, fitted, console, adapted=True)
     state = {**problem_state(problem), "eta": saved.state["eta"], "trained_on": trained_on}
     return Trained(generator, fitted, None, 0, SavedModel(saved.flow, config, fitted, problem.crystal.replicate, state))
 
@@ -161,12 +161,13 @@ def _require_transferable(saved: SavedModel, problem: Problem) -> None:
 def _base_of_this_size(saved: SavedModel, problem: Problem, config: Config) -> FittedBase:
     """The model's base at the problem's replicate: its force constants interpolated, or computed again where they are harmonic."""
     fitted = saved.fitted
-    if fitted.constants is None or not fitted.iterations:
+    if fitted.constants is None or not (fitted.iterations or saved.state.get("trained_on")):
         base = config.base if fitted.constants is None else config.base.model_copy(update={"iterations": 0})
         return fit_base(problem, base, config.seed)
     trained = replace(problem.crystal, replicate=saved.replicate, atom_ids=np.empty(0, dtype=np.int64))
     constants = fitted.constants.interpolated(trained, problem.crystal)
-    if constants.unstable_modes():
+    if soft := constants.unstable_modes():
+        log.warning("%d modes of the interpolated base have no positive stiffness; it starts from their absolute value", len(soft))
         constants = constants.rectified()
     return replace(fitted, base=PhononBase(constants, problem.beta), constants=constants)
 

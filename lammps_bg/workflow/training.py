@@ -2,10 +2,11 @@
 """Fit the base, build the flow, train it, and write model.pt."""
 
 import dataclasses
+import logging
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lammps_bg.config import BaseConfig, Config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import RunDirectoryError, UnstableCrystalError
 from lammps_bg.flow.model import Generator, build_generator
-from lammps_bg.flow.self_consistent import EinsteinFit, FittedBase, PhononFit
+from lammps_bg.flow.self_consistent import EinsteinFit, FittedBase, PhononFit, measured
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
@@ -26,6 +27,7 @@ from lammps_bg.workflow.pilot import better_base
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.threads import threads_for
 
+log = logging.getLogger(__name__)
 # of a base that is fitted through a flow: sites x samples of an update, fewest samples, and most updates
 _REFINED_SITES, _FEWEST, _REFINEMENTS = 250_000, 16, 3
 _FULL_EFFORT = 1000  # atoms up to which a fit evaluates base.n_samples configurations for each iteration
@@ -89,25 +91,35 @@ def refine_base(problem: Problem, config: Config, generator: Generator, fitted: 
         config: `base.iterations` is the largest number of updates.
         generator: The flow, on a base with which it makes good samples.
         fitted: That base.
+
+    Returns:
+        The base, with its own bound at this size and state as its history: without the flow.
     """
-    if fitted.constants is None or generator.flow.channels != 1:
-        return fitted
-    surface = ThroughFlow(generator, problem.softened_target(config.train.softening))
-    fit = PhononFit(surface, problem.crystal, problem.units, problem.beta, seed=config.seed)
     n_samples = max(_FEWEST, min(config.base.n_samples, _REFINED_SITES // problem.crystal.n_sites))
-    refined = fit.run(iterations=min(config.base.iterations, _REFINEMENTS), n_samples=n_samples, start=fitted.constants)
-    generator.prior.base = refined.base
-    return refined
+    iterations = min(config.base.iterations, _REFINEMENTS)
+    if fitted.constants is not None and generator.flow.channels == 1 and iterations:
+        surface = ThroughFlow(generator, problem.softened_target(config.train.softening))
+        fit = PhononFit(surface, problem.crystal, problem.units, problem.beta, seed=config.seed)
+        try:
+            fitted = fit.run(iterations=iterations, n_samples=n_samples, start=fitted.constants)
+        except UnstableCrystalError as error:
+            log.warning("the base of this supercell is not refined through the flow (%s)", error)
+        generator.prior.base = fitted.base
+    own = measured(problem.potential, fitted.base, problem.beta, n_samples=n_samples, seed=config.seed + 1)
+    return replace(fitted, history=(own,))
 
 
-def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, console: Console) -> None:
-    """Say what the base alone tells about the free energy: a first answer after seconds."""
+def announce(
+    problem: Problem, config: BaseConfig, fitted: FittedBase, console: Console, *, adapted: bool = False
+) -> None:
+    """Say what the base alone tells about the free energy: a first answer after seconds; `adapted` is one of a model used elsewhere."""
     step = fitted.history[-1]
     value = reference(problem, fitted).value(step.bound * problem.crystal.n_sites)
     text = f"beta F/N <= {value:.5f} +- {step.error:.5f} (Gibbs-Bogoliubov bound)"
     if not step.holds:
         text = f"no bound, {step.n_drawn - step.n} of {step.n_drawn} samples have no finite energy"
-    console.say(f"base       {config.kind}, {fitted.iterations} iterations: {text}")
+    how = "adapted to this supercell and state" if adapted else f"{fitted.iterations} iterations"
+    console.say(f"base       {config.kind}, {how}: {text}")
 
 
 def reference(problem: Problem, fitted: FittedBase) -> CrystalReference:

@@ -313,7 +313,7 @@ _DAMAGES = {
     "pickle": (lambda run: (run / "model.pt").write_bytes(pickle.dumps(_Malicious())), "nothing was executed"),
     "torch pickle": (lambda run: torch.save(_Malicious(), run / "model.pt"), "nothing was executed"),
     "other program": (lambda run: torch.save({"weights": torch.ones(2)}, run / "model.pt"), "got another kind of file"),
-    "other version": (lambda run: _edit_model(run, version=99), "expected model format 1"),
+    "other version": (lambda run: _edit_model(run, version=99), "expected model format 2"),
     "incomplete": (lambda run: _edit_model(run, base=None), "lacks or garbles a part ('base')"),
     "other weights": (lambda run: _edit_model(run, flow={"w": torch.ones(2)}), "expected the weights of this flow"),
     "other state": (lambda run: _edit_model(run, state="{}"), "expected the units the model was trained with"),

@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from lammps_scripts import INPUTS
 
 from lammps_bg.config import load_config
@@ -13,8 +14,11 @@ from lammps_bg.crystal.system import Crystal
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.surface import EnergySurface
 from lammps_bg.errors import ConfigError
+from lammps_bg.flow.base import EinsteinBase
+from lammps_bg.flow.prior import Prior
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
+from lammps_bg.potentials.sw_file import read_sw_file
 from lammps_bg.report.console import Console
 from lammps_bg.thermo.sampler import Chunk
 from lammps_bg.workflow.energies import Judge, choose_potential
@@ -192,6 +196,7 @@ def test_bad_configurations_are_infinite():
     ("pair", "why"),
     [
         ("pair_style lj/cut 2.7\npair_modify tail yes\npair_coeff 1 1 1 1", "a constant is added"),
+        ("labelmap atom 1 Ar\npair_style lj/cut 2.7\npair_coeff Ar Ar 1 1", "types by their labels"),
         ("pair_style lj/smooth 2.0 2.5\npair_coeff 1 1 1 1", "another style"),
         ("pair_style hybrid/overlay lj/cut 2.7 lj/cut 2.5\npair_coeff 1 1 lj/cut 1 1 1\npair_coeff 1 1 lj/cut 2 1 1", "several styles"),
         ("pair_style lj/cut 2.7\npair_coeff 1 1 1 1\nfix 1 all addforce 0.0 0.0 0.0", "a fix may add to it"),
@@ -239,13 +244,28 @@ def test_the_judge_replaces_energies_and_weights():
     exact = problem.surface.energies(u)
     wrong = exact + 0.3 / problem.beta
     wrong[4] = np.inf
-    log_w = -problem.beta * wrong
-    judge = Judge(problem)
+    log_w = -problem.beta * wrong  # the sample that torch finds infinite has a weight by LAMMPS all the same
+    problem.potential = native_of(problem)
+    judge = Judge(problem, Prior(EinsteinBase(torch.full((8,), 0.1))))
     judged = judge.weigh(Chunk(0, u[:, None], wrong, np.zeros(5), log_w, 0.0, 0.0))
     np.testing.assert_allclose(judged.energies, exact, rtol=1e-12)
-    np.testing.assert_allclose(judged.log_w[:4], -problem.beta * exact[:4], rtol=1e-12)
+    np.testing.assert_allclose(judged.log_w, -problem.beta * exact, rtol=1e-12)
     entry = judge.entry()
     assert entry["largest_difference_kT"] == pytest.approx(0.3, rel=1e-6)
     assert (entry["n_samples"], entry["finite_in_one_only"]) == (5, 1)
     assert "0.3 kT" in judge.sentence()
 
+
+
+def test_cutoffs_that_lammps_mixes_are_left_to_it(tmp_path):
+    """Two types with cutoffs of their own and no pair_coeff for the pair of them; with one cutoff for all it is understood."""
+    for cutoff, known in (("2.0", False), ("", True)):
+        pair = f"pair_style lj/cut 2.3\npair_coeff 1 1 1 1 {cutoff}\npair_coeff 2 2 1 1 {cutoff}\n"
+        bare = in_random_box(tmp_path, 0, "lj", 1.5, pair)
+        assert (recognise(bare.engine.pair, "lj") is not None) == known
+
+
+def test_comments_of_a_file_may_be_in_any_encoding(tmp_path):
+    entry = "X X X 2.1 2.0951 1.8 19.5 1.1 -0.3 7.1 0.61 4.2 0.1 0.0"
+    (tmp_path / "own.sw").write_bytes(f"# d'apr\xe8s Stillinger\n{entry}\n".encode("latin-1"))
+    assert read_sw_file(tmp_path / "own.sw", ["X"], "metal") is not None

@@ -11,7 +11,7 @@ import pytest
 from command_line import LJ, TINY, call, mw_crystal, use
 
 from lammps_bg.cli import main
-from lammps_bg.thermo import sampler
+from lammps_bg.flow.model import Generator
 
 FEW = ["--set", "sample.n_samples=64", "--set", "estimate.n_bootstraps=50", "--allow-red"]
 
@@ -63,8 +63,10 @@ def test_another_supercell(folder, capsys):
 
 def test_the_interpolated_base_stays_where_no_iterations_are_wanted(folder, capsys):
     words = ["sample", "-model", "mw", "-rep", "2", "1", "1", "-out", "plain", *FEW, "--set", "base.iterations=0"]
-    assert call(capsys, folder, *words).code == 0
-    assert len(results(folder, "plain")["base"]["history"]) == 1
+    spoken = call(capsys, folder, *words)
+    assert spoken.code == 0, spoken.error
+    assert results(folder, "plain")["base"]["history"] == []
+    assert "adapted to this supercell and state: beta F/N <=" in spoken.out
 
 
 def test_another_temperature_needs_force_and_keeps_exact_weights(folder, capsys, caplog):
@@ -145,28 +147,28 @@ def test_lammps_judges_samples_of_the_potential_in_torch(folder, capsys):
 
 def test_memory_that_runs_out_is_told_once_and_changes_nothing(folder, capsys, caplog, monkeypatch):
     assert call(capsys, folder, "sample", "-model", "mw", "-out", "plenty", *FEW).code == 0
-    push, calls = sampler._push_blocks, []
+    push, calls = Generator.push, []
 
-    def limited(generator, blocks, seed):
-        calls.append(len(blocks))
-        if len(blocks) > 1:
+    def limited(generator, start):
+        calls.append(len(start))
+        if len(start) > 10:
             raise MemoryError
-        return push(generator, blocks, seed)
+        return push(generator, start)
 
-    monkeypatch.setattr(sampler, "_push_blocks", limited)
+    monkeypatch.setattr(Generator, "push", limited)
     spoken = call(capsys, folder, "sample", "-model", "mw", "-out", "scarce", *FEW)
     assert spoken.code == 0, spoken.error
     assert caplog.text.count("memory ran out") == 1
-    assert calls == [4, 2, 1, 1, 1, 1]
+    assert calls == [64, 32, 16, *[8] * 8]
     np.testing.assert_allclose(column(folder, "scarce", "log_w"), column(folder, "plenty", "log_w"), atol=1e-3)
 
-    def nothing(generator, blocks, seed):
+    def nothing(generator, start):
         raise MemoryError
 
-    monkeypatch.setattr(sampler, "_push_blocks", nothing)
+    monkeypatch.setattr(Generator, "push", nothing)
     spoken = call(capsys, folder, "sample", "-model", "mw", "-out", "none", *FEW)
     assert spoken.code == 1
-    assert "expected memory for one of the blocks of 16 samples, got too little" in spoken.error
+    assert "expected memory for one of the samples, got too little" in spoken.error
     assert "Traceback" not in spoken.error
 
 
@@ -176,9 +178,42 @@ def test_auxiliary_draws_over_their_number(folder):
     rows = found["marginal_over_draws"]
     assert [row["draws"] for row in rows] == [1, 2, 5, 10, 12]
     assert all(0 < row["ess"] <= 1 and math.isfinite(row["beta_F_per_atom"]) for row in rows)
-    assert all("beta_F_per_atom_fresh" in row for row in rows)
+    assert [("beta_F_per_atom_fresh" in row) for row in rows] == [True] * 4 + [False]  # of 12 draws 11 are fresh
     assert rows[-1]["ess"] == pytest.approx(found["ess_marginal"]) or found["ess_marginal"] is None
     assert rows[0]["ess"] == pytest.approx(found["ess"], rel=1e-6)
+
+
+def test_the_judge_of_what_lammps_evaluated_has_nothing_to_compare(folder, capsys):
+    spoken = call(capsys, folder, "sample", "-model", "mw", "-out", "own", *FEW, "--set", "energy.source=lammps", "--judge", "lammps")
+    assert spoken.code == 0, spoken.error
+    assert "LAMMPS evaluated the samples in the first place" in spoken.out
+    assert results(folder, "own")["sampling"]["judge"]["largest_difference_kT"] == 0
+    refused = call(capsys, folder, "estimate", "-model", "own", "--set", "energy.judge=none")
+    assert refused.code == 2
+    assert "expected `lammps-bg estimate` with the energy of the run" in refused.error
+
+
+def test_a_base_of_an_augmented_flow_is_measured_where_it_is_used(folder, capsys):
+    """Not refined through the flow, but its bound is that of this temperature: above the free energy there."""
+    spoken = call(capsys, folder, "sample", "-model", "augmented", "-var", "T", "1.0", "-out", "cold", "--force", *FEW)
+    assert spoken.code == 0, spoken.error
+    cold, warm = (results(folder, name)["base"]["beta_F_per_atom_bound"] for name in ("cold", "augmented"))
+    assert cold["bound"] < warm["bound"] - 1  # beta E dominates at low temperature
+    bound = results(folder, "cold")["estimates"]["bound"]["beta_F_per_atom"]
+    assert cold["bound"] == pytest.approx(bound["value"], abs=0.3)
+
+
+def test_another_optimiser_cannot_continue(folder, capsys):
+    spoken = call(capsys, folder, "run", "-out", "mw", "--resume", "--set", "train.optimiser=adam")
+    assert spoken.code == 2
+    assert "expected --resume with the optimiser of the run, soap, got adam" in spoken.error
+
+
+def test_heads_of_attention_need_a_width(folder, capsys):
+    spoken = call(capsys, folder, "run", "-in", "in.lj", "-out", "no", "--set", "flow.kind=global", "--set", "flow.width=30")
+    assert spoken.code == 2
+    assert "a multiple of its 4 heads" in spoken.error
+    assert spoken.changed == set()
 
 
 def test_help_names_what_is_new(capsys):

@@ -201,3 +201,22 @@ def test_an_infinite_energy_through_a_flow_is_flagged():
     assert np.isfinite(energies).tolist() == [True, False, True]
     assert np.isnan(forces[1]).all()
     assert np.isfinite(forces[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("widths", [(0.05, 0.05), (0.03, 0.08)])
+def test_the_score_of_a_generator_is_the_slope_of_its_density(widths):
+    """Also on an Einstein base of two widths, whose own score has a part along the centre of mass, where nothing moves."""
+    lattice = crystal("zincblende", (1, 1, 1))
+    generator = build_generator(SMALL, lattice, EinsteinBase(torch.tensor(widths).repeat_interleave(4)), seed=3)
+    torch.manual_seed(0)
+    generator.flow.double()
+    with torch.no_grad():
+        for parameter in generator.flow.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    state, log_q, score = generator.push_score(generator.prior.sample(3, torch.Generator().manual_seed(5)))
+    torch.testing.assert_close(generator.log_density(state.detach()), log_q, atol=1e-9, rtol=0)
+    direction = torch.randn(state.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    direction, step = direction - direction.mean(2, keepdim=True), 1e-6
+    moved = [generator.log_density(state.detach() + sign * step * direction) for sign in (1, -1)]
+    slope = (moved[0] - moved[1]) / (2 * step)
+    torch.testing.assert_close((score * direction).sum((1, 2, 3)), slope, rtol=1e-6, atol=1e-5)

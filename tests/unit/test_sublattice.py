@@ -316,3 +316,21 @@ def test_single_precision_is_close_to_double():
     assert log_det_rough.dtype == torch.float64
     torch.testing.assert_close(rough.double(), exact, atol=3e-5 * AMPLITUDE, rtol=0)
     torch.testing.assert_close(log_det_rough, log_det, atol=1e-4, rtol=0)
+
+
+def test_the_amplitude_comes_with_the_weights():
+    """A flow built on another base has another amplitude until the trained weights are loaded: then it is the trained flow."""
+    flow, other = flow_of("zincblende", (1, 1, 1)), flow_of("zincblende", (1, 1, 1), amplitude=torch.tensor([0.07, 0.02]))
+    state = draw_state(8)
+    assert (other.forward(state)[0] - flow.forward(state)[0]).abs().max() > 1e-3
+    other.load_state_dict(flow.state_dict())
+    for one, two in ((flow.forward, other.forward), (flow.inverse, other.inverse)):
+        torch.testing.assert_close(two(state), one(state), atol=1e-14, rtol=0)
+
+
+def test_nothing_is_kept_where_no_gradient_is_wanted():
+    flow = flow_of("diamond", (1, 1, 1))
+    with torch.no_grad():
+        new, _ = flow.forward(draw_state(8))
+    assert new.grad_fn is None
+    assert flow.forward(draw_state(8))[0].grad_fn is not None

@@ -234,7 +234,7 @@ class _Dangerous:
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     for name, write in (("a.pt", torch.save), ("b.pt", pickle.dump)):
         with (tmp_path / name).open("wb") as file:
-            write({"format": "lammps-bg", "version": 1, "x": _Dangerous()}, file)
+            write({"format": "lammps-bg", "version": 2, "x": _Dangerous()}, file)
         with pytest.raises(RunDirectoryError, match="damaged or foreign"):
             checkpoint.load(tmp_path / name)
     assert not _Dangerous.fired
@@ -270,7 +270,7 @@ def test_foreign_checkpoints_are_refused(tmp_path):
     for content, message in (
         (torch.ones(3), "another kind of file"),
         ({"model": 1}, "another kind of file"),
-        ({"format": "lammps-bg", "version": 999}, "model format 1"),
+        ({"format": "lammps-bg", "version": 999}, "model format 2"),
         ({"format": "lammps-bg"}, "got None"),
     ):
         torch.save(content, path)
