@@ -20,6 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lammps_bg.report.figures.style import render
 from lammps_bg.report.numbers import NOTHING
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,6 +162,29 @@ def write_png(path, data):
     Image.open(io.BytesIO(data)).convert("RGB").quantize(128).save(path, optimize=True)
 
 
+def settings_of(options, versions):
+    """What all numbers of an example have in common, for its JSON file."""
+    return {"profile": options.profile, "seed": options.seed, "jobs": options.jobs, "versions": versions}
+
+
+def publish(options, name, results, table, draw=None):
+    """Write NAME.json, NAME.md and, with something to draw, NAME.png into the folder of the results.
+
+    Args:
+        options: From `command_line`.
+        name: Name of the example.
+        results: For the JSON file.
+        table: Makes the Markdown text from it.
+        draw: Makes the figure from it.
+    """
+    path = options.results / f"{name}.json"
+    write_json(path, {"schema": name, "schema_version": 1, **results})
+    path.with_suffix(".md").write_text(table(results), encoding="utf-8")
+    if draw:
+        write_png(path.with_suffix(".png"), render(draw, results)[1])
+    say(f"wrote {path}, {name}.md{f' and {name}.png' if draw else ''}")
+
+
 def z_score(value, error, reference, reference_error):
     """Difference of two independent numbers in units of their joint standard error."""
     joint = (error**2 + reference_error**2) ** 0.5
@@ -183,7 +207,9 @@ def command_line(text, name, profiles):
     parser.add_argument(
         "-out", type=Path, help=f"folder of the runs (runs/{name}_PROFILE); what has finished there is used again"
     )
-    parser.add_argument("--results", type=Path, help="folder of JSON, table and figure (examples/NAME for the first profile, else -out)")
+    parser.add_argument(
+        "--results", type=Path, help="folder of JSON, table and figure (examples/NAME for the first profile, else -out)"
+    )
     options = parser.parse_args()
     options.out = options.out or ROOT / "runs" / f"{name}_{options.profile}"
     committed = options.profile == profiles[0]  # the profile whose results are in the repository

@@ -15,12 +15,18 @@ Writes efficiency.json and .md.
 import sys
 from dataclasses import dataclass
 
-from command_runs import Commands, command_line, commands_section, say, words, write_json
+from command_runs import Commands, command_line, commands_section, publish, settings_of, words
 
 from lammps_bg.report.numbers import with_error
 
 NAME = "efficiency"
-QUIET = ("sample.n_dump=0", "sample.picture=false", "estimate.report=false", "estimate.n_bootstraps=200", "estimate.rdf_samples=2")
+QUIET = (
+    "sample.n_dump=0",
+    "sample.picture=false",
+    "estimate.report=false",
+    "estimate.n_bootstraps=200",
+    "estimate.rdf_samples=2",
+)
 
 
 @dataclass(frozen=True)
@@ -189,21 +195,11 @@ def main():
     if options.dry_run:
         return 0
     results = {
-        "schema": NAME,
-        "schema_version": 1,
-        "settings": {
-            "profile": options.profile,
-            "seed": options.seed,
-            "jobs": 1,
-            "versions": commands.results("mw_216/mbar", "provenance.json")["versions"],
-        },
+        "settings": settings_of(options, commands.results("mw_216/mbar", "provenance.json")["versions"]) | {"jobs": 1},
         "rows": collect(commands),
         "commands": commands.summary(),
     }
-    path = options.results / f"{NAME}.json"
-    write_json(path, results)
-    path.with_suffix(".md").write_text(table(results), encoding="utf-8")
-    say(f"wrote {path} and {NAME}.md")
+    publish(options, NAME, results, table)
     return 0
 
 

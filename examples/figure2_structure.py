@@ -17,12 +17,12 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-from command_runs import Commands, command_line, commands_section, run_chains, say, signed, words, write_json, write_png, z_score
+from command_runs import Commands, command_line, commands_section, publish, run_chains, settings_of, signed, words, z_score
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lammps_bg.report.contents import NAMES
-from lammps_bg.report.figures.style import COLOURS, column, draw_curve, draw_density, render
+from lammps_bg.report.figures.style import COLOURS, column, draw_curve, draw_density
 from lammps_bg.report.numbers import NOTHING, unit, with_error
 
 NAME = "figure2_structure"
@@ -355,17 +355,11 @@ def main():
     first = f"lj/{atoms('lj', profile.sizes['lj'][0])}/flow"
     versions = commands.results(first, "provenance.json")["versions"]
     results = {
-        "schema": NAME,
-        "schema_version": 1,
-        "settings": {"profile": options.profile, "seed": options.seed, "jobs": options.jobs, "versions": versions},
+        "settings": settings_of(options, versions),
         "panels": collect(commands, profile),
         "commands": commands.summary(),
     }
-    path = options.results / f"{NAME}.json"
-    write_json(path, results)
-    path.with_suffix(".md").write_text(table(results), encoding="utf-8")
-    write_png(path.with_suffix(".png"), render(draw, results)[1])
-    say(f"wrote {path}, {NAME}.md and {NAME}.png")
+    publish(options, NAME, results, table, draw)
     return 0
 
 

@@ -18,10 +18,10 @@ import math
 import sys
 from dataclasses import dataclass
 
-from command_runs import Commands, command_line, commands_section, run_chains, say, words, write_json, write_png
+from command_runs import Commands, command_line, commands_section, publish, run_chains, settings_of, words
 from matplotlib.figure import Figure
 
-from lammps_bg.report.figures.style import COLOURS, render
+from lammps_bg.report.figures.style import COLOURS
 from lammps_bg.report.numbers import NOTHING
 
 NAME = "figure3_efficiency"
@@ -62,7 +62,13 @@ PROFILES = {
     ),
     "paper": Profile(
         cases=(("mw", 2), ("mw", 3), ("lj", 4)),
-        train=(NO_TRIAL, "train.steps=1000000", "train.batch_size=128", "train.evaluate_every=1000", "train.evaluate_samples=1000"),
+        train=(
+            NO_TRIAL,
+            "train.steps=1000000",
+            "train.batch_size=128",
+            "train.evaluate_every=1000",
+            "train.evaluate_samples=1000",
+        ),
         flow=dict.fromkeys(("augmented", "global"), ("flow.n_layers=10", "flow.width=96", "flow.n_frequencies=8")),
     ),
     "tiny": Profile(
@@ -204,17 +210,11 @@ def main():
     crystal, size = profile.cases[0]
     versions = commands.results(f"{crystal}{atoms(crystal, size)}/sublattice", "provenance.json")["versions"]
     results = {
-        "schema": NAME,
-        "schema_version": 1,
-        "settings": {"profile": options.profile, "seed": options.seed, "jobs": options.jobs, "versions": versions},
+        "settings": settings_of(options, versions),
         "curves": collect(commands, profile),
         "commands": commands.summary(),
     }
-    path = options.results / f"{NAME}.json"
-    write_json(path, results)
-    path.with_suffix(".md").write_text(table(results), encoding="utf-8")
-    write_png(path.with_suffix(".png"), render(draw, results)[1])
-    say(f"wrote {path}, {NAME}.md and {NAME}.png")
+    publish(options, NAME, results, table, draw)
     return 0
 
 

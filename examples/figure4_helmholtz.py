@@ -21,10 +21,10 @@ import sys
 from dataclasses import dataclass, field
 
 import numpy as np
-from command_runs import Commands, command_line, commands_section, run_chains, say, signed, words, write_json, write_png, z_score
+from command_runs import Commands, command_line, commands_section, publish, run_chains, settings_of, signed, words, z_score
 from matplotlib.figure import Figure
 
-from lammps_bg.report.figures.style import COLOURS, INK, RISE, render
+from lammps_bg.report.figures.style import COLOURS, INK, RISE
 from lammps_bg.report.numbers import NOTHING, with_error
 
 NAME = "figure4_helmholtz"
@@ -386,19 +386,13 @@ def main():
     versions = commands.results(f"cubic/{atoms(profile.groups[0][0])}/md", "provenance.json")["versions"]
     rows = collect(commands, profile)
     results = {
-        "schema": NAME,
-        "schema_version": 1,
-        "settings": {"profile": options.profile, "seed": options.seed, "jobs": options.jobs, "versions": versions},
+        "settings": settings_of(options, versions),
         "rows": rows,
         "differences": differences(rows),
         "literature": {phase: {str(n): list(entry) for n, entry in values.items()} for phase, values in LITERATURE.items()},
         "commands": commands.summary(),
     }
-    path = options.results / f"{NAME}.json"
-    write_json(path, results)
-    path.with_suffix(".md").write_text(table(results), encoding="utf-8")
-    write_png(path.with_suffix(".png"), render(draw, results)[1])
-    say(f"wrote {path}, {NAME}.md and {NAME}.png")
+    publish(options, NAME, results, table, draw)
     return 0
 
 

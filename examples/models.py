@@ -17,10 +17,10 @@ import shutil
 import sys
 from dataclasses import dataclass
 
-from command_runs import Commands, command_line, commands_section, run_chains, say, signed, words, write_json, write_png, z_score
+from command_runs import Commands, command_line, commands_section, publish, run_chains, settings_of, signed, words, z_score
 from matplotlib.figure import Figure
 
-from lammps_bg.report.figures.style import COLOURS, render
+from lammps_bg.report.figures.style import COLOURS
 from lammps_bg.report.numbers import NOTHING, with_error
 
 NAME = "models"
@@ -232,7 +232,9 @@ def draw(results):
     for name, colour in zip(CASES, (COLOURS["flow"], COLOURS["md"]), strict=True):
         curve = results["models"][name]["training"]
         n = results["models"][name]["n_atoms"]
-        left.plot([s / 60 for s in curve["seconds"]], [100 * e for e in curve["ess"]], color=colour, lw=0.8, label=f"{name}, N = {n}")
+        left.plot(
+            [s / 60 for s in curve["seconds"]], [100 * e for e in curve["ess"]], color=colour, lw=0.8, label=f"{name}, N = {n}"
+        )
         rows = [row for row in results["rows"] if row["crystal"] == name]
         right.plot([r["n_atoms"] for r in rows], [100 * r["ess"] for r in rows], "o-", color=colour, label=name)
         for row in (row for row in rows if row["trained"]):
@@ -267,23 +269,12 @@ def main():
         models[name] |= {"seconds": curve["seconds"][-1], "steps": int(curve["step"][-1]), "example": profile.sizes[name][-1]}
         models[name] |= keep_model(commands, name, options.results)
     results = {
-        "schema": NAME,
-        "schema_version": 1,
-        "settings": {
-            "profile": options.profile,
-            "seed": options.seed,
-            "jobs": options.jobs,
-            "versions": commands.results("mw_cubic/model", "provenance.json")["versions"],
-        },
+        "settings": settings_of(options, commands.results("mw_cubic/model", "provenance.json")["versions"]),
         "models": models,
         "rows": collect(commands, profile),
         "commands": commands.summary(),
     }
-    path = options.results / f"{NAME}.json"
-    write_json(path, results)
-    path.with_suffix(".md").write_text(table(results), encoding="utf-8")
-    write_png(path.with_suffix(".png"), render(draw, results)[1])
-    say(f"wrote {path}, {NAME}.md and {NAME}.png")
+    publish(options, NAME, results, table, draw)
     return 0
 
 

@@ -90,7 +90,9 @@ def _sample_command(commands: Any) -> None:  # noqa: ANN401
     sample.add_argument("--resume", action="store_true", help="continue the sampling in -out; it has its own copy of the model")
     another = "another script of the same crystal (default: the run's own); a different potential needs --force"
     sample.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=another)
-    sample.add_argument("--force", action="store_true", help="use a model at another temperature or potential than it was trained for")
+    sample.add_argument(
+        "--force", action="store_true", help="use a model at another temperature or potential than it was trained for"
+    )
 
 
 def _md_command(commands: Any) -> None:  # noqa: ANN401

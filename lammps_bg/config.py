@@ -30,8 +30,12 @@ class EnergyConfig(_Block):
     source: Literal["auto", "lammps", "native"] = Field(
         "auto", description="LAMMPS, or its potential in torch (lj/cut and sw) where that is faster; or one of them"
     )
-    chosen: Literal["lammps", "native"] | None = Field(None, description="what auto came to; set by the program, kept with the run")
-    judge: Literal["none", "lammps"] = Field("none", description="lammps: LAMMPS evaluates all samples again, for the final weights")
+    chosen: Literal["lammps", "native"] | None = Field(
+        None, description="what auto came to; set by the program, kept with the run"
+    )
+    judge: Literal["none", "lammps"] = Field(
+        "none", description="lammps: LAMMPS evaluates all samples again, for the final weights"
+    )
 
 
 class BaseConfig(_Block):
@@ -59,11 +63,12 @@ class FlowConfig(_Block):
     )
     n_bins: Annotated[int, Field(ge=2, le=64)] = Field(16, description="augmented, global: bins of each spline")
     spline_range: Positive = Field(6.0, description="augmented, global: half range of the splines in thermal amplitudes")
-    width: PositiveInt | None = Field(None, description="hidden width of the networks; none: 64 for sublattice, 32 for augmented and global")
+    width: PositiveInt | None = Field(
+        None, description="hidden width of the networks; none: 64 for sublattice, 32 for augmented and global"
+    )
     n_sweeps: PositiveInt = Field(3, description="sublattice: sweeps over all colours")
     n_layers: PositiveInt = Field(4, description="augmented, global: layers of two couplings each")
     n_frequencies: PositiveInt = Field(4, description="augmented, global: Fourier frequencies of each coordinate")
-
 
     @model_validator(mode="after")
     def _require_heads(self) -> "FlowConfig":
@@ -86,7 +91,9 @@ class TrainConfig(_Block):
         description="sites x samples whose activations are held at a time, larger batches go in pieces; none: 65536 for sublattice (6 kB each), "
         "4096 for augmented and global (130 kB each)",
     )
-    optimiser: Literal["soap", "adam"] = Field("soap", description="Adam in the eigenbasis of the gradient's covariances, or Adam")
+    optimiser: Literal["soap", "adam"] = Field(
+        "soap", description="Adam in the eigenbasis of the gradient's covariances, or Adam"
+    )
     learning_rate: Positive | None = Field(None, description="largest learning rate; none: 0.01 for soap, 0.004 for adam")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(50, description="steps of linear warm-up")
     clip_norm: Positive = Field(1.0, description="largest norm of the gradient of the loss per atom")
@@ -141,7 +148,9 @@ class Config(_Block):
     """Everything beside the input script and the thermodynamic state."""
 
     seed: Annotated[int, Field(ge=0, lt=2**62)] = Field(1, description="seed of every random number")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where flow and native energies run; auto: on a GPU where torch finds one")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where flow and native energies run; auto: on a GPU where torch finds one"
+    )
     energy: EnergyConfig = EnergyConfig()
     base: BaseConfig = BaseConfig()
     flow: FlowConfig = FlowConfig()

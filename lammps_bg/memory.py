@@ -12,7 +12,12 @@ from lammps_bg.errors import MemoryLimitError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
-_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")  # of torch on a CPU, and of libraries
+_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "cannot allocate memory",
+)  # of torch on a CPU, and of libraries
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -50,8 +50,12 @@ class PairTable:
         mirror = np.tile(np.arange(width), (crystal.n_basis, 1))  # a filling entry is its own mirror image
         other[i, column], cells[i, column], vectors[i, column] = j, offset, vector
         place = {(a, b, *o): c for a, b, o, c in zip(i.tolist(), j.tolist(), offset.tolist(), column.tolist(), strict=True)}
-        mirror[i, column] = [place[b, a, -x, -y, -z] for a, b, (x, y, z) in zip(i.tolist(), j.tolist(), offset.tolist(), strict=True)]
-        target = crystal.site_index(crystal.cell_grid[:, None, None] + cells, np.broadcast_to(other, (crystal.n_cells, *other.shape)))
+        mirror[i, column] = [
+            place[b, a, -x, -y, -z] for a, b, (x, y, z) in zip(i.tolist(), j.tolist(), offset.tolist(), strict=True)
+        ]
+        target = crystal.site_index(
+            crystal.cell_grid[:, None, None] + cells, np.broadcast_to(other, (crystal.n_cells, *other.shape))
+        )
         neighbours = torch.from_numpy(target.reshape(-1, width))
         tiled = torch.from_numpy(np.tile(mirror, (crystal.n_cells, 1)))
         far = torch.from_numpy(np.tile(vectors, (crystal.n_cells, 1, 1)))

@@ -83,4 +83,3 @@ def _stillinger_weber(pair: PairStyle, units: str) -> StillingerWeber | None:
     if (first, second) != ("*", "*") or path is None or "NULL" in names:
         return None
     return read_sw_file(path, names, units)
-

@@ -87,4 +87,3 @@ class PathGradient:
 
 
 OBJECTIVES: dict[str, type[ReverseKL] | type[PathGradient]] = {"usual": ReverseKL, "path": PathGradient}
-

@@ -81,7 +81,9 @@ def sample(
             stop.check(f"{done} samples are in samples.csv; continue with --resume")
     energies, log_q, log_w = np.concatenate(chunks).T
     per_sample = 1e3 * seconds / len(energies)
-    samples = Samples(energies, log_q, log_w, np.concatenate(kept), per_sample[0], per_sample[1], judge.entry() if judge else None)
+    samples = Samples(
+        energies, log_q, log_w, np.concatenate(kept), per_sample[0], per_sample[1], judge.entry() if judge else None
+    )
     usable = int(np.isfinite(log_w).sum())
     ess = effective_sample_size(log_w) / len(log_w) if usable else 0.0
     where = "LAMMPS" if problem.potential is problem.surface else "the potential"

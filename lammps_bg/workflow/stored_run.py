@@ -67,9 +67,7 @@ def _search(folder: Path) -> None:
     os.environ["LAMMPS_POTENTIALS"] = os.pathsep.join([str(folder), *others])
 
 
-def load_trained(
-    source: RunDirectory, problem: Problem, config: Config, console: Console, *, force: bool = False
-) -> Trained:
+def load_trained(source: RunDirectory, problem: Problem, config: Config, console: Console, *, force: bool = False) -> Trained:
     """The model of an earlier run, its base fitted again where the replicate or the state differs.
 
     Args:
@@ -144,7 +142,9 @@ def _state_differences(source: RunDirectory, saved: SavedModel, problem: Problem
     if force:
         differences += source.changed_inputs(problem.engine.script_files, problem.engine.potential_files)
     if differences:
-        log.warning("the model was trained with another state (%s): weights are exact, but expect a lower ESS", "; ".join(differences))
+        log.warning(
+            "the model was trained with another state (%s): weights are exact, but expect a lower ESS", "; ".join(differences)
+        )
     return bool(differences)
 
 
@@ -167,7 +167,9 @@ def _base_of_this_size(saved: SavedModel, problem: Problem, config: Config) -> F
     trained = replace(problem.crystal, replicate=saved.replicate, atom_ids=np.empty(0, dtype=np.int64))
     constants = fitted.constants.interpolated(trained, problem.crystal)
     if soft := constants.unstable_modes():
-        log.warning("%d modes of the interpolated base have no positive stiffness; it starts from their absolute value", len(soft))
+        log.warning(
+            "%d modes of the interpolated base have no positive stiffness; it starts from their absolute value", len(soft)
+        )
         constants = constants.rectified()
     return replace(fitted, base=PhononBase(constants, problem.beta), constants=constants)
 

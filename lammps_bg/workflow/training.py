@@ -109,9 +109,7 @@ def refine_base(problem: Problem, config: Config, generator: Generator, fitted: 
     return replace(fitted, history=(own,))
 
 
-def announce(
-    problem: Problem, config: BaseConfig, fitted: FittedBase, console: Console, *, adapted: bool = False
-) -> None:
+def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, console: Console, *, adapted: bool = False) -> None:
     """Say what the base alone tells about the free energy: a first answer after seconds; `adapted` is one of a model used elsewhere."""
     step = fitted.history[-1]
     value = reference(problem, fitted).value(step.bound * problem.crystal.n_sites)

@@ -94,7 +94,16 @@ def measure(cells, device, rounds):
 
 
 def in_child(cells, options):
-    words = ["--threads", str(options.threads), "--device", options.device, "--rounds", str(options.rounds), "--cells", str(cells)]
+    words = [
+        "--threads",
+        str(options.threads),
+        "--device",
+        options.device,
+        "--rounds",
+        str(options.rounds),
+        "--cells",
+        str(cells),
+    ]
     found = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(found.splitlines()[-1])
 
@@ -102,7 +111,12 @@ def in_child(cells, options):
 def best_of(first, second):
     """The better of two measurements of one size, share by share with its time."""
     merged = dict(first)
-    for time_key, share_key in (("train_ms", "train_lammps"), ("draw_ms", "draw_lammps"), ("lammps_ms", None), ("native_ms", None)):
+    for time_key, share_key in (
+        ("train_ms", "train_lammps"),
+        ("draw_ms", "draw_lammps"),
+        ("lammps_ms", None),
+        ("native_ms", None),
+    ):
         if second[time_key] < first[time_key]:
             merged |= {time_key: second[time_key]} | ({share_key: second[share_key]} if share_key else {})
     return merged

@@ -12,7 +12,16 @@ from command_line import call, use
 MODELS = Path(__file__).parents[2] / "examples" / "models"
 CARD = json.loads((MODELS / "models.json").read_text())
 NAMES = sorted(CARD["models"])
-FEW = ["--set", "sample.n_samples=1024", "--set", "sample.n_dump=0", "--set", "estimate.rdf_samples=20", "--set", "estimate.report=false"]
+FEW = [
+    "--set",
+    "sample.n_samples=1024",
+    "--set",
+    "sample.n_dump=0",
+    "--set",
+    "estimate.rdf_samples=20",
+    "--set",
+    "estimate.report=false",
+]
 
 
 def row_of(name, n_atoms):

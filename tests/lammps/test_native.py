@@ -118,7 +118,13 @@ def require_equal(problem, native, u):
 
 @pytest.mark.parametrize(
     ("name", "replicate"),
-    [("lj_fcc", (1, 1, 1)), ("lj_hcp", (2, 1, 2)), ("mw_cubic", (1, 1, 1)), ("mw_hexagonal", (2, 1, 1)), ("si_betatin", (2, 2, 3))],
+    [
+        ("lj_fcc", (1, 1, 1)),
+        ("lj_hcp", (2, 1, 2)),
+        ("mw_cubic", (1, 1, 1)),
+        ("mw_hexagonal", (2, 1, 1)),
+        ("si_betatin", (2, 2, 3)),
+    ],
 )
 def test_shipped_inputs(name, replicate):
     """Supercells smaller than the cutoff among them: every image counts."""
@@ -139,7 +145,9 @@ def test_lennard_jones_of_two_types_in_random_boxes(tmp_path, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_stillinger_weber_of_two_elements_in_random_boxes(tmp_path, seed):
     """Three-body terms of all eight kinds of triplets, with parameters of their own."""
-    problem = in_random_box(tmp_path, seed, "metal", 3.9, SW_TWO.format(file=sw_file(tmp_path / "two.sw", np.random.default_rng(seed))))
+    problem = in_random_box(
+        tmp_path, seed, "metal", 3.9, SW_TWO.format(file=sw_file(tmp_path / "two.sw", np.random.default_rng(seed)))
+    )
     native = native_of(problem)
     assert len(set(native.potential.three_body.ravel().tolist())) > 1
     require_equal(problem, native, displacements(problem, 0.03, seed=seed))
@@ -198,7 +206,10 @@ def test_bad_configurations_are_infinite():
         ("pair_style lj/cut 2.7\npair_modify tail yes\npair_coeff 1 1 1 1", "a constant is added"),
         ("labelmap atom 1 Ar\npair_style lj/cut 2.7\npair_coeff Ar Ar 1 1", "types by their labels"),
         ("pair_style lj/smooth 2.0 2.5\npair_coeff 1 1 1 1", "another style"),
-        ("pair_style hybrid/overlay lj/cut 2.7 lj/cut 2.5\npair_coeff 1 1 lj/cut 1 1 1\npair_coeff 1 1 lj/cut 2 1 1", "several styles"),
+        (
+            "pair_style hybrid/overlay lj/cut 2.7 lj/cut 2.5\npair_coeff 1 1 lj/cut 1 1 1\npair_coeff 1 1 lj/cut 2 1 1",
+            "several styles",
+        ),
         ("pair_style lj/cut 2.7\npair_coeff 1 1 1 1\nfix 1 all addforce 0.0 0.0 0.0", "a fix may add to it"),
     ],
 )
@@ -254,7 +265,6 @@ def test_the_judge_replaces_energies_and_weights():
     assert entry["largest_difference_kT"] == pytest.approx(0.3, rel=1e-6)
     assert (entry["n_samples"], entry["finite_in_one_only"]) == (5, 1)
     assert "0.3 kT" in judge.sentence()
-
 
 
 def test_cutoffs_that_lammps_mixes_are_left_to_it(tmp_path):

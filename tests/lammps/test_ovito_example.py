@@ -37,6 +37,7 @@ def example(run, folder, *, driver=True):
 def finished(tmp_path_factory):
     """A run of LJ fcc and what the example made of it."""
     import ovito  # noqa: F401  (part of the tested installation: missing is a failure, not a skip)
+
     folder = tmp_path_factory.mktemp("ovito")
     (folder / "in.lj").write_text(LJ)
     with pytest.MonkeyPatch.context() as patch:

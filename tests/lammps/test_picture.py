@@ -212,9 +212,7 @@ print(*np.asarray(data.particles["Displacement Magnitude"])[np.argsort(data.part
 @pytest.mark.parametrize("colour", ["displacement", "species", "structure"])
 def test_a_session_opens_in_another_folder(crystal, dump, tmp_path, colour):
     """OVITO restores types, displacements and log-weights, from the dump beside the session and not from where it was."""
-    save_session(
-        dump, tmp_path / "a.ovito", sites=crystal.sites, length_unit="Angstrom", labels=crystal.labels, colour=colour
-    )
+    save_session(dump, tmp_path / "a.ovito", sites=crystal.sites, length_unit="Angstrom", labels=crystal.labels, colour=colour)
     moved = tmp_path / "moved"
     moved.mkdir()
     for path in (dump, tmp_path / "a.ovito"):
@@ -231,6 +229,7 @@ def test_a_session_opens_in_another_folder(crystal, dump, tmp_path, colour):
 
 def test_a_session_leaves_the_scene_as_it_was(crystal, dump, tmp_path):
     import ovito
+
     before = len(ovito.scene.pipelines)
     save_session(dump, tmp_path / "a.ovito", sites=crystal.sites, length_unit="Angstrom")
     assert len(ovito.scene.pipelines) == before

@@ -94,7 +94,9 @@ def test_another_potential_needs_force(folder, capsys, caplog):
     spoken = call(capsys, folder, *words, "--force")
     assert spoken.code == 0, spoken.error
     assert "mW.sw has changed" in caplog.text
-    assert results(folder, "bent")["system"]["static_energy_per_atom"] == pytest.approx(-12.378, abs=1e-3)  # ideal angles cost nothing
+    assert results(folder, "bent")["system"]["static_energy_per_atom"] == pytest.approx(
+        -12.378, abs=1e-3
+    )  # ideal angles cost nothing
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,9 @@ def test_auxiliary_draws_over_their_number(folder):
 
 
 def test_the_judge_of_what_lammps_evaluated_has_nothing_to_compare(folder, capsys):
-    spoken = call(capsys, folder, "sample", "-model", "mw", "-out", "own", *FEW, "--set", "energy.source=lammps", "--judge", "lammps")
+    spoken = call(
+        capsys, folder, "sample", "-model", "mw", "-out", "own", *FEW, "--set", "energy.source=lammps", "--judge", "lammps"
+    )
     assert spoken.code == 0, spoken.error
     assert "LAMMPS evaluated the samples in the first place" in spoken.out
     assert results(folder, "own")["sampling"]["judge"]["largest_difference_kT"] == 0

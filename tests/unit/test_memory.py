@@ -7,7 +7,9 @@ import torch
 from lammps_bg.errors import MemoryLimitError
 from lammps_bg.memory import Pieces, is_out_of_memory
 
-CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000 bytes."
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000 bytes."
+)
 
 
 def limited(most, error, done):

@@ -117,7 +117,9 @@ def test_springs_that_are_refused(stiffness):
         SpringCrystal(stiffness, BETA)
 
 
-@pytest.mark.parametrize(("mean_square", "n_atoms", "beta"), [([0.0, 1.0], 4, 1.0), ([np.inf], 4, 1.0), ([1.0], 1, 1.0), ([1.0], 4, 0.0)])
+@pytest.mark.parametrize(
+    ("mean_square", "n_atoms", "beta"), [([0.0, 1.0], 4, 1.0), ([np.inf], 4, 1.0), ([1.0], 1, 1.0), ([1.0], 4, 0.0)]
+)
 def test_displacements_that_are_refused(mean_square, n_atoms, beta):
     with pytest.raises(EstimateError, match="positive mean square displacements"):
         stiffness_from_displacements(mean_square, n_atoms, beta)
