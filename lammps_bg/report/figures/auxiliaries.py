@@ -39,6 +39,6 @@ def draw_draws(data: Data) -> "Figure":
         left.plot(draws, column(data, f"beta_F_per_atom{suffix}"), style, color=COLOURS[colour], markersize=4, label=label)
         right.plot(draws, 100 * column(data, f"ess{suffix}"), style, color=COLOURS[colour], markersize=4)
     left.set(xscale="log", xlabel="auxiliary draws M", ylabel="βF/N (kT per atom)")
-    right.set(xscale="log", xlabel="auxiliary draws M", ylabel="ESS (%)", ylim=(0, None))
+    right.set(xscale="log", xlabel="auxiliary draws M", ylabel="ESS (%)", ylim=(0, 100))
     legend_above(left)
     return figure
