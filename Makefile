@@ -1,4 +1,4 @@
-# make run      the main job: set-up, training, samples, free energy, dump file (about four minutes after set-up)
+# make run      the main job: set-up, training, samples, free energy, dump file (about three minutes after set-up)
 # make test     the test suite
 # make lint     ruff and mypy
 # make bench    every benchmark in tests/benchmarks
