@@ -195,6 +195,12 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
     if plan.resume and sample and (code := _finished(plan, console, allow_red=allow_red)) is not None:
         return code
     problem = _problem(plan, console)
+    with problem.engine:  # LAMMPS ends its log file when it is closed, and not whenever the last reference to it goes
+        return _carry_out(plan, problem, console, stop, sample=sample, allow_red=allow_red)
+
+
+def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *, sample: bool, allow_red: bool) -> int:
+    """A plan on its problem; returns the exit code."""
     plan = replace(plan, config=choose_potential(problem, plan.config, console))
     loaded = load_trained(plan.model, problem, plan.config, console, force=plan.force) if plan.model else None
     if loaded is None:
