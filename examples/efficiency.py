@@ -90,7 +90,7 @@ CASES = {
         "Lennard-Jones FCC, N = 256",
         ("-in", "inputs/in.lj_fcc", "-rep", "4", "4", "4"),
         LJ_MD,
-        (Route(1e-3, with_md(60, 1024, 150), "bar"), Route(1e-4, with_md(600, 8192, 4000), "bar")),
+        (Route(1e-3, with_md(60, 1024, 100), "bar"), Route(1e-4, with_md(600, 8192, 4000), "bar")),
     ),
 }
 PROFILES = ("quick",)
