@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
 # defects: sites of a cell that are looked at, vectors tried, and the share of the sites mapped onto sites that tells of one
 _SMALLEST_DEFECTIVE, _TRANSLATIONS_TRIED, _MOSTLY = 12, 40, 0.75
-_BYTES_PER_SITE = 60_000  # peak of a training step per atom and batch of 32, measured with tests/benchmarks/bench_flow.py
+_BYTES_PER_SITE = 70_000  # peak of `lammps-bg sample` at 13,824 atoms, 1.4 GB with Python, torch and LAMMPS
 
 
 @dataclass(frozen=True)
