@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What LAMMPS holds after a script, in this package's words: units, structure, names of the atom types, length scale."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,14 +157,14 @@ def length_scale(instance: Instance) -> tuple[float, str] | None:
         diagonal = np.diag(sigma)
         return (float(diagonal[0]), f"sigma of pair_style {style}") if np.ptp(diagonal) == 0 and diagonal[0] > 0 else None
     if style.split("/")[0] == "sw" and len(instance.reader.pair_coeffs) == 1:
-        return _sw_sigma(instance.reader.pair_coeffs[0], instance.reader.files.found)
+        return _sw_sigma(instance.reader.pair_coeffs[0], instance.reader.files.names)
     return None
 
 
-def _sw_sigma(words: list[str], files: list[Path]) -> tuple[float, str] | None:
+def _sw_sigma(words: list[str], files: Mapping[str, Path]) -> tuple[float, str] | None:
     """Sigma of the `El El El` entry of the Stillinger-Weber file in use."""
     species = set(words[3:]) - {"NULL"}
-    path = next((file for file in files if file.name == Path(words[2]).name), None)
+    path = files.get(words[2])
     if len(species) != 1 or path is None:
         return None
     text = " ".join(line.split("#")[0] for line in path.read_text().splitlines()).split()

@@ -3,13 +3,14 @@
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lammps_bg.engine import rules
 from lammps_bg.engine.interpreter import Interpreter, Quit, lammps_message
 from lammps_bg.engine.script_text import Word
+from lammps_bg.engine.script_trace import Kind, Trace, TracedCommand, references
 
 # a -var variable outlives these styles; the others clash with it
 _OVERRIDABLE = frozenset(("index", "loop", "universe", "uloop", "world", "delete"))
@@ -75,10 +76,32 @@ class ScriptReader(Interpreter):
             PotentialError: LAMMPS refuses the potential.
         """
         for name, values in self._variables.items():
-            self.send(f"variable {name} index " + " ".join(_quoted(value) for value in values))
+            self.send(f"variable {name} index " + " ".join(quoted(value) for value in values))
         self._send_prologue()
         with contextlib.suppress(Quit):
             self.run_file(self._script)
+
+    @contextlib.contextmanager
+    def replaying(self) -> Iterator[None]:
+        """Send commands of the trace again meanwhile, from the state before any pair style."""
+        trace, skipped = self.trace, self.skipped
+        self.trace, self.skipped, self._count = Trace(self.lammps), [], 0
+        self.kspace.clear()
+        try:
+            self.send("pair_style none")  # re-issued, a pair style would keep settings and files of before
+            yield
+        finally:
+            self.trace, self.skipped, self._stack = trace, skipped, []
+
+    def repeat(self, command: TracedCommand, *, anew: bool) -> None:
+        """Execute a command of the trace once more, from within `replaying`.
+
+        Args:
+            command: The command.
+            anew: Substitute its variables again.
+        """
+        self.place(command.file, command.line)
+        self.dispatch(command.raw if anew else command.text)
 
     def execute(self, text: str, words: list[Word]) -> None:
         """Send a command that defines the crystal, skip one that acts.
@@ -93,7 +116,7 @@ class ScriptReader(Interpreter):
             self._ran = self._ran or name in rules.DYNAMICS
             if name == "quit":
                 raise Quit
-        elif name not in rules.ALLOWED and self._lammps.has_style("command", name):
+        elif name not in rules.ALLOWED and self.lammps.has_style("command", name):
             self.skip(text, "not needed to define the crystal")
         elif name not in rules.REPLACED:
             self._define(text, words)
@@ -106,14 +129,16 @@ class ScriptReader(Interpreter):
         """
         return any(name in self._gone for name in re.findall(r"\b[fcC]_(\w+)", text))
 
-    def _define(self, text: str, words: list[Word]) -> None:
+    def _define(self, text: str, words: list[Word], files: frozenset[str] = frozenset()) -> None:
         """Send a command, with the files it names found, unless it fails only for something that was left out."""
-        name, args = words[0].text, words[1:]
+        name, args, said = words[0].text, words[1:], text
+        files |= self._generated_in(args)
         if name in rules.FILE_COMMANDS:
             text = " ".join([name, *self.files.resolve(args, self._folder())])
         self._note(name, [word.text for word in args])
         try:
-            self._lammps.command(text)
+            self.lammps.command(text)
+            self._remember(name, said, files)
         except Exception as error:  # LAMMPS raises plain Exception
             after_run = self._ran and name in ("variable", "compute", "group")
             if not (after_run or self.lacks(text)):
@@ -121,6 +146,17 @@ class ScriptReader(Interpreter):
             self.skip(text, "needs a command that was skipped")
             if name == "compute" and args:
                 self._gone.add(args[0].text)
+
+    def _remember(self, name: str, text: str, files: frozenset[str]) -> None:
+        """Put a command that LAMMPS took into the trace."""
+        if name in rules.HARMLESS:
+            return
+        kind: Kind = "variable" if name == "variable" else "potential" if name in rules.POTENTIAL else "crystal"
+        words = self._raw.split()
+        uses, target = references(self._raw) | files, words[1] if kind == "variable" else ""
+        if kind == "variable" and words[2] == "format":
+            uses |= {words[3]}
+        self.trace.add(kind, self._raw, text, self._where, uses=uses, target=target)
 
     def _note(self, name: str, args: list[str]) -> None:
         """Remember what the engine needs to know later."""
@@ -140,6 +176,7 @@ class ScriptReader(Interpreter):
     def _clear(self, text: str, words: list[Word]) -> None:
         self.send(text)
         self._forget()
+        self.trace.clear()
         self._send_prologue()
 
     def _send_prologue(self) -> None:
@@ -170,30 +207,51 @@ class ScriptReader(Interpreter):
                 self.kept_fixes.pop(name, None)
 
     def _print(self, text: str, words: list[Word]) -> None:
-        """Printing to a file is skipped; printing to the screen never stops the reading."""
+        """Printing to a file goes to a private copy; printing to the screen never stops the reading."""
         if any(word.text in ("file", "append") for word in words[2:]):
-            self.skip(text, "writes files")
+            self._print_to_file(words)
             return
         try:
-            self._lammps.command(text)
+            self.lammps.command(text)
         except Exception as error:
             self.skip(text, lammps_message(error))
+
+    def _print_to_file(self, words: list[Word]) -> None:
+        """Print to a private copy of the file, for commands that read it; until one does, the command counts as skipped."""
+        redirected, name = list(words), ""
+        for at, word in enumerate(words[:-1]):
+            if at > 1 and word.text in ("file", "append"):
+                name = words[at + 1].text
+                path = self.files.generate(name, append=word.text == "append", current=self._folder())
+                redirected[at + 1] = Word(f'"{path}"', str(path))
+        text = " ".join(word.raw for word in words)
+        self.skip(text, "writes files")
+        if not name:
+            return
+        try:
+            self.lammps.command(" ".join(word.raw for word in redirected))
+        except Exception:  # LAMMPS raises plain Exception: its text needs a skipped command
+            return
+        (token,) = self.files.tokens(name)
+        self._unread.setdefault(token, []).append(self.skipped[-1])
+        self.trace.add("file", self._raw, text, self._where, uses=references(self._raw), target=token)
 
     def _variable(self, text: str, words: list[Word]) -> None:
         self._need(words, 3, "variable name style args")
         name, style = words[1].text, words[2].text
-        if name in self._variables and style not in _OVERRIDABLE and self._lammps.has_id("variable", name):
+        if name in self._variables and style not in _OVERRIDABLE and self.lammps.has_id("variable", name):
             value = words[3].raw if len(words) > 3 else "value"
             raise self._error(
                 f"-var {name} cannot override `variable {name} {style}`; write `variable {name} index {value}` in the script"
             )
-        args = [word.raw for word in words[3:]]
+        args, files = [word.raw for word in words[3:]], frozenset[str]()
         if style in ("file", "atomfile"):
+            files = self._generated_in(words[3:])
             args = self.files.resolve(words[3:], self._folder())
-        self._define(" ".join(["variable", name, _ONE_PARTITION.get(style, style), *args]), words[:2])
+        self._define(" ".join(["variable", name, _ONE_PARTITION.get(style, style), *args]), words[:2], files)
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """A value as one word of a LAMMPS command."""
     if value and not any(c.isspace() or c in "#&$" for c in value):
         return value

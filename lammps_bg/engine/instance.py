@@ -100,8 +100,9 @@ class Instance:
     ) -> None:
         self.lammps = create(flags, communicator)
         self.warnings: list[str] = []
+        self._views: dict[bytes, tuple[int, Array]] = {}
+        self.reader = ScriptReader(self.lammps, script, variables, PROLOGUE)
         try:
-            self.reader = ScriptReader(self.lammps, script, variables, PROLOGUE)
             self.reader.files.here_last = stored
             self._read(flags)
             self._check()
@@ -109,7 +110,7 @@ class Instance:
                 self.command(command)
             self._bind()
         except BaseException:
-            self.lammps.close()
+            self.close()
             raise
 
     def command(self, text: str) -> None:
@@ -204,7 +205,6 @@ class Instance:
             [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int],
         )
         self._extract, self._compute, self._handle = extract, compute, handle
-        self._views: dict[bytes, tuple[int, Array]] = {}
 
     def view(self, name: bytes) -> Array:
         """A live view of a per-atom vector quantity in LAMMPS' local order, shape [N, 3].
@@ -237,3 +237,4 @@ class Instance:
             self._views = {}
             self.lammps.close()
             self.lammps.lmp = None
+            self.reader.files.close()

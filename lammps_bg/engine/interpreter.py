@@ -3,13 +3,14 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lammps_bg.engine.potential_files import FileSearch
 from lammps_bg.engine.script_text import Line, Word, has_open_variable, read_lines, split_words
+from lammps_bg.engine.script_trace import Trace, references, unquoted
 from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
 
 MAX_COMMANDS = 100_000
@@ -26,6 +27,9 @@ _NOT_POTENTIAL = (
     "min_style",
     "min_modify",
 )
+
+# commands that decide which others run
+_CONTROL = frozenset(("include", "jump", "next", "if", "partition"))
 
 Handler = Callable[[str, list[Word]], None]
 
@@ -77,9 +81,11 @@ class Interpreter:
     """Follows a LAMMPS script; what to do with a command that is not control flow is the subclass' business.
 
     Attributes:
+        lammps: The LAMMPS instance.
         skipped: Commands that were not executed, in order.
         script_files: The script and everything it included.
         files: The search for the files it names.
+        trace: What was executed.
 
     Args:
         lammps: The LAMMPS instance, which substitutes variables and evaluates conditions.
@@ -87,9 +93,10 @@ class Interpreter:
     """
 
     def __init__(self, lammps: Any, script: Path) -> None:  # noqa: ANN401
-        self._lammps = lammps
+        self.lammps = lammps
         self._script = script
         self.files = FileSearch(script.resolve().parent)
+        self.trace = Trace(lammps)
         self.skipped: list[SkippedCommand] = []
         self.script_files: list[Path] = []
         self._count, self._started = 0, time.monotonic()
@@ -97,6 +104,8 @@ class Interpreter:
         self._jump_skip = False
         self._stack: list[_Frame] = []
         self._where = (script, 0)
+        self._unread: dict[str, list[SkippedCommand]] = {}  # what wrote the generated files that no command has read yet
+        self._raw = ""  # the present command as written
         self._handlers: dict[str, Handler] = {
             "include": self._include,
             "jump": self._jump,
@@ -146,7 +155,7 @@ class Interpreter:
     def _open(self, path: Path) -> _Frame:
         path = path.resolve()
         lines = read_lines(path)
-        if path not in self.script_files:
+        if path not in self.script_files and not self.files.is_generated(path):
             self.script_files.append(path)
         return _Frame(path, lines)
 
@@ -170,16 +179,50 @@ class Interpreter:
         self._count += 1
         if self._count > MAX_COMMANDS:
             raise self._endless()
+        raw = text
         if has_open_variable(text):
             expanded = self._expand(text)
             if expanded is None:
                 return
             text = expanded
         words = self._words(text)
+        self._raw = raw
+        if words and words[0].text in _CONTROL:
+            self.trace.add("control", raw, text, self._where, uses=self._decided_by(raw, words))
         if words and words[0].text in self._handlers:
             self._handlers[words[0].text](text, words)
         elif words:
             self.execute(text, words)
+
+    def _decided_by(self, raw: str, words: list[Word]) -> frozenset[str]:
+        """Variables and generated files that decide what a command of the control flow does; the commands inside are their own."""
+        found = references(unquoted(raw))
+        name, args = words[0].text, words[1:]
+        if name == "if":
+            conditions = [word.raw for before, word in zip(words, args, strict=False) if before.text in ("if", "elif")]
+            found |= references(" ".join(conditions))
+        elif name == "next":
+            found |= {word.text for word in args}
+        elif name in ("include", "jump"):
+            found |= self._generated_in(args[:1])
+        return found
+
+    def _generated_in(self, words: Sequence[Word]) -> frozenset[str]:
+        """The generated files that words name, for a trace; the commands that wrote them are no longer skipped ones."""
+        used = self.files.tokens(*(word.text for word in words))
+        read = [command for token in used for command in self._unread.pop(token, [])]
+        if read:
+            self.skipped = [command for command in self.skipped if not any(command is other for other in read)]
+        return used
+
+    def place(self, path: Path, line: int) -> None:
+        """Say where the next command stands, outside of the reading of a file.
+
+        Args:
+            path: Its file.
+            line: Its line.
+        """
+        self._where, self._stack = (path, line), [_Frame(path, [])]
 
     def _endless(self) -> LammpsBGError:
         return self._error(
@@ -190,7 +233,7 @@ class Interpreter:
     def _expand(self, text: str) -> str | None:
         """Substitute variables; nothing where a value would come from a skipped run."""
         try:
-            return str(self._lammps.expand(text))
+            return str(self.lammps.expand(text))
         except Exception as error:  # LAMMPS raises plain Exception
             if not (self._ran and text.split()[0] in ("variable", "print", "if", "compute", "group")):
                 raise self._lammps_error(error, text) from None
@@ -210,7 +253,7 @@ class Interpreter:
             text: The command.
         """
         try:
-            self._lammps.command(text)
+            self.lammps.command(text)
         except Exception as error:
             raise self._lammps_error(error, text) from None
 
@@ -249,7 +292,7 @@ class Interpreter:
         for index, line in enumerate(frame.lines):
             words = line.text.split()
             if len(words) == 2 and words[0] == "label":
-                name = str(self._lammps.expand(words[1])) if "$" in words[1] else words[1]
+                name = str(self.lammps.expand(words[1])) if "$" in words[1] else words[1]
                 if name == label:
                     return index + 1
         raise self._error(f"the label '{label}' was not found in {frame.path}")
@@ -258,7 +301,7 @@ class Interpreter:
         self._need(words, 2, "next variables")
         self.send(text)
         # LAMMPS deletes exhausted variables and then ignores the next jump
-        self._jump_skip = not all(self._lammps.has_id("variable", word.text) for word in words[1:])
+        self._jump_skip = not all(self.lammps.has_id("variable", word.text) for word in words[1:])
 
     def _if(self, text: str, words: list[Word]) -> None:
         for condition, commands in self._branches(words):
@@ -289,14 +332,14 @@ class Interpreter:
     def _holds(self, text: str, condition: str) -> bool | None:
         """Let LAMMPS evaluate a condition; nothing where it needs a skipped command."""
         try:
-            self._lammps.command(f"if {condition} then 'variable {_FLAG} string yes' else 'variable {_FLAG} string no'")
+            self.lammps.command(f"if {condition} then 'variable {_FLAG} string yes' else 'variable {_FLAG} string no'")
         except Exception as error:
             if not (self._ran or self.lacks(text)):
                 raise self._lammps_error(error, text) from None
             self.skip(text, f"its condition needs a skipped command ({lammps_message(error)})")
             return None
-        holds = self._lammps.extract_variable(_FLAG) == "yes"
-        self._lammps.command(f"variable {_FLAG} delete")
+        holds = self.lammps.extract_variable(_FLAG) == "yes"
+        self.lammps.command(f"variable {_FLAG} delete")
         return holds
 
     def _partition(self, text: str, words: list[Word]) -> None:
@@ -324,7 +367,7 @@ class Interpreter:
         message, name = lammps_message(error), (text.split() or [""])[0]
         hint = ""
         unknown = "Unknown command" in message
-        if unknown and not self._lammps.extract_setting("box_exist"):
+        if unknown and not self.lammps.extract_setting("box_exist"):
             hint = "; expected a LAMMPS input script, whose first missing command is `create_box` or `read_data`"
         elif "is part of the" in message:
             hint = "; this LAMMPS lacks that package, install a LAMMPS Python library that has it"

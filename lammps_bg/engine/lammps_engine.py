@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg import parallel
-from lammps_bg.engine import describe
+from lammps_bg.engine import describe, parameters
 from lammps_bg.engine.evaluator import Evaluator
 from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.engine.guard import ScriptReader
 from lammps_bg.engine.instance import Instance
-from lammps_bg.engine.interpreter import SkippedCommand
+from lammps_bg.engine.interpreter import SkippedCommand, lammps_message
 from lammps_bg.engine.pair_style import PairStyle
-from lammps_bg.errors import CrystalError, ScriptError
+from lammps_bg.errors import CrystalError, PotentialError, ScriptError
 
 __all__ = ["Engine", "LammpsFlags", "SkippedCommand"]
 
@@ -53,8 +53,12 @@ class Engine(Evaluator):
         stored: bool = False,
         most_atoms: float = math.inf,
     ) -> None:
+        self._parameters: dict[str, str] = {}
+        self._usable: set[frozenset[str]] = set()  # parameters that were checked
+
         def load() -> Instance:
-            return Instance(Path(script), variables or {}, flags or LammpsFlags(), communicator, stored=stored)
+            values = {**(variables or {}), **{name: [value] for name, value in self._parameters.items()}}
+            return Instance(Path(script), values, flags or LammpsFlags(), communicator, stored=stored)
 
         def make() -> Instance:
             instance = load()
@@ -154,6 +158,65 @@ class Engine(Evaluator):
             return str(self.lammps.extract_variable(name))
         except Exception:  # LAMMPS raises plain Exception: a formula without a value
             return "no value"
+
+    # ---- parameters of the potential
+
+    def parameter_use(self, name: str) -> list[str]:
+        """The commands of the script by which a variable changes the potential, each with its place.
+
+        Args:
+            name: Name of an index variable.
+
+        Raises:
+            ConfigError: It is no parameter of the potential alone.
+        """
+        return list(map(str, parameters.uses(self.reader.trace, name)))
+
+    def set_parameters(self, values: Mapping[str, float | str]) -> None:
+        """Give index variables of the script other values, as by -var; the commands of the potential are sent again.
+
+        The crystal, the cell and everything else stay; values that are the present ones cost nothing.
+
+        Args:
+            values: New values by variable.
+
+        Raises:
+            ConfigError: A variable is no parameter of the potential alone, or a value is not usable.
+            PotentialError: LAMMPS refuses a value; the values before are in use again.
+        """
+        before = {name: self.variable_text(name) or "" for name in values}
+        changed = {name: text for name, value in values.items() if not parameters.same(text := str(value), before[name])}
+        if not changed:
+            return
+        for name, text in changed.items():
+            parameters.check_value(name, text)
+        if (names := frozenset(changed)) not in self._usable:
+            parameters.check(self.reader, names)
+            self._usable.add(names)
+        try:
+            self._apply(changed)
+        except Exception as error:  # LAMMPS raises plain Exception, too
+            self._take_back({name: before[name] for name in changed})
+            given = ", ".join(f"{name} = {text}" for name, text in changed.items())
+            raise PotentialError(
+                f"expected a value that the potential can have, got {given}: {lammps_message(error)}; choose another one"
+            ) from None
+        self._parameters |= changed
+
+    def _apply(self, values: Mapping[str, str]) -> None:
+        """Send the potential with these values, and evaluate the sites."""
+        self._held = False
+        parameters.send(self.reader, values)
+        self._hold()
+        if not math.isfinite(self._instance.potential_energy()):
+            raise PotentialError("the structure of the script has no finite energy")
+
+    def _take_back(self, values: Mapping[str, str]) -> None:
+        """Return to the values before."""
+        try:
+            self._apply(values)
+        except Exception:  # LAMMPS is beyond repair
+            self._restart()
 
     def cutoff(self) -> float | None:
         """Largest cutoff of the pair style, length units; nothing where LAMMPS does not tell."""

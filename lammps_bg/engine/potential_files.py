@@ -3,11 +3,14 @@
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from lammps_bg.engine.script_text import Word
+from lammps_bg.engine.script_trace import file_token
 
 _COPIES = ("potentials", "includes")  # where a run directory keeps files from outside the script's folder
 
@@ -39,6 +42,8 @@ class FileSearch:
         self.here_last = False
         self._script_folder = script_folder
         self._stored = _stored_names(script_folder)
+        self._generated: dict[str, Path] = {}
+        self._private: tempfile.TemporaryDirectory[str] | None = None
 
     def folders(self, current: Path | None = None) -> list[Path]:
         """The folders looked in, in this order.
@@ -59,6 +64,9 @@ class FileSearch:
             name: The name as written in the script.
             current: Folder of the file being read.
         """
+        if generated := self._generated.get(os.path.normpath(name)):  # before it is written the name is the user's
+            self.names[name] = generated
+            return generated
         given = Path(name).expanduser()
         places = [folder / given for folder in self.folders(current)]
         if self._stored is not None:
@@ -92,9 +100,52 @@ class FileSearch:
         return f'"{path}"' if any(c.isspace() for c in str(path)) else str(path)
 
     def record(self, path: Path) -> None:
-        """Remember a file that was used."""
-        if path not in self.found:
+        """Remember a file that was used; one that the script makes itself is made again wherever the script is read."""
+        if path not in self.found and not self.is_generated(path):
             self.found.append(path)
+
+    # ---- files that the script writes for its own use
+
+    def generate(self, name: str, *, append: bool, current: Path | None = None) -> Path:
+        """Where a file that the script writes goes instead: a private folder, in which `find` looks first.
+
+        Args:
+            name: The name as written in the script.
+            append: The script goes on with a file, which may be one of the user's.
+            current: Folder of the file being read.
+        """
+        key = os.path.normpath(name)
+        if key not in self._generated:
+            before = self.find(name, current) if append else None
+            self._private = self._private or tempfile.TemporaryDirectory(prefix="lammps_bg_")
+            folder = Path(self._private.name).resolve() / str(len(self._generated))
+            folder.mkdir()
+            self._generated[key] = folder / Path(key).name
+            if before is not None:
+                shutil.copyfile(before, self._generated[key])
+        return self._generated[key]
+
+    def is_generated(self, path: Path) -> bool:
+        """Whether the script made a file itself.
+
+        Args:
+            path: The file, absolute.
+        """
+        return path in self._generated.values()
+
+    def tokens(self, *names: str) -> frozenset[str]:
+        """The generated files among names, as a trace calls them.
+
+        Args:
+            names: Words of a command.
+        """
+        keys = (os.path.normpath(name) for name in names if _may_name_file(name))
+        return frozenset(file_token(key) for key in keys if key in self._generated)
+
+    def close(self) -> None:
+        """Remove the generated files."""
+        if self._private is not None:
+            self._private.cleanup()
 
     def looked_in(self, current: Path | None = None) -> str:
         """The folders looked in, written for an error message."""

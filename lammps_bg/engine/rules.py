@@ -26,6 +26,15 @@ SKIPPED = {
     "quit": "ends the reading of the script",
 }
 
+_POTENTIAL = """
+    pair_style pair_coeff pair_modify special_bonds kspace_style kspace_modify dielectric comm_modify bond_style bond_coeff
+    angle_style angle_coeff dihedral_style dihedral_coeff improper_style improper_coeff kim_interactions
+"""
+# they define the potential, and may be sent again with other values
+POTENTIAL = frozenset(_POTENTIAL.split())
+# a value in them changes no energy: neighbour lists are this program's own business
+HARMLESS = frozenset(("neighbor", "neigh_modify", "compute", "compute_modify", "echo", "min_style", "min_modify", "timestep"))
+
 # replaced by this program's own settings; skipping them changes nothing, so they are not listed
 REPLACED = frozenset(("thermo", "thermo_style", "thermo_modify", "timer", "run_style"))
 
