@@ -44,6 +44,7 @@ from lammps_bg.thermo.free_energy import tfep
 from lammps_bg.thermo.sampler import draw
 from lammps_bg.thermo.weights import EstimateError, log_mean_exp, summarise
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
+from lammps_bg.training.task import SingleState
 from lammps_bg.training.trainer import Trainer
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.training import fit_base, reference
@@ -106,7 +107,7 @@ def measure(case, config):
     known, exact = reference(problem, fitted), ExactTarget(problem.surface, problem.beta)
     softened = SoftenedTarget(problem.surface, problem.beta, problem.crystal.n_sites, config.train.softening)
     budgeted = load_config(overrides=(f"train.max_seconds={left}",), start=config).train
-    trainer = Trainer(generator, softened, exact, budgeted, seed=config.seed)
+    trainer = Trainer(SingleState(generator, softened, exact), budgeted, seed=config.seed)
     history = []
     for seconds in [
         0.0,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lammps_bg.errors import ConfigError
 
@@ -22,6 +22,12 @@ Positive = Annotated[float, Field(gt=0)]
 
 class _Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise ValueError("the low end must lie below the high end")
+    return ends
 
 
 class EnergyConfig(_Block):
@@ -103,6 +109,29 @@ class TrainConfig(_Block):
     checkpoint_seconds: Positive = Field(30.0, description="seconds between checkpoints")
 
 
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+
+
+class ConditionConfig(_Block):
+    """What a model depends on besides the displacements; every range is that of the training. None of them: one state, as before."""
+
+    volume: Range | None = Field(None, description="[low, high] of ln V/V0, V0 the volume of the script's cell")
+    c_over_a: Range | None = Field(None, description="[low, high] of the change of ln c/a at constant volume")
+    b_over_a: Range | None = Field(None, description="[low, high] of the change of ln b/a at constant volume")
+    shear: Range | None = Field(None, description="[low, high] of the changes of the tilts yz/lz, xz/lz and xy/ly")
+    temperature: Range | None = Field(None, description="[low, high] in the script's unit")
+    parameters: dict[str, Range] = Field(
+        {}, description="[low, high] by name of LAMMPS variables that the script's potential uses, such as { rc = [2.2, 2.7] }"
+    )
+    pool: Literal[16, 32, 64, 128, 256, 512, 1024] = Field(
+        128, description="states of the training, spread evenly over the ranges"
+    )
+    states_per_batch: PositiveInt = Field(16, description="of them in one batch, with batch_size / states_per_batch samples each")
+    base_samples: Annotated[int, Field(ge=50)] = Field(
+        300, description="configurations of each iteration in the fit of a base, at each point of the conditions"
+    )
+
+
 class SampleConfig(_Block):
     """Drawing from the trained flow."""
 
@@ -155,6 +184,7 @@ class Config(_Block):
     base: BaseConfig = BaseConfig()
     flow: FlowConfig = FlowConfig()
     train: TrainConfig = TrainConfig()
+    condition: ConditionConfig = ConditionConfig()
     sample: SampleConfig = SampleConfig()
     estimate: EstimateConfig = EstimateConfig()
     md: MdConfig = MdConfig()
@@ -209,6 +239,8 @@ def _toml_line(key: str, value: Any, description: str) -> str:  # noqa: ANN401
 
 
 def _quote(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_quote(key)} = {_quote(inner)}" for key, inner in value.items()) + " }" if value else "{}"
     return json.dumps(value)
 
 

@@ -10,6 +10,8 @@ from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.symmetry import match_sites
 from lammps_bg.crystal.system import Crystal
 
+_RIGID = 2e-3  # change of a length or an angle by an operation that is still one of a cell with noise
+
 
 @dataclass(frozen=True)
 class SiteOperation:
@@ -40,13 +42,16 @@ def site_operations(crystal: Crystal) -> list[SiteOperation]:
     for rotation, translation in zip(unit.rotations, unit.translations, strict=True):
         if (rotation * counts % counts[:, None]).any():
             continue  # an edge of the supercell would not end on a lattice vector of it
+        turn = unit.cell.T @ rotation @ inverse.T
+        if np.abs(turn.T @ turn - np.eye(3)).max() > _RIGID:
+            continue  # the cell has been deformed, and has lost this symmetry
         turned = (unit.basis @ inverse) @ rotation.T + translation
         image = match_sites(unit.cell, unit.basis, turned @ unit.cell, 0.05 * crystal.nearest_distance)
         if (image < 0).any():
             continue
         shifts = np.rint(turned - (unit.basis @ inverse)[image]).astype(np.int64)
         cells = (crystal.cell_grid @ rotation.T)[:, None] + shifts
-        found.append(SiteOperation(_orthogonal(unit.cell.T @ rotation @ inverse.T), image, shifts, cells))
+        found.append(SiteOperation(_orthogonal(turn), image, shifts, cells))
     return found
 
 

@@ -48,6 +48,15 @@ class Crystal:
         (a, b, c), (x, y, z) = self.replicate, counts
         return replace(self, replicate=(a * x, b * y, c * z)).assigned(structure)
 
+    def deformed(self, deformation: Array) -> "Crystal":
+        """This crystal in another cell, its sites at the same fractional coordinates, with the same names for all of them.
+
+        Args:
+            deformation: D of cell = this cell @ D, lower triangular, shape [3, 3].
+        """
+        unit = replace(self.unit, cell=self.unit.cell @ deformation, basis=self.unit.basis @ deformation)
+        return replace(self, unit=unit)
+
     def assigned(self, structure: Structure) -> "Crystal":
         """This crystal with atom ids taken from the atoms nearest to the sites.
 

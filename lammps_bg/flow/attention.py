@@ -44,24 +44,34 @@ class AttentionConditioner(nn.Module):
         n_frequencies: Fourier frequencies of displacements and of places in the supercell.
         n_blocks: Number of attention blocks.
         period: Longest period of the displacements' Fourier features, in amplitudes.
+        n_context: Conditions that all sites of a sample share, C.
     """
 
-    def __init__(self, n_out: int, *, width: int, n_frequencies: int, n_blocks: int, period: float) -> None:
+    def __init__(self, n_out: int, *, width: int, n_frequencies: int, n_blocks: int, period: float, n_context: int = 0) -> None:
         super().__init__()
         n_features = 3 * (2 * n_frequencies + 1)
         self.n_frequencies, self.period = n_frequencies, period
         self.displacement, self.place = nn.Linear(n_features, width), nn.Linear(n_features, width)
+        self.context = nn.Linear(n_context, width, bias=False) if n_context else None
         self.blocks = nn.ModuleList(AttentionBlock(width) for _ in range(n_blocks))
         self.last = nn.LayerNorm(width)
         self.out = nn.Linear(width, n_out)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, lattice: Lattice, x: Tensor) -> Tensor:
-        """Return [N, n, n_out] for the displacements `x` [N, n, 3], in mean amplitudes and with a centre of mass of zero."""
+    def forward(self, lattice: Lattice, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return [N, n, n_out].
+
+        Args:
+            lattice: Tables of the crystal.
+            x: Displacements in mean amplitudes and with a centre of mass of zero, shape [N, n, 3].
+            context: Conditions of each sample, shape [n, C].
+        """
         across = (x / lattice.amplitude).flatten(0, 1).t()
         h = self.displacement(fourier(across, self.n_frequencies, self.period).t()).view(*x.shape[:2], -1)
         h = h + self.place(fourier(lattice.places.t(), self.n_frequencies, 1.0).t())[:, None]
+        if self.context is not None and context is not None:
+            h = h + self.context(context.to(h))
         h = h.transpose(0, 1)
         for block in self.blocks:
             h = block(h)

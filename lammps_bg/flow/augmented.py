@@ -31,9 +31,11 @@ class Coupling(nn.Module):
         self.n_bins, self.spline_range = n_bins, spline_range
         self.conditioner = make_conditioner(3 * (3 * n_bins + 1))
 
-    def forward(self, lattice: Lattice, x: Tensor, condition: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, lattice: Lattice, x: Tensor, condition: Tensor, context: Tensor | None, *, inverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Map `x` [N, n, 3] given `condition` [N, n, 3] (mean zero), units of `lattice`; log-determinant [n] in float64."""
-        params = self.conditioner(lattice, condition).unflatten(-1, (3, 3 * self.n_bins + 1))
+        params = self.conditioner(lattice, condition, context).unflatten(-1, (3, 3 * self.n_bins + 1))
         # small factors: the affine parameters act on all of the density at once, the others each on one bin
         log_scale, shift = 0.2 * params[..., -2], 0.5 * params[..., -1]
         spline, bound = params[..., :-2], self.spline_range * lattice.amplitude
@@ -80,8 +82,12 @@ class AugmentedFlow(nn.Module):
             Coupling(make_conditioner, n_bins=n_bins, spline_range=spline_range) for _ in range(2 * n_layers)
         )
 
-    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map `state` [n, 2, N, 3] (channel 0 physical, mean zero; channel 1 auxiliary), length units.
+
+        Args:
+            state: Samples of the prior.
+            context: Conditions of each sample, shape [n, C]; None for a flow without.
 
         Returns:
             The new state, in the precision of the network, and the log-determinant [n] in float64.
@@ -89,39 +95,40 @@ class AugmentedFlow(nn.Module):
         u, a = self._split(state)
         log_det = u.new_zeros(len(state), dtype=torch.float64)
         for update_a, update_u in zip(self.couplings[::2], self.couplings[1::2], strict=True):
-            a, log_det_a = update_a(self.lattice, a, u)
+            a, log_det_a = update_a(self.lattice, a, u, context)
             a, u = _centre_first(a, u)
-            u, log_det_u = update_u(self.lattice, u, a)
+            u, log_det_u = update_u(self.lattice, u, a, context)
             u, a = _centre_first(u, a)
             log_det = log_det + log_det_a + log_det_u
         return self._join(u, a), log_det
 
-    def inverse(self, state: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Undo `forward`; returns the state and the log-determinant [n] of the inverse map, in float64."""
         u, a = self._split(state)
         log_det = u.new_zeros(len(state), dtype=torch.float64)
         for update_u, update_a in zip(self.couplings[::-2], self.couplings[-2::-2], strict=True):
             a, u = _centre_first(a, u)
-            u, log_det_u = update_u(self.lattice, u, a, inverse=True)
+            u, log_det_u = update_u(self.lattice, u, a, context, inverse=True)
             u, a = _centre_first(u, a)
-            a, log_det_a = update_a(self.lattice, a, u, inverse=True)
+            a, log_det_a = update_a(self.lattice, a, u, context, inverse=True)
             log_det = log_det + log_det_a + log_det_u
         return self._join(u, a), log_det
 
-    def push_score(self, state: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def push_score(self, state: Tensor, score: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """`forward`, and the gradient of the flow's log-density at the mapped states from that at the states, by the inverse.
 
         Args:
             state: Samples of the prior, length units, shape [n, 2, N, 3].
             score: Gradient of the prior's log-density there, 1 / length units, shape [n, 2, N, 3].
+            context: Conditions of each sample, shape [n, C]; None for a flow without.
 
         Returns:
             Mapped states and log-determinants [n], as `forward`; and the score at the mapped states, detached.
         """
-        mapped, log_det = self.forward(state)
+        mapped, log_det = self.forward(state, context)
         end = mapped.detach().requires_grad_()
         with _frozen(self):
-            start, log_back = self.inverse(end)
+            start, log_back = self.inverse(end, context)
             (pushed,) = torch.autograd.grad((start * score.to(start)).sum() + log_back.sum(), end)
         return mapped, log_det, pushed
 

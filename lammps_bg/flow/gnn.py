@@ -102,28 +102,48 @@ class GraphConditioner(nn.Module):
         n_frequencies: Fourier frequencies of displacements and of differences of displacements.
         n_message_layers: Number of rounds of messages.
         period: Longest period of the Fourier features, in amplitudes.
+        n_context: Conditions that all sites of a sample share, C.
     """
 
-    def __init__(self, n_basis: int, n_out: int, *, width: int, n_frequencies: int, n_message_layers: int, period: float) -> None:
+    def __init__(
+        self,
+        n_basis: int,
+        n_out: int,
+        *,
+        width: int,
+        n_frequencies: int,
+        n_message_layers: int,
+        period: float,
+        n_context: int = 0,
+    ) -> None:
         super().__init__()
         n_features = 3 * (2 * n_frequencies + 1)
         self.n_frequencies, self.period = n_frequencies, period
         self.embedding = nn.Embedding(n_basis, width)
         self.node = nn.Linear(n_features, width)
+        self.context = nn.Linear(n_context, width, bias=False) if n_context else None
         self.direction = nn.Sequential(nn.Linear(4, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(MessageLayer(width, n_features) for _ in range(n_message_layers))
         self.out = nn.Linear(width, n_out)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, lattice: Lattice, x: Tensor) -> Tensor:
-        """Return [N, n, n_out] for the displacements `x` [N, n, 3], in mean amplitudes and with a centre of mass of zero."""
+    def forward(self, lattice: Lattice, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return [N, n, n_out].
+
+        Args:
+            lattice: Tables of the crystal.
+            x: Displacements in mean amplitudes and with a centre of mass of zero, shape [N, n, 3].
+            context: Conditions of each sample, shape [n, C].
+        """
         across = (x / lattice.amplitude).flatten(0, 1).t()
         near = _Neighbours.apply(x, lattice)
         bond = (near.view(lattice.n_sites, -1, *x.shape[1:]) - x[:, None]).flatten(0, 2).t()
         edges = fourier(bond, self.n_frequencies, self.period)
         h = self.node(fourier(across, self.n_frequencies, self.period).t())
         h = h.view(*x.shape[:2], -1) + self.embedding(lattice.basis_index)[:, None]
+        if self.context is not None and context is not None:
+            h = h + self.context(context.to(h))
         direction = self.direction(lattice.directions)
         for layer in self.layers:
             h = layer(lattice, h, edges, direction)

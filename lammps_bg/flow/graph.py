@@ -38,17 +38,24 @@ class LatticeGraph:
     places: Tensor
 
     @classmethod
-    def from_crystal(cls, crystal: Crystal, n_neighbours: int | None = None) -> "LatticeGraph":
-        """The graph of the `n_neighbours` nearest lattice sites; None takes the smallest whole shells that hold 12."""
+    def from_crystal(cls, crystal: Crystal, n_neighbours: int | None = None, *, reflections: bool = True) -> "LatticeGraph":
+        """The graph of a crystal.
+
+        Args:
+            crystal: The crystal.
+            n_neighbours: How many of the nearest lattice sites; None takes the smallest whole shells that hold 12.
+            reflections: Whether sites that only a reflection relates share an orbit.
+        """
+        orbit, signs = (crystal.orbit, crystal.signs) if reflections else (crystal.site_class, np.ones((crystal.n_sites, 3)))
         graph = neighbour_graph(crystal, count=n_neighbours)
         return cls(
             torch.from_numpy(graph.neighbours),
             torch.from_numpy(graph.vectors),
             torch.from_numpy(graph.shells),
             torch.from_numpy(crystal.basis_index),
-            torch.from_numpy(crystal.orbit),
-            torch.from_numpy(crystal.signs),
+            torch.from_numpy(orbit),
+            torch.from_numpy(signs),
             crystal.n_basis,
-            int(crystal.unit.orbit.max()) + 1,
+            int(orbit.max()) + 1,
             torch.from_numpy((crystal.sites - crystal.origin) @ np.linalg.inv(crystal.supercell)),
         )

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A prior and a flow that belong together: the generator of a crystal."""
+"""From a configuration to a generator, or to a family of them: architecture, sizes and units of length."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,9 @@ from lammps_bg.errors import ConfigError
 from lammps_bg.flow.attention import AttentionConditioner
 from lammps_bg.flow.augmented import AugmentedFlow, MakeConditioner
 from lammps_bg.flow.base import Base
+from lammps_bg.flow.base_family import BaseFamily, PolynomialFit
+from lammps_bg.flow.family import GeneratorFamily
+from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.gnn import GraphConditioner
 from lammps_bg.flow.graph import LatticeGraph
 from lammps_bg.flow.prior import AugmentedPrior, Prior
@@ -21,50 +26,6 @@ from lammps_bg.flow.sublattice import SublatticeFlow
 
 _MESSAGE_LAYERS = 2  # rounds of messages, as published
 _ATTENTION_BLOCKS = 2
-
-
-@dataclass
-class Generator:
-    """Prior density and bijection.
-
-    The flow runs on its own device; states come from and go to the CPU, where the base is and where random numbers are drawn: so a sample
-    is the same on every device, to rounding.
-
-    Attributes:
-        prior: Density of the states that enter the flow.
-        flow: The bijection, an nn.Module with `forward` and `inverse` on states [n, channels, N, 3].
-    """
-
-    prior: Prior
-    flow: SublatticeFlow | AugmentedFlow
-
-    @property
-    def device(self) -> torch.device:
-        """Where the flow runs."""
-        return next(self.flow.parameters()).device
-
-    def transform(self, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Send states [n, channels, N, 3] through the flow; the new ones, and the log-determinants [n] in float64."""
-        state, log_det = self.flow.forward(start.to(self.device))
-        return state.cpu(), log_det.cpu()
-
-    def push(self, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Send prior states [n, channels, N, 3] through the flow; the new states, and their log-density q [n] in float64."""
-        state, log_det = self.transform(start)
-        return state, self.prior.log_prob(start) - log_det
-
-    def push_score(self, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`push`, and the gradient of log q by the state at the new states, shape [n, channels, N, 3]; log q and score detached."""
-        begin = start.detach().requires_grad_()
-        log_base = self.prior.log_prob(begin)
-        (score,) = torch.autograd.grad(log_base.sum(), begin)
-        state, log_det, score = self.flow.push_score(start.to(self.device), score.to(self.device))
-        return state.cpu(), log_base.detach() - log_det.detach().cpu(), score.cpu()
-
-    def log_density(self, state: Tensor) -> Tensor:
-        """Log-density q of states [n, channels, N, 3] by the inverse flow, shape [n], float64."""
-        start, log_det = self.flow.inverse(state.to(self.device))
-        return self.prior.log_prob(start.cpu()) + log_det.cpu()
 
 
 def torch_device(wanted: str) -> torch.device:
@@ -83,6 +44,23 @@ def torch_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+@dataclass(frozen=True)
+class _Scale:
+    """Units of length of a flow.
+
+    Attributes:
+        site: Root-mean-square displacement of a site per component.
+        relative: The same relative to the first shell, for each orbit, shape [n_orbits]: what a sublattice flow works in.
+        terms: How the logarithm of `relative` changes with the context, shape [n_orbits, n_terms]; None without a context.
+        n_context: Conditions of the flow.
+    """
+
+    site: float
+    relative: Tensor
+    terms: Tensor | None = None
+    n_context: int = 0
+
+
 def build_generator(
     config: FlowConfig, crystal: Crystal, base: Base, *, seed: int, eta: float | None = None, device: str = "cpu"
 ) -> Generator:
@@ -97,26 +75,68 @@ def build_generator(
         device: Where the flow runs: auto, cpu or cuda.
     """
     graph = LatticeGraph.from_crystal(crystal, config.n_neighbours)
+    # the amplitude grows with the supercell: a trained model keeps that of its own
+    scale = _Scale(float(base.amplitude.mean()) if eta is None else eta, _relative_amplitude(base, graph))
+    flow = _build_flow(config, crystal, graph, scale, seed, device)
+    return Generator(Prior(base) if flow.channels == 1 else AugmentedPrior(base, scale.site), flow)
+
+
+def build_family(
+    config: FlowConfig,
+    crystal: Crystal,
+    bases: BaseFamily,
+    nodes: Sequence[Base],
+    *,
+    seed: int,
+    eta: float | None = None,
+    device: str = "cpu",
+    reflections: bool = True,
+) -> GeneratorFamily:
+    """The conditional model a configuration asks for, with the identity as its bijection.
+
+    Args:
+        config: Architecture and its size.
+        crystal: The reference crystal.
+        bases: The base of every context, at this crystal's replicate.
+        nodes: The bases that the family was fitted to, in the order of `bases.nodes`.
+        seed: Seed of the weights.
+        eta: Width of the auxiliary variables that a model was trained with, length units; None: from the first node.
+        device: Where the flow runs: auto, cpu or cuda.
+        reflections: Whether reflections are symmetries under all conditions.
+    """
+    graph = LatticeGraph.from_crystal(crystal, config.n_neighbours, reflections=reflections)
+    logarithms = np.stack([_relative_amplitude(base, graph).log().numpy() for base in nodes])
+    fit = PolynomialFit(bases.nodes, logarithms)
+    site = float(nodes[0].amplitude.mean()) if eta is None else eta
+    terms = torch.from_numpy(np.ascontiguousarray(fit.terms.T))
+    scale = _Scale(site, torch.from_numpy(fit.constant).exp(), terms, bases.nodes.shape[1])
+    flow = _build_flow(config, crystal, graph, scale, seed, device)
+    return GeneratorFamily(flow, bases, None if flow.channels == 1 else site)
+
+
+def _build_flow(
+    config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale, seed: int, device: str
+) -> SublatticeFlow | AugmentedFlow:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        generator = _BUILDERS[config.kind](config, crystal, base, graph, eta)
-    generator.flow.to(torch_device(device))
-    return generator
+        flow: SublatticeFlow | AugmentedFlow = _BUILDERS[config.kind](config, crystal, graph, scale)
+    flow.to(torch_device(device))
+    return flow
 
 
-def _sublattice(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph, eta: float | None) -> Generator:
-    colour = torch.from_numpy(colour_sites(crystal, neighbour_graph(crystal, count=config.n_neighbours)))
-    flow = SublatticeFlow(
+def _sublattice(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale) -> SublatticeFlow:
+    return SublatticeFlow(
         graph,
-        colour,
-        _relative_amplitude(base, graph),
+        torch.from_numpy(colour_sites(crystal, neighbour_graph(crystal, count=config.n_neighbours))),
+        scale.relative,
         n_sweeps=config.n_sweeps,
         width=config.width or 64,
+        n_context=scale.n_context,
+        amplitude_terms=scale.terms,
     )
-    return Generator(Prior(base), flow)
 
 
-def _augmented(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph, eta: float | None) -> Generator:
+def _augmented(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale) -> AugmentedFlow:
     def conditioner(n_out: int) -> GraphConditioner:
         return GraphConditioner(
             graph.n_basis,
@@ -125,12 +145,13 @@ def _augmented(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeG
             n_frequencies=config.n_frequencies,
             n_message_layers=_MESSAGE_LAYERS,
             period=2 * config.spline_range,
+            n_context=scale.n_context,
         )
 
-    return _with_auxiliaries(config, base, graph, eta, conditioner)
+    return _with_auxiliaries(config, graph, scale, conditioner)
 
 
-def _global(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGraph, eta: float | None) -> Generator:
+def _global(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale) -> AugmentedFlow:
     def conditioner(n_out: int) -> AttentionConditioner:
         return AttentionConditioner(
             n_out,
@@ -138,25 +159,21 @@ def _global(config: FlowConfig, crystal: Crystal, base: Base, graph: LatticeGrap
             n_frequencies=config.n_frequencies,
             n_blocks=_ATTENTION_BLOCKS,
             period=2 * config.spline_range,
+            n_context=scale.n_context,
         )
 
-    return _with_auxiliaries(config, base, graph, eta, conditioner)
+    return _with_auxiliaries(config, graph, scale, conditioner)
 
 
-def _with_auxiliaries(
-    config: FlowConfig, base: Base, graph: LatticeGraph, eta: float | None, conditioner: MakeConditioner
-) -> Generator:
-    # the amplitude grows with the supercell: a trained model keeps that of its own
-    amplitude = base.amplitude.mean() if eta is None else torch.tensor(eta, dtype=torch.float64)
-    flow = AugmentedFlow(
+def _with_auxiliaries(config: FlowConfig, graph: LatticeGraph, scale: _Scale, conditioner: MakeConditioner) -> AugmentedFlow:
+    return AugmentedFlow(
         graph,
         conditioner,
-        amplitude=amplitude,
+        amplitude=torch.tensor(scale.site, dtype=torch.float64),
         n_layers=config.n_layers,
         n_bins=config.n_bins,
         spline_range=config.spline_range,
     )
-    return Generator(AugmentedPrior(base, float(amplitude)), flow)
 
 
 _BUILDERS = {"sublattice": _sublattice, "augmented": _augmented, "global": _global}

@@ -63,6 +63,7 @@ class Evaluation:
     """
 
     out: Tensor
+    _plain: Tensor
     _inputs: Tensor
     _first: Tensor
     _hidden: Tensor
@@ -73,16 +74,20 @@ class Evaluation:
 class SiteNetwork(nn.Module):
     """A residual network of two hidden layers and a direct linear path; its outputs are zero at the start.
 
+    A context, of conditions that all sites of a sample share, enters the first layer, and it scales and shifts the outputs.
+
     Args:
         n_kinds: Kinds of sites, each with weights of its own.
         n_neighbours: Neighbours of a site, K; each gives five features and one bit.
         width: Hidden width.
         n_out: Outputs for each site.
+        n_context: Numbers of the context, C.
     """
 
-    def __init__(self, n_kinds: int, n_neighbours: int, width: int, n_out: int) -> None:
+    def __init__(self, n_kinds: int, n_neighbours: int, width: int, n_out: int, n_context: int = 0) -> None:
         super().__init__()
         n_in = (N_FEATURES + 1) * n_neighbours
+        self.n_context = n_context
 
         def weight(fan_in: int, fan_out: int, *, of: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(n_kinds, fan_out, fan_in) / math.sqrt(of))
@@ -95,26 +100,49 @@ class SiteNetwork(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_kinds, width, 1))
         self.hidden_bias = nn.Parameter(torch.zeros(n_kinds, width, 1))
         self.out_bias = nn.Parameter(torch.zeros(n_kinds, n_out, 1))
+        if n_context:
+            self.context = weight(n_context, width, of=max(4, n_context))
+            self.gate = nn.Parameter(torch.zeros(n_kinds, n_out, n_context))
+            self.shift = nn.Parameter(torch.zeros(n_kinds, n_out, n_context))
 
-    def evaluate(self, kind: int, features: Tensor, moved: Tensor) -> Evaluation:
+    def evaluate(self, kind: int, features: Tensor, moved: Tensor, context: Tensor | None = None) -> Evaluation:
         """Outputs for S sites of one kind.
 
         Args:
             kind: Which weights.
             features: Of the neighbours, shape [5K, S, n].
             moved: Which neighbours have already moved in this sweep (1 or 0), shape [K, S].
+            context: Conditions of each sample, shape [C, n]; None where the network has no context.
         """
         inputs = features.flatten(1)
         # the bits are the same for every sample: their part of the first layer is a bias for each site
-        offset = torch.addmm(self.bias[kind], self.moved[kind], moved)
-        first = torch.mm(self.bonds[kind], inputs).view(len(offset), *features.shape[1:]).add_(offset[..., None]).flatten(1)
+        offset = torch.addmm(self.bias[kind], self.moved[kind], moved)[..., None]
+        if context is not None:
+            offset = offset + (self.context[kind] @ context)[:, None]
+        first = torch.mm(self.bonds[kind], inputs).view(len(offset), *features.shape[1:]).add_(offset).flatten(1)
         hidden = F.silu(first)
         second = torch.addmm(self.hidden_bias[kind], self.hidden[kind], hidden)
         last = F.silu(second).add_(hidden)
         out = torch.addmm(self.out_bias[kind], self.out[kind], last).addmm_(self.direct[kind], inputs, alpha=_SKIP)
-        return Evaluation(out.view(-1, *features.shape[1:]), inputs, first, hidden, second, last)
+        plain = out.view(-1, *features.shape[1:])
+        if context is None:
+            return Evaluation(plain, plain, inputs, first, hidden, second, last)
+        scaled = torch.addcmul((self.shift[kind] @ context)[:, None], plain, self._gate(kind, context))
+        return Evaluation(scaled, plain, inputs, first, hidden, second, last)
 
-    def pull(self, kind: int, at: Evaluation, cotangent: Tensor, moved: Tensor, into: dict[str, Tensor] | None = None) -> Tensor:
+    def _gate(self, kind: int, context: Tensor) -> Tensor:
+        """What the context multiplies the outputs with, shape [n_out, 1, n]."""
+        return 1 + (self.gate[kind] @ context)[:, None]
+
+    def pull(
+        self,
+        kind: int,
+        at: Evaluation,
+        cotangent: Tensor,
+        moved: Tensor,
+        into: dict[str, Tensor] | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """Gradient with respect to the features, shape [5K, S, n].
 
         Args:
@@ -123,7 +151,13 @@ class SiteNetwork(nn.Module):
             cotangent: Of the outputs, shape [n_out, S, n].
             moved: The bits it was evaluated with, shape [K, S].
             into: Gradients of the weights by name, to which those of this evaluation are added; None: they are not wanted.
+            context: The context it was evaluated with, shape [C, n].
         """
+        if context is not None:
+            if into is not None:
+                into["gate"][kind].addmm_((cotangent * at._plain).sum(1), context.t())
+                into["shift"][kind].addmm_(cotangent.sum(1), context.t())
+            cotangent = cotangent * self._gate(kind, context)
         g_out = cotangent.flatten(1)
         g_last = self.out[kind].t() @ g_out
         g_second = _silu_backward(g_last, at._second)
@@ -135,7 +169,10 @@ class SiteNetwork(nn.Module):
             into["hidden"][kind].addmm_(g_second, at._hidden.t())
             into["hidden_bias"][kind] += g_second.sum(1, keepdim=True)
             into["bonds"][kind].addmm_(g_first, at._inputs.t())
-            by_site = g_first.view(len(g_first), *cotangent.shape[1:]).sum(-1)
+            g_offset = g_first.view(len(g_first), *cotangent.shape[1:])
+            if context is not None:
+                into["context"][kind].addmm_(g_offset.sum(1), context.t())
+            by_site = g_offset.sum(-1)
             into["moved"][kind].addmm_(by_site, moved.t())
             into["bias"][kind] += by_site.sum(1, keepdim=True)
         inputs = torch.mm(self.bonds[kind].t(), g_first).addmm_(self.direct[kind].t(), g_out, alpha=_SKIP)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lammps_bg.flow import site_map
 from lammps_bg.flow.graph import LatticeGraph
+from lammps_bg.flow.monomials import monomials
 from lammps_bg.flow.site_map import SiteMap
 from lammps_bg.flow.site_network import BondFeatures, Evaluation, SiteNetwork
 
@@ -43,8 +44,21 @@ class _Group:
 
 
 @dataclass
+class _Shared:
+    """What all moves of a batch use of its context.
+
+    Attributes:
+        context: Conditions of each sample, shape [C, n]; None for a flow without.
+        amplitude: Amplitude of each orbit under them, shape [n_orbits, n], or [n_orbits, 1].
+    """
+
+    context: Tensor | None
+    amplitude: Tensor
+
+
+@dataclass
 class _Step:
-    """One group's move, with what its derivatives need; `scale` is one over the amplitude, with the signs, shape [3, S, 1]."""
+    """One group's move, with what its derivatives need; `scale` is one over the amplitude, with the signs, shape [3, S, 1 or n]."""
 
     network: SiteNetwork
     group: _Group
@@ -52,6 +66,7 @@ class _Step:
     features: BondFeatures
     evaluation: Evaluation
     moved: SiteMap
+    context: Tensor | None
 
     def push_score(self, score: Tensor) -> None:
         """Turn the score [3, N, n] of the density before the move, in place, into that after it."""
@@ -79,7 +94,7 @@ class _Step:
     def _to_neighbours(self, outputs: Tensor, mean: Tensor, into: dict[str, Tensor] | None) -> Tensor:
         """Gradient by the positions of all sites, [3, N, n], from those by the network's outputs and by the first shell's mean."""
         group = self.group
-        features = self.network.pull(group.kind, self.evaluation, outputs, group.moved, into)
+        features = self.network.pull(group.kind, self.evaluation, outputs, group.moved, into, self.context)
         near = self.features.pull(features).mul_(self.scale[:, None])
         mean = mean - near.sum(1)
         near[:, : group.n_first] += (mean / group.n_first)[:, None]
@@ -102,19 +117,37 @@ class SublatticeFlow(nn.Module):
         amplitude: Root-mean-square relative displacement of each orbit per component, length units, shape [n_orbits].
         n_sweeps: Sweeps over all colours.
         width: Hidden width of the site networks.
+        n_context: Conditions of a sample that the maps depend on, C.
+        amplitude_terms: How the logarithm of the amplitudes changes with the context: coefficients of `monomials` of it, shape
+            [n_orbits, n_terms]; None where it does not.
     """
 
     channels = 1
     amplitude: Tensor
+    amplitude_terms: Tensor
     _order: Tensor
     _place: Tensor
 
-    def __init__(self, graph: LatticeGraph, colour: Tensor, amplitude: Tensor, *, n_sweeps: int = 2, width: int = 64) -> None:
+    def __init__(
+        self,
+        graph: LatticeGraph,
+        colour: Tensor,
+        amplitude: Tensor,
+        *,
+        n_sweeps: int = 2,
+        width: int = 64,
+        n_context: int = 0,
+        amplitude_terms: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.register_buffer("amplitude", amplitude.float())
-        self.networks: Sequence[SiteNetwork] = nn.ModuleList(  # type: ignore[assignment]
-            SiteNetwork(graph.n_orbits, graph.neighbours.shape[1], width, site_map.N_PARAMETERS) for _ in range(n_sweeps)
-        )
+        if amplitude_terms is None:
+            amplitude_terms = torch.zeros(len(amplitude), len(monomials(torch.zeros(n_context, 1))))
+        if n_context:
+            self.register_buffer("amplitude_terms", amplitude_terms.float())
+        self.n_context = n_context
+        size = graph.n_orbits, graph.neighbours.shape[1], width, site_map.N_PARAMETERS, n_context
+        self.networks: Sequence[SiteNetwork] = nn.ModuleList(SiteNetwork(*size) for _ in range(n_sweeps))  # type: ignore[assignment]
         order = sorted(range(len(colour)), key=lambda i: (int(colour[i]), int(graph.orbit[i]), i))
         self._set_lattice(graph, colour, torch.tensor(order))
 
@@ -143,12 +176,20 @@ class SublatticeFlow(nn.Module):
         flat = self._place[neighbours.t().flatten()]
         return _Group(kind, where, signs[..., None], flat, _readers(flat, len(colour)), moved, directions, n_first)
 
-    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Map base to target; state [n, 1, N, 3] in length units, log-determinant [n] float64; differentiable, once."""
-        state, log_det, _ = _Push.apply(state, None, self, torch.is_grad_enabled(), *self.parameters())
+    def forward(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map base to target; differentiable, once.
+
+        Args:
+            state: Shape [n, 1, N, 3], length units.
+            context: Conditions of each sample, shape [n, C]; None for a flow without.
+
+        Returns:
+            The mapped states, and the log-determinants [n], float64.
+        """
+        state, log_det, _ = _Push.apply(state, None, self, torch.is_grad_enabled(), context, *self.parameters())
         return state, log_det
 
-    def push_score(self, state: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def push_score(self, state: Tensor, score: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """`forward` that takes the score of the base along: no inverse is needed for that of the flow's density.
 
         Layer by layer (Vaitl, Winkler, Richter and Kessel, ICLR 2024): after a map with Jacobian J the score is
@@ -157,21 +198,22 @@ class SublatticeFlow(nn.Module):
         Args:
             state: Samples of the base, length units, shape [n, 1, N, 3].
             score: Gradient of the base's log-density there, 1 / length units, shape [n, 1, N, 3].
+            context: Conditions of each sample, shape [n, C]; None for a flow without.
 
         Returns:
             Mapped states, as `forward`; log-determinants [n]; and the gradient of the flow's log-density at the mapped states, detached.
         """
-        return _Push.apply(state, score, self, torch.is_grad_enabled(), *self.parameters())
+        return _Push.apply(state, score, self, torch.is_grad_enabled(), context, *self.parameters())
 
     @torch.no_grad()
-    def inverse(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Map target to base; state [n, 1, N, 3] in length units, log-determinant [n] float64; takes no gradient."""
-        x = self._inside(state)
+    def inverse(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map target to base, as `forward` maps base to target; takes no gradient."""
+        x, shared = self._inside(state), self._shared(context)
         log_det = torch.zeros(len(state), dtype=torch.float64, device=x.device)
         for network, group in reversed(list(self._moves())):
-            scale = self._scale(group)
+            scale = self._scale(group, shared)
             mean, features = self._surroundings(group, scale, x)
-            raw = network.evaluate(group.kind, features.values, group.moved).out
+            raw = network.evaluate(group.kind, features.values, group.moved, shared.context).out
             y, log_slope = site_map.inverse((x[:, group.sites] - mean) * scale, raw)
             x[:, group.sites] = torch.addcdiv(mean, y, scale)
             log_det += log_slope.sum((0, 1), dtype=torch.float64)
@@ -196,9 +238,22 @@ class SublatticeFlow(nn.Module):
     def _outside(self, x: Tensor) -> Tensor:
         return x.permute(2, 1, 0).index_select(1, self._place)[:, None]
 
-    def _scale(self, group: _Group) -> Tensor:
-        """One over the amplitude that the weights belong to, which may have come with them, with the signs of each site, [3, S, 1]."""
-        return group.signs / self.amplitude[group.kind]
+    def _shared(self, context: Tensor | None) -> _Shared:
+        """The context [n, C] as the moves use it.
+
+        Raises:
+            ValueError: The flow has no context, or lacks it.
+        """
+        if (context is None) != (self.n_context == 0):
+            raise ValueError(f"a flow of {self.n_context} conditions needs the values of as many")
+        if context is None:
+            return _Shared(None, self.amplitude[:, None])
+        inside = context.to(self.amplitude).t().contiguous()
+        return _Shared(inside, self.amplitude[:, None] * (self.amplitude_terms @ monomials(inside)).exp())
+
+    def _scale(self, group: _Group, shared: _Shared) -> Tensor:
+        """One over the amplitude that the weights belong to, which may have come with them, with the signs of each site, [3, S, 1 or n]."""
+        return group.signs / shared.amplitude[group.kind]
 
     def _surroundings(self, group: _Group, scale: Tensor, x: Tensor) -> tuple[Tensor, BondFeatures]:
         """Mean of the first shell [3, S, n], and the features of all neighbours, of one group."""
@@ -206,14 +261,14 @@ class SublatticeFlow(nn.Module):
         mean = near[:, : group.n_first].mean(1)
         return mean, BondFeatures(near.sub_(mean[:, None]).mul_(scale[:, None]), group.directions)
 
-    def _move(self, network: SiteNetwork, group: _Group, x: Tensor) -> _Step:
+    def _move(self, network: SiteNetwork, group: _Group, x: Tensor, shared: _Shared) -> _Step:
         """Move one group, in place."""
-        scale = self._scale(group)
+        scale, context = self._scale(group, shared), shared.context
         mean, features = self._surroundings(group, scale, x)
-        evaluation = network.evaluate(group.kind, features.values, group.moved)
+        evaluation = network.evaluate(group.kind, features.values, group.moved, context)
         moved = SiteMap.forward((x[:, group.sites] - mean) * scale, evaluation.out)
         x[:, group.sites] = torch.addcdiv(mean, moved.value, scale)
-        return _Step(network, group, scale, features, evaluation, moved)
+        return _Step(network, group, scale, features, evaluation, moved, context)
 
 
 class _Push(torch.autograd.Function):
@@ -221,16 +276,22 @@ class _Push(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: _Context, state: Tensor, score: Tensor | None, flow: SublatticeFlow, record: bool, *parameters: Tensor
+        ctx: _Context,
+        state: Tensor,
+        score: Tensor | None,
+        flow: SublatticeFlow,
+        record: bool,
+        context: Tensor | None,
+        *parameters: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        x = flow._inside(state)
+        x, shared = flow._inside(state), flow._shared(context)
         s = None if score is None else flow._inside(score)
         if s is not None:  # a base of unequal widths has a score along the centre of mass, in which nothing moves
             s = s - s.mean(1, keepdim=True)
         log_det = torch.zeros(len(state), dtype=torch.float64, device=x.device)
         ctx.flow, ctx.dtype, ctx.steps = flow, state.dtype, []
         for network, group in flow._moves():
-            step = flow._move(network, group, x)
+            step = flow._move(network, group, x, shared)
             log_det += step.moved.log_slope.sum((0, 1), dtype=torch.float64)
             if s is not None:
                 step.push_score(s)
@@ -252,7 +313,7 @@ class _Push(torch.autograd.Function):
         for step in reversed(ctx.steps):
             step.pull(gradient, weight, into[id(step.network)])
         gradients = [into[id(network)][name] for network in flow.networks for name, _ in network.named_parameters()]
-        return (flow._outside(gradient).to(ctx.dtype), None, None, None, *gradients)
+        return (flow._outside(gradient).to(ctx.dtype), None, None, None, None, *gradients)
 
 
 def _readers(neighbours: Tensor, n_sites: int) -> Tensor:

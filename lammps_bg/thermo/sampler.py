@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lammps_bg.flow.model import Generator
+from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.prior import AugmentedPrior
 from lammps_bg.memory import Pieces
 from lammps_bg.thermo.free_energy import marginal_log_q

@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lammps_bg.flow.model import Generator
-from lammps_bg.training.target import SoftenedTarget
+from lammps_bg.flow.generator import Generator
+from lammps_bg.training.target import TrainingTarget
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Batch:
 
     Attributes:
         loss: Scalar with the gradient to follow, per atom.
-        log_w: Softened log-weights of the samples with finite energy, shape [<= n], detached.
+        log_w: Softened log-weights of the samples with finite energy, with the target's shift, shape [<= n], detached.
         n: Samples drawn.
     """
 
@@ -46,7 +46,7 @@ def merge(parts: Sequence[Batch]) -> Batch:
 class Objective(Protocol):
     """Anything that makes a `Batch`."""
 
-    def __call__(self, generator: Generator, target: SoftenedTarget, start: Tensor) -> Batch:
+    def __call__(self, generator: Generator, target: TrainingTarget, start: Tensor) -> Batch:
         """Send samples of the prior [n, channels, N, 3] through the flow and return their loss."""
         ...
 
@@ -54,10 +54,10 @@ class Objective(Protocol):
 class ReverseKL:
     """Reverse Kullback-Leibler divergence, -<log w> / N, with the usual reparametrised gradient."""
 
-    def __call__(self, generator: Generator, target: SoftenedTarget, start: Tensor) -> Batch:
+    def __call__(self, generator: Generator, target: TrainingTarget, start: Tensor) -> Batch:
         """Send samples of the prior [n, channels, N, 3] through the flow and return their loss."""
         state, log_q = generator.push(start)
-        log_w = target.log_prob(state[:, 0]) + generator.prior.log_auxiliary(state) - log_q
+        log_w = target.log_prob(state[:, 0]) + target.shift + generator.prior.log_auxiliary(state) - log_q
         finite = torch.isfinite(log_w.detach())
         # where() before the mean: a non-finite sample must not reach the backward pass
         loss = -torch.where(finite, log_w, 0.0).sum() / finite.sum().clamp(min=1) / state.shape[2]
@@ -71,12 +71,12 @@ class PathGradient:
     sample.
     """
 
-    def __call__(self, generator: Generator, target: SoftenedTarget, start: Tensor) -> Batch:
+    def __call__(self, generator: Generator, target: TrainingTarget, start: Tensor) -> Batch:
         """Send samples of the prior [n, channels, N, 3] through the flow and return their loss."""
         state, log_q, score = generator.push_score(start)
         end = state.detach().requires_grad_()
         log_p = target.log_prob(end[:, 0]) + generator.prior.log_auxiliary(end)
-        log_w = log_p.detach() - log_q
+        log_w = log_p.detach() + target.shift - log_q
         finite = torch.isfinite(log_w)
         (slope,) = torch.autograd.grad(torch.where(finite, log_p, 0.0).sum(), end)
         pull = score - slope

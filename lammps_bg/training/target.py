@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The target density exp(-beta U): exact, and softened for training; the forces of the potential are its gradient."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +43,22 @@ class _ReducedEnergy(torch.autograd.Function):
         return grads[0][:, None, None].to(gradient.dtype) * gradient, None, None, None
 
 
+class TrainingTarget(Protocol):
+    """What an objective follows.
+
+    Attributes:
+        shift: Added to the log-weights for comparison, one number or one for each sample, shape [n]: beta E_0, so that what is left is
+            relative to the static crystal.
+    """
+
+    @property
+    def shift(self) -> float | Tensor: ...  # noqa: D102
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Unnormalised log-density of displacements u [n, N, 3], shape [n], float64; -inf without finite energy."""
+        ...
+
+
 class SoftenedTarget:
     """-beta U with energies above E_0 + softening N kT growing only as their logarithm: for training alone.
 
@@ -54,7 +71,8 @@ class SoftenedTarget:
 
     def __init__(self, surface: Surface, beta: float, n_sites: int, softening: float) -> None:
         self.surface, self.beta = surface, beta
-        self._ceiling = beta * surface.static_energy + softening * n_sites
+        self.shift = beta * surface.static_energy
+        self._ceiling = self.shift + softening * n_sites
 
     def log_prob(self, u: Tensor) -> Tensor:
         """Unnormalised log-density of displacements u [n, N, 3], shape [n], float64; -inf without finite energy."""
@@ -75,3 +93,22 @@ class ExactTarget:
     def log_prob(self, u: Tensor) -> Tensor:
         """Unnormalised log-density of displacements u [n, N, 3], shape [n], float64; -inf without finite energy."""
         return torch.from_numpy(-self.beta * self.surface.energies(u.detach().double().numpy()))
+
+
+class MixedTarget:
+    """Targets of several conditions as one, for batches in which each has so many samples in a row.
+
+    Args:
+        targets: The targets.
+        counts: Samples of each.
+        offsets: Added to the shift of each: what is known of the free energies, so that log-weights of different conditions compare.
+    """
+
+    def __init__(self, targets: Sequence[SoftenedTarget], counts: Sequence[int], offsets: Sequence[float]) -> None:
+        self._targets, self._counts = list(targets), list(counts)
+        shifts = [t.shift + offset for t, offset in zip(targets, offsets, strict=True)]
+        self.shift = torch.tensor(shifts, dtype=torch.float64).repeat_interleave(torch.tensor(self._counts))
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Unnormalised log-density of each under its own target, shape [n], float64."""
+        return torch.cat([t.log_prob(some) for t, some in zip(self._targets, u.split(self._counts), strict=True)])

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from lammps_bg.crystal.structure import Array
-from lammps_bg.flow.model import Generator
+from lammps_bg.flow.generator import Generator
 from lammps_bg.memory import Pieces
 from lammps_bg.training.target import SoftenedTarget
 

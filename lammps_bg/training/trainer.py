@@ -3,6 +3,7 @@
 
 import copy
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,11 @@ from torch import Tensor, nn
 
 from lammps_bg.config import TrainConfig
 from lammps_bg.errors import TrainingError
-from lammps_bg.flow.model import Generator
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.memory import Pieces
 from lammps_bg.training.objectives import OBJECTIVES, Batch, merge
 from lammps_bg.training.optimisers import build_optimiser, largest_rate
-from lammps_bg.training.target import ExactTarget, SoftenedTarget
+from lammps_bg.training.task import State, Task
 
 _SITES_AT_ONCE = {1: 65536, 2: 4096}  # by channels: without and with auxiliary variables, 0.4 and 0.5 GB of activations
 _SNAPSHOT_EVERY = 20  # steps between the states a diverging step falls back to
@@ -26,23 +26,24 @@ _MOST_UNDONE = 12  # undone steps after which training gives up
 _JUMP = 0.5  # rise of -<log w> / N over its recent median that counts as diverging, if it is also ten times the spread
 
 
-def samples_at_once(config: TrainConfig, generator: Generator) -> int:
+def samples_at_once(config: TrainConfig, task: Task) -> int:
     """Samples of a training step whose activations are held together.
 
     Args:
         config: Training configuration.
-        generator: Prior and flow.
+        task: What is trained.
     """
-    sites = config.sites_at_once or _SITES_AT_ONCE[generator.flow.channels]
-    return max(1, sites // len(generator.prior.base.amplitude))
+    sites = config.sites_at_once or _SITES_AT_ONCE[task.flow.channels]
+    return max(1, sites // task.n_sites)
 
 
 @dataclass
 class StepRecord:
-    """One row of train.csv; `ess`, `exact_bound` and `free_energy` are None between evaluations.
+    """One row of train.csv; `ess`, `exact_bound` and `free_energy` are None between evaluations, and means over the states of one.
 
     `bound` is -<log w> / N of the softened batch and `exact_bound` that of the evaluation; both are beta F / N up to the constants
-    of the absolute convention, relative to beta E_0 / N, as `free_energy` is.
+    of the absolute convention, relative to beta E_0 / N, as `free_energy` is. Over many states they are, moreover, relative to the
+    Gaussian base of each, and absolute for the state in the middle of the conditions.
     """
 
     step: int
@@ -62,24 +63,20 @@ class Trainer:
     """An optimiser on an objective, with warm-up, cosine decay and clipping.
 
     Args:
-        generator: Prior and flow; the flow is trained in place.
-        softened: Target of the objective.
-        exact: Target of the evaluations.
+        task: The states to train on; their flow is trained in place.
         config: Training configuration.
         seed: Seed of the base samples.
     """
 
-    def __init__(
-        self, generator: Generator, softened: SoftenedTarget, exact: ExactTarget, config: TrainConfig, *, seed: int
-    ) -> None:
-        self.generator, self.softened, self.exact, self.config = generator, softened, exact, config
+    def __init__(self, task: Task, config: TrainConfig, *, seed: int) -> None:
+        self.task, self.config = task, config
         self.objective = OBJECTIVES[config.objective]()
-        self.optimiser = build_optimiser(config, generator.flow.parameters())
+        self.optimiser = build_optimiser(config, task.flow.parameters())
         self.random = torch.Generator().manual_seed(seed)
         self.evaluation_seed = seed + 1
         self.step, self.elapsed, self.damping, self.undone = 0, 0.0, 1.0, 0
         self.recent: list[float] = []
-        self._pieces = Pieces(samples_at_once(config, generator), "samples of a training step")
+        self._pieces = Pieces(samples_at_once(config, task), "samples of a training step")
         self._snapshot = self._weights()
 
     @property
@@ -126,7 +123,7 @@ class Trainer:
         batch = self._batch()
         norm = math.inf
         if not self._diverges(batch):
-            norm = float(nn.utils.clip_grad_norm_(self.generator.flow.parameters(), self.config.clip_norm))
+            norm = float(nn.utils.clip_grad_norm_(self.task.flow.parameters(), self.config.clip_norm))
         bound = self._bound(batch.log_w)
         if math.isfinite(norm):
             # before the step: the batch has just shown that these weights are good, of the next ones nothing is known
@@ -143,11 +140,13 @@ class Trainer:
 
     def _batch(self) -> Batch:
         """The batch of a step, piece by piece; the gradient of its mean loss is left with the weights."""
-        start = self.generator.prior.sample(self.config.batch_size, self.random)
-        parameters = list(self.generator.flow.parameters())
+        contexts = self.task.draw(self.config.batch_size, self.random)
+        start = self.task.at(contexts)[0].prior.sample(self.config.batch_size, self.random)
+        parameters = list(self.task.flow.parameters())
 
         def piece(items: Sequence[int]) -> Batch:
-            part = self.objective(self.generator, self.softened, start[items[0] : items[-1] + 1])
+            some = slice(items[0], items[-1] + 1)
+            part = self.objective(*self.task.at(contexts[some]), start[some])
             if torch.isfinite(part.loss):
                 # not backward(): a piece that runs out of memory on the way must leave no gradient behind
                 found = torch.autograd.grad(part.loss * len(part.log_w), parameters, allow_unused=True)
@@ -164,14 +163,8 @@ class Trainer:
         return whole
 
     def _bound(self, log_w: Tensor) -> float:
-        """-<log w> / N relative to beta E_0 / N."""
-        n = self.n_sites
-        return -(float(log_w.mean()) + self.softened.beta * self.softened.surface.static_energy) / n if len(log_w) else math.inf
-
-    @property
-    def n_sites(self) -> int:
-        """Number of atoms N."""
-        return len(self.generator.prior.base.amplitude)
+        """-<log w> / N relative to beta E_0 / N, which the log-weights of a batch are already."""
+        return -float(log_w.mean()) / self.task.n_sites if len(log_w) else math.inf
 
     def _diverges(self, batch: Batch) -> bool:
         """Whether a batch shows that the last steps went wrong: lost samples, a non-finite loss, or a jump of the bound."""
@@ -196,31 +189,40 @@ class Trainer:
         self._restore(self._snapshot)
 
     def _evaluate(self, record: StepRecord) -> None:
-        """Exact energies of fresh samples: ESS, bound and free energy."""
+        """Exact energies of fresh samples: ESS, bound and free energy, the mean over the states."""
         random = torch.Generator().manual_seed(self.evaluation_seed + self.step)
-        start = self.generator.prior.sample(self.config.evaluate_samples, random)
+        states = list(self.task.evaluated())
+        found = [self._judge(state, self.config.evaluate_samples // len(states), random) for state in states]
+        known = [state.generator.prior.base.log_integral / self.task.n_sites for state in states]
+        record.ess = statistics.fmean(ess for ess, _, _ in found)
+        relative = [(b + k - known[0], f + k - known[0]) for (_, b, f), k in zip(found, known, strict=True)]
+        record.exact_bound, record.free_energy = (statistics.fmean(column) for column in zip(*relative, strict=True))
+
+    def _judge(self, state: State, n: int, random: torch.Generator) -> tuple[float, float, float]:
+        """ESS, bound and free energy of `n` samples of a state, the last two per atom and relative to beta E_0."""
+        generator, exact = state.generator, state.exact
+        start = generator.prior.sample(n, random)
 
         @torch.no_grad()
         def weights(items: Sequence[int]) -> Tensor:
-            state, log_q = self.generator.push(start[items[0] : items[-1] + 1])
-            return self.exact.log_prob(state[:, 0]) + self.generator.prior.log_auxiliary(state) - log_q
+            pushed, log_q = generator.push(start[items[0] : items[-1] + 1])
+            return exact.log_prob(pushed[:, 0]) + generator.prior.log_auxiliary(pushed) - log_q
 
         log_w = torch.cat(list(self._pieces.over(range(len(start)), weights)))
         log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
         if not torch.isfinite(log_w).any():
-            record.ess, record.exact_bound, record.free_energy = 0.0, math.inf, math.inf
-            return
-        shift = self.exact.beta * self.exact.surface.static_energy
+            return 0.0, math.inf, math.inf
+        shift = exact.beta * exact.surface.static_energy
         total = torch.logsumexp(log_w, 0)
-        record.ess = float(torch.exp(2 * total - torch.logsumexp(2 * log_w, 0)) / len(log_w))
-        record.exact_bound = float(-(log_w.mean() + shift) / self.n_sites)
-        record.free_energy = float(-(total - math.log(len(log_w)) + shift) / self.n_sites)
+        ess = float(torch.exp(2 * total - torch.logsumexp(2 * log_w, 0)) / len(log_w))
+        bound, free_energy = -(log_w.mean() + shift), -(total - math.log(len(log_w)) + shift)
+        return ess, float(bound) / self.task.n_sites, float(free_energy) / self.task.n_sites
 
     def _weights(self) -> dict[str, Any]:
-        return copy.deepcopy({"flow": self.generator.flow.state_dict(), "optimiser": self.optimiser.state_dict()})
+        return copy.deepcopy({"flow": self.task.flow.state_dict(), "optimiser": self.optimiser.state_dict()})
 
     def _restore(self, weights: dict[str, Any]) -> None:
-        self.generator.flow.load_state_dict(weights["flow"])
+        self.task.flow.load_state_dict(weights["flow"])
         self.optimiser.load_state_dict(copy.deepcopy(weights["optimiser"]))
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from lammps_bg.errors import TrainingError
 from lammps_bg.flow.model import build_generator
 from lammps_bg.flow.self_consistent import FittedBase
 from lammps_bg.interrupt import StopFlag
+from lammps_bg.training.task import SingleState
 from lammps_bg.training.trainer import Trainer
 from lammps_bg.workflow.problem import Problem
 
@@ -39,7 +40,7 @@ def _trial(problem: Problem, config: Config, fitted: FittedBase, stop: StopFlag)
     budget = config.train.model_copy(update={"steps": steps, "max_seconds": None, "evaluate_every": steps + 1})
     generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
     softened = problem.softened_target(config.train.softening)
-    trainer = Trainer(generator, softened, problem.exact_target(), budget, seed=config.seed)
+    trainer = Trainer(SingleState(generator, softened, problem.exact_target()), budget, seed=config.seed)
     bounds: list[float] = []
     try:
         trainer.run(stop, report=lambda record: bounds.append(record.bound), save=lambda state: None)

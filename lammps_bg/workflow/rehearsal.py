@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lammps_bg.config import Config
-from lammps_bg.flow.model import Generator, build_generator
+from lammps_bg.flow.generator import Generator
+from lammps_bg.flow.model import build_generator
 from lammps_bg.flow.self_consistent import FittedBase
 from lammps_bg.thermo.sampler import draw, stream
 from lammps_bg.training.objectives import OBJECTIVES
+from lammps_bg.training.task import SingleState
 from lammps_bg.training.trainer import samples_at_once
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.training import Trained, fit_base
@@ -77,7 +79,10 @@ def _base_seconds(problem: Problem, config: Config) -> tuple[float, FittedBase]:
 def _train_seconds(problem: Problem, config: Config, generator: Generator) -> float:
     """Expected time of the training, from the fastest of three steps."""
     target = problem.softened_target(config.train.softening)
-    objective, size = OBJECTIVES[config.train.objective](), samples_at_once(config.train, generator)
+    objective, size = (
+        OBJECTIVES[config.train.objective](),
+        samples_at_once(config.train, SingleState(generator, target, problem.exact_target())),
+    )
     start = generator.prior.sample(min(size, config.train.batch_size), stream(config.seed, "rehearsal", 0))
     step = min(_timed(lambda: objective(generator, target, start).loss.backward()) for _ in range(3))
     step *= config.train.batch_size / len(start)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lammps_bg.config import Config
 from lammps_bg.engine.dump import DumpWriter
-from lammps_bg.flow.model import Generator
+from lammps_bg.flow.generator import Generator
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory

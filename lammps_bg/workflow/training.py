@@ -13,7 +13,8 @@ from typing import Any
 from lammps_bg.config import BaseConfig, Config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import RunDirectoryError, UnstableCrystalError
-from lammps_bg.flow.model import Generator, build_generator
+from lammps_bg.flow.generator import Generator
+from lammps_bg.flow.model import build_generator
 from lammps_bg.flow.self_consistent import EinsteinFit, FittedBase, PhononFit, measured
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
@@ -21,6 +22,7 @@ from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.free_energy import CrystalReference
 from lammps_bg.training import checkpoint
 from lammps_bg.training.model_file import SavedModel, save_model
+from lammps_bg.training.task import SingleState
 from lammps_bg.training.through_flow import ThroughFlow
 from lammps_bg.training.trainer import StepRecord, Trainer
 from lammps_bg.workflow.pilot import better_base
@@ -151,7 +153,7 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
         fitted = _chosen_base(problem, config, console, stop)
     generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
     softened = problem.softened_target(config.train.softening)
-    trainer = Trainer(generator, softened, problem.exact_target(), config.train, seed=config.seed)
+    trainer = Trainer(SingleState(generator, softened, problem.exact_target()), config.train, seed=config.seed)
     path = run.file("checkpoint.pt")
     if resume and path.exists():
         _restore(trainer, path)

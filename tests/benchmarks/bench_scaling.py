@@ -29,6 +29,7 @@ from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.thermo.sampler import draw
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
+from lammps_bg.training.task import SingleState
 from lammps_bg.training.trainer import Trainer
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 
@@ -67,9 +68,7 @@ def measure(cells, device, rounds):
     fitted = PhononFit(surface, problem.crystal, problem.units, beta, seed=1).run(iterations=0, n_samples=16)
     generator = build_generator(FlowConfig(), problem.crystal, fitted.base, seed=1, device=device)
     trainer = Trainer(
-        generator,
-        SoftenedTarget(surface, beta, n, 6.0),
-        ExactTarget(surface, beta),
+        SingleState(generator, SoftenedTarget(surface, beta, n, 6.0), ExactTarget(surface, beta)),
         TrainConfig(batch_size=BATCH, steps=10**6, learning_rate=1e-6),
         seed=1,
     )

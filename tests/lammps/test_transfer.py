@@ -11,7 +11,7 @@ import pytest
 from command_line import LJ, TINY, call, mw_crystal, use
 
 from lammps_bg.cli import main
-from lammps_bg.flow.model import Generator
+from lammps_bg.flow.generator import Generator
 
 FEW = ["--set", "sample.n_samples=64", "--set", "estimate.n_bootstraps=50", "--allow-red"]
 

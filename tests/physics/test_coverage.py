@@ -19,6 +19,7 @@ from lammps_bg.thermo.free_energy import CrystalReference, absolute_from_differe
 from lammps_bg.thermo.sampler import draw
 from lammps_bg.thermo.solvable import AnharmonicCrystal, HarmonicCrystal, spring_stiffness
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
+from lammps_bg.training.task import SingleState
 from lammps_bg.training.trainer import Trainer
 
 pytestmark = pytest.mark.physics
@@ -55,7 +56,8 @@ def estimated(crystal, solvable, seed, kind):
     generator = build_generator(small, crystal, fitted.base, seed=seed)
     config = TrainConfig(steps=120, batch_size=32, learning_rate=3e-3)
     exact = ExactTarget(surface, BETA)
-    trainer = Trainer(generator, SoftenedTarget(surface, BETA, crystal.n_sites, 6.0), exact, config, seed=seed)
+    softened = SoftenedTarget(surface, BETA, crystal.n_sites, 6.0)
+    trainer = Trainer(SingleState(generator, softened, exact), config, seed=seed)
     trainer.run(StopFlag(), report=lambda record: None, save=lambda state: None)
     log_w = np.concatenate([chunk.log_w for chunk in draw(generator, exact, 4000, seed=seed)])
     reference = CrystalReference(

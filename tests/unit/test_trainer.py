@@ -20,6 +20,7 @@ from lammps_bg.thermo.solvable import AnharmonicCrystal
 from lammps_bg.training import checkpoint
 from lammps_bg.training.optimisers import largest_rate
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
+from lammps_bg.training.task import SingleState
 from lammps_bg.training.trainer import Trainer
 
 BETA = 20.0
@@ -33,9 +34,8 @@ def trainer_of(solvable=ANHARMONIC, *, fails=None, **options):
     generator = build_generator(FlowConfig(width=16, n_bins=4, n_sweeps=1), LATTICE, base, seed=3)
     surface = SolvableSurface(solvable, fails=fails)
     config = TrainConfig(**{"steps": 20, "batch_size": 32, "evaluate_every": 1000, "warmup_steps": 5, **options})
-    return Trainer(
-        generator, SoftenedTarget(surface, BETA, 4, 6.0), ExactTarget(SolvableSurface(solvable), BETA), config, seed=11
-    )
+    targets = SoftenedTarget(surface, BETA, 4, 6.0), ExactTarget(SolvableSurface(solvable), BETA)
+    return Trainer(SingleState(generator, *targets), config, seed=11)
 
 
 def run(trainer, stop=None):
@@ -115,15 +115,15 @@ def test_diverging_steps_are_undone_and_counted():
     assert trainer.damping == 0.125
     assert [r.step for r in records if r.n_bad] == [15, 16, 37]
     assert all(r.grad_norm == math.inf for r in records if r.n_bad)
-    assert all(torch.isfinite(p).all() for p in trainer.generator.flow.parameters())
+    assert all(torch.isfinite(p).all() for p in trainer.task.flow.parameters())
     assert [r.step for r in records] == list(range(1, 61))
 
 
 def test_an_undone_step_restores_the_weights():
     trainer = trainer_of(steps=10, fails=lambda call, u: np.full(len(u), call == 10))
-    start = {key: value.clone() for key, value in trainer.generator.flow.state_dict().items()}
+    start = {key: value.clone() for key, value in trainer.task.flow.state_dict().items()}
     run(trainer)
-    assert same(trainer.generator.flow.state_dict(), start)
+    assert same(trainer.task.flow.state_dict(), start)
 
 
 def test_a_few_infinite_energies_do_not_stop_a_step():
@@ -142,9 +142,9 @@ def test_finite_energies_with_infinite_forces_do_not_reach_the_weights(objective
             return energies, forces
 
     trainer = trainer_of(objective=objective, steps=5)
-    trainer.softened.surface = Forceless(ANHARMONIC)
+    trainer.task.state.softened.surface = Forceless(ANHARMONIC)
     run(trainer)
-    assert all(torch.isfinite(p).all() for p in trainer.generator.flow.parameters())
+    assert all(torch.isfinite(p).all() for p in trainer.task.flow.parameters())
 
 
 def test_a_bad_step_at_a_snapshot_does_not_spoil_the_snapshot():
@@ -156,7 +156,7 @@ def test_a_bad_step_at_a_snapshot_does_not_spoil_the_snapshot():
         step()
         if trainer.step == 19:
             with torch.no_grad():
-                for parameter in trainer.generator.flow.parameters():
+                for parameter in trainer.task.flow.parameters():
                     parameter.add_(1e6)
 
     trainer.optimiser.step = ruin
@@ -210,7 +210,7 @@ def test_evaluations_are_exact_and_of_their_own_samples():
 def test_evaluation_of_a_harmonic_crystal_is_exact():
     base = PhononBase(finite_differences(HARMONIC.energies_forces, LATTICE, np.zeros((4, 3)), 1e-3), BETA)
     trainer = trainer_of(HARMONIC, steps=1, learning_rate=1e-12)
-    trainer.generator.prior.base = base
+    trainer.task.state.generator.prior.base = base
     (record,), _ = run(trainer)
     exact = -(HARMONIC.log_partition + BETA * HARMONIC.static_energy) / 4
     assert record.exact_bound == pytest.approx(exact, abs=1e-4)
@@ -297,7 +297,7 @@ def test_pieces_of_a_batch_give_the_gradient_of_the_whole():
     """32 samples at once or five at a time: the same samples, weights that agree to rounding after ten steps."""
     whole, pieces = trainer_of(steps=10, optimiser="adam"), trainer_of(steps=10, optimiser="adam", sites_at_once=20)
     for trainer in (whole, pieces):
-        trainer.generator.flow.double()
+        trainer.task.flow.double()
     records = [run(trainer)[0] for trainer in (whole, pieces)]
     assert pieces._pieces.size == 5
     for one, two in zip(*records, strict=True):

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the training loop trains on: one thermodynamic state, or a family of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lammps_bg.crystal.structure import Array
+from lammps_bg.flow.augmented import AugmentedFlow
+from lammps_bg.flow.base_family import Context
+from lammps_bg.flow.family import mixed
+from lammps_bg.flow.generator import Generator
+from lammps_bg.flow.sublattice import SublatticeFlow
+from lammps_bg.training.target import ExactTarget, MixedTarget, SoftenedTarget, TrainingTarget
+
+_EVALUATED = 4  # states of a family that an evaluation looks at
+
+
+@dataclass
+class State:
+    """A generator and its targets in one thermodynamic state.
+
+    Attributes:
+        generator: Prior and flow.
+        softened: Target of the objective.
+        exact: Target of weights.
+    """
+
+    generator: Generator
+    softened: SoftenedTarget
+    exact: ExactTarget
+
+
+class Task(Protocol):
+    """The states of a training."""
+
+    @property
+    def flow(self) -> SublatticeFlow | AugmentedFlow:
+        """What is trained."""
+        ...
+
+    @property
+    def n_sites(self) -> int:
+        """Number of atoms N."""
+        ...
+
+    def draw(self, n: int, random: torch.Generator) -> Tensor:
+        """Contexts of a batch, shape [n, C]."""
+        ...
+
+    def at(self, contexts: Tensor) -> tuple[Generator, TrainingTarget]:
+        """Generator and target of a batch with these contexts, or of a part of one."""
+        ...
+
+    def evaluated(self) -> Iterator[State]:
+        """The states in which the model is judged."""
+        ...
+
+
+class SingleState:
+    """Training in one state: contexts are empty.
+
+    Args:
+        generator: Prior and flow.
+        softened: Target of the objective.
+        exact: Target of the evaluations.
+    """
+
+    def __init__(self, generator: Generator, softened: SoftenedTarget, exact: ExactTarget) -> None:
+        self.state = State(generator, softened, exact)
+
+    @property
+    def flow(self) -> SublatticeFlow | AugmentedFlow:
+        """What is trained."""
+        return self.state.generator.flow
+
+    @property
+    def n_sites(self) -> int:
+        """Number of atoms N."""
+        return len(self.state.generator.prior.base.amplitude)
+
+    def draw(self, n: int, random: torch.Generator) -> Tensor:
+        """Empty contexts, shape [n, 0]."""
+        return torch.empty(n, 0)
+
+    def at(self, contexts: Tensor) -> tuple[Generator, TrainingTarget]:
+        """The one generator and its target."""
+        return self.state.generator, self.state.softened
+
+    def evaluated(self) -> Iterator[State]:
+        """The one state."""
+        yield self.state
+
+
+class ManyStates:
+    """Training over a box of conditions: a batch holds some states of a fixed pool, each with several samples in a row.
+
+    States are made when they are first wanted and kept: making one costs about as much as a few samples.
+
+    Args:
+        pool: Contexts of the states, shape [m, C].
+        make: Makes the state of a context.
+        states_per_batch: States of a batch.
+    """
+
+    def __init__(self, pool: Array, make: Callable[[Context], State], *, states_per_batch: int) -> None:
+        self.pool, self._make, self._states_per_batch = torch.from_numpy(pool), make, states_per_batch
+        self._known: dict[Context, State] = {}
+        self._centre = self.state((0.0,) * pool.shape[1])
+
+    @property
+    def flow(self) -> SublatticeFlow | AugmentedFlow:
+        """What is trained."""
+        return self._centre.generator.flow
+
+    @property
+    def n_sites(self) -> int:
+        """Number of atoms N."""
+        return len(self._centre.generator.prior.base.amplitude)
+
+    def state(self, context: Context) -> State:
+        """The state of a context.
+
+        Args:
+            context: Coordinates in [-1, 1].
+        """
+        if context not in self._known:
+            self._known[context] = self._make(context)
+        return self._known[context]
+
+    def draw(self, n: int, random: torch.Generator) -> Tensor:
+        """Contexts of a batch, equal ones in a row, shape [n, C]."""
+        k = min(n, self._states_per_batch, len(self.pool))
+        picked = torch.randperm(len(self.pool), generator=random)[:k]
+        return self.pool[picked[torch.arange(n) * k // n]]
+
+    def at(self, contexts: Tensor) -> tuple[Generator, TrainingTarget]:
+        """Generator and target of contexts with equal ones in a row."""
+        rows = [(context, len(list(same))) for context, same in groupby(map(tuple, contexts.tolist()))]
+        states, counts = [self.state(context) for context, _ in rows], [n for _, n in rows]
+        known = self._log_integral(self._centre)
+        offsets = [known - self._log_integral(state) for state in states]
+        return mixed([s.generator for s in states], counts), MixedTarget([s.softened for s in states], counts, offsets)
+
+    @staticmethod
+    def _log_integral(state: State) -> float:
+        return state.generator.prior.base.log_integral
+
+    def evaluated(self) -> Iterator[State]:
+        """The centre and the first states of the pool."""
+        yield self._centre
+        for context in self.pool[: _EVALUATED - 1].tolist():
+            yield self.state(tuple(context))
