@@ -46,8 +46,8 @@ from lammps_bg.thermo.weights import EstimateError, log_mean_exp, summarise
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
 from lammps_bg.training.task import SingleState
 from lammps_bg.training.trainer import Trainer
+from lammps_bg.workflow.fitting import fit_base, reference
 from lammps_bg.workflow.problem import Problem, ScriptRequest
-from lammps_bg.workflow.training import fit_base, reference
 
 INPUTS = Path(__file__).resolve().parents[1] / "inputs"
 NAME = "compare_defaults"

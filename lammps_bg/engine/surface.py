@@ -2,6 +2,7 @@
 """The potential energy surface of a crystal: LAMMPS energies and forces as functions of displacements in grid order."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,34 +19,46 @@ _MANY = 0.01  # share of a batch without finite energy that is worth a warning
 class EnergySurface:
     """Energies and forces of displacements from the sites of a crystal.
 
+    Several surfaces may share one LAMMPS instance: each brings it to its own cell and parameters before it uses it.
+
     Attributes:
         engine: The LAMMPS instance that evaluates them.
-        crystal: The reference crystal, with the atom ids of that instance.
+        crystal: The reference crystal, with the atom ids of that instance, in the cell of this surface.
+        parameters: Values of the potential's parameters on this surface, those that differ from the script's.
         static_energy: Energy of the undisplaced crystal, energy units.
         static_forces: Forces on the undisplaced sites, shape [N, 3].
     """
 
-    def __init__(self, engine: Engine, crystal: Crystal) -> None:
-        self.engine, self.crystal = engine, crystal
+    def __init__(self, engine: Engine, crystal: Crystal, parameters: Mapping[str, float] | None = None) -> None:
+        self.engine, self.crystal, self.parameters = engine, crystal, dict(parameters or {})
         self._site_of_atom = np.argsort(crystal.atom_ids)
         self._warned = False
         energies, forces = self(np.zeros((1, crystal.n_sites, 3)))
         self.static_energy, self.static_forces = float(energies[0]), forces[0]
 
+    def enter(self) -> None:
+        """Bring the LAMMPS instance to this surface's cell and parameters; nothing to do where it is there already."""
+        self.engine.set_parameters(self.parameters)
+        if not np.array_equal(self.engine.cell, self.crystal.supercell):
+            self.engine.set_cell(self.crystal.supercell)
+
     def __call__(self, displacements: Array) -> tuple[Array, Array]:
         """Energies [n] and forces [n, N, 3] of displacements [n, N, 3]; +inf and nan where LAMMPS gives no finite energy."""
+        self.enter()
         energies, forces = self.engine.energies_forces(self.positions(displacements)[:, self._site_of_atom])
         self._warn_of_infinite(energies, displacements)
         return energies, forces[:, self.crystal.atom_ids - 1]
 
     def energies(self, displacements: Array) -> Array:
         """Energies [n] of displacements [n, N, 3]; +inf where LAMMPS gives no finite energy."""
+        self.enter()
         energies = self.engine.energies(self.positions(displacements)[:, self._site_of_atom])
         self._warn_of_infinite(energies, displacements)
         return energies
 
     def virial_pressures(self, displacements: Array) -> Array:
         """Configurational pressures [n] of displacements [n, N, 3], pressure units, without the kinetic part; nan where there is none."""
+        self.enter()
         return self.engine.virial_pressure(self.positions(displacements)[:, self._site_of_atom])
 
     def positions(self, displacements: Array) -> Array:

@@ -2,11 +2,13 @@
 """Bases that follow their conditions: fitted at some points of the box of conditions, and smooth in between."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from lammps_bg.crystal.conditions import Conditions
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import StateError
 from lammps_bg.flow.base import Base, EinsteinBase
@@ -117,6 +119,21 @@ class EinsteinFamily:
     def at(self, context: Context, beta: float) -> EinsteinBase:
         """The base of a context; its widths were fitted at the temperature of each node, so that `beta` is in them."""
         return EinsteinBase(torch.from_numpy(np.exp(self._logarithm.at(context))))
+
+
+@dataclass(frozen=True)
+class FittedFamily:
+    """A family of bases with what it was made from.
+
+    Attributes:
+        conditions: The axes of the contexts.
+        bases: The bases.
+        iterated: Whether its force constants are self-consistent ones, rather than those at the energy minimum.
+    """
+
+    conditions: Conditions
+    bases: PhononFamily | EinsteinFamily
+    iterated: bool
 
 
 def _mapped(constants: ForceConstants, function: np.ufunc) -> np.ndarray:

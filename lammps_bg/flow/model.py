@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From a configuration to a generator, or to a family of them: architecture, sizes and units of length."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +85,7 @@ def build_family(
     config: FlowConfig,
     crystal: Crystal,
     bases: BaseFamily,
-    nodes: Sequence[Base],
+    betas: Sequence[float],
     *,
     seed: int,
     eta: float | None = None,
@@ -98,13 +98,14 @@ def build_family(
         config: Architecture and its size.
         crystal: The reference crystal.
         bases: The base of every context, at this crystal's replicate.
-        nodes: The bases that the family was fitted to, in the order of `bases.nodes`.
+        betas: 1 / (k_B T) at each of `bases.nodes`, inverse energy.
         seed: Seed of the weights.
         eta: Width of the auxiliary variables that a model was trained with, length units; None: from the first node.
         device: Where the flow runs: auto, cpu or cuda.
         reflections: Whether reflections are symmetries under all conditions.
     """
     graph = LatticeGraph.from_crystal(crystal, config.n_neighbours, reflections=reflections)
+    nodes = [bases.at(tuple(context), beta) for context, beta in zip(bases.nodes.tolist(), betas, strict=True)]
     logarithms = np.stack([_relative_amplitude(base, graph).log().numpy() for base in nodes])
     fit = PolynomialFit(bases.nodes, logarithms)
     site = float(nodes[0].amplitude.mean()) if eta is None else eta
@@ -119,7 +120,7 @@ def _build_flow(
 ) -> SublatticeFlow | AugmentedFlow:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        flow: SublatticeFlow | AugmentedFlow = _BUILDERS[config.kind](config, crystal, graph, scale)
+        flow = _BUILDERS[config.kind](config, crystal, graph, scale)
     flow.to(torch_device(device))
     return flow
 
@@ -176,7 +177,11 @@ def _with_auxiliaries(config: FlowConfig, graph: LatticeGraph, scale: _Scale, co
     )
 
 
-_BUILDERS = {"sublattice": _sublattice, "augmented": _augmented, "global": _global}
+_BUILDERS: dict[str, Callable[..., SublatticeFlow | AugmentedFlow]] = {
+    "sublattice": _sublattice,
+    "augmented": _augmented,
+    "global": _global,
+}
 
 
 def _relative_amplitude(base: Base, graph: LatticeGraph) -> Tensor:

@@ -11,9 +11,12 @@ import numpy as np
 import torch
 
 from lammps_bg.config import Config
+from lammps_bg.crystal.conditions import Axis, Conditions
+from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import CrystalError, RunDirectoryError
 from lammps_bg.flow.base import EinsteinBase
+from lammps_bg.flow.base_family import EinsteinFamily, FittedFamily, PhononFamily
 from lammps_bg.flow.force_constants import ForceConstants
 from lammps_bg.flow.phonon import PhononBase
 from lammps_bg.flow.self_consistent import BoundStep, FittedBase
@@ -30,6 +33,7 @@ class SavedModel:
         fitted: Base at the replicate it was trained on.
         replicate: That replicate, in unit cells.
         state: Temperature, units, script variables and other facts, as plain values.
+        family: The bases of all conditions, for a conditional model; `fitted` is then that in the middle of them.
     """
 
     flow: dict[str, Any]
@@ -37,6 +41,7 @@ class SavedModel:
     fitted: FittedBase
     replicate: tuple[int, int, int]
     state: dict[str, Any]
+    family: FittedFamily | None = None
 
 
 def save_model(path: Path, model: SavedModel, crystal: Crystal) -> None:
@@ -55,6 +60,8 @@ def save_model(path: Path, model: SavedModel, crystal: Crystal) -> None:
         "replicate": list(model.replicate),
         "state": json.dumps(model.state),
     }
+    if model.family is not None:
+        content["family"] = _stored_family(model.family, crystal)
     checkpoint.save(path, content)
 
 
@@ -76,12 +83,53 @@ def load_model(path: Path, crystal: Crystal, beta: float) -> SavedModel:
         replicate = tuple(content["replicate"])
         config = Config.model_validate_json(content["config"])
         fitted = _base(content["base"], crystal, beta)
-        _require_same(stored, describe_crystal(crystal))
-        return SavedModel(content["flow"], config, fitted, replicate, json.loads(content["state"]))
+        family = _loaded_family(content["family"], crystal) if "family" in content else None
+        _require_same(stored, describe_crystal(crystal if family is None else _in_cell(crystal, stored)))
+        return SavedModel(content["flow"], config, fitted, replicate, json.loads(content["state"]), family)
     except (KeyError, ValueError, TypeError) as error:
         raise RunDirectoryError(
             f"expected a complete model in {path}, got one that lacks or garbles a part ({error}); train again"
         ) from None
+
+
+def _in_cell(crystal: Crystal, stored: dict[str, Any]) -> Crystal:
+    """The crystal deformed into the unit cell of a conditional model."""
+    return crystal.deformed(np.linalg.solve(crystal.unit.cell, np.array(stored["cell"])))
+
+
+def reference_cell(path: Path) -> Array:
+    """Unit cell that a model's conditions are relative to, shape [3, 3], length units.
+
+    Args:
+        path: The model file.
+    """
+    return np.array(json.loads(checkpoint.load(path)["crystal"])["cell"])
+
+
+def _stored_family(family: FittedFamily, crystal: Crystal) -> dict[str, Any]:
+    axes = [dataclasses.asdict(axis) for axis in family.conditions.axes]
+    content: dict[str, Any] = {
+        "axes": json.dumps(axes),
+        "iterated": family.iterated,
+        "nodes": torch.from_numpy(family.bases.nodes),
+    }
+    if isinstance(family.bases, EinsteinFamily):
+        return content | {"widths": torch.from_numpy(family.bases.widths[:, : crystal.n_basis].copy())}
+    constants = family.bases.constants
+    stiffness, offset = (np.stack([getattr(entry, name) for entry in constants]) for name in ("stiffness", "offset"))
+    return content | {"stiffness": torch.from_numpy(stiffness), "offset": torch.from_numpy(offset)}
+
+
+def _loaded_family(stored: dict[str, Any], crystal: Crystal) -> FittedFamily:
+    conditions = Conditions(tuple(Axis(**entry) for entry in json.loads(stored["axes"])))
+    nodes = stored["nodes"].numpy()
+    bases: PhononFamily | EinsteinFamily
+    if "widths" in stored:
+        bases = EinsteinFamily(nodes, np.tile(stored["widths"].numpy(), (1, crystal.n_cells)))
+    else:
+        pairs = zip(stored["stiffness"].numpy(), stored["offset"].numpy(), strict=True)
+        bases = PhononFamily(nodes, [ForceConstants(stiffness, offset) for stiffness, offset in pairs])
+    return FittedFamily(conditions, bases, stored["iterated"])
 
 
 def describe_crystal(crystal: Crystal) -> dict[str, Any]:

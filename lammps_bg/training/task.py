@@ -28,11 +28,13 @@ class State:
         generator: Prior and flow.
         softened: Target of the objective.
         exact: Target of weights.
+        known: What is known of the logarithm of its integral, relative to exp(-beta E_0): states are compared relative to it.
     """
 
     generator: Generator
     softened: SoftenedTarget
     exact: ExactTarget
+    known: float = 0.0
 
 
 class Task(Protocol):
@@ -142,13 +144,8 @@ class ManyStates:
         """Generator and target of contexts with equal ones in a row."""
         rows = [(context, len(list(same))) for context, same in groupby(map(tuple, contexts.tolist()))]
         states, counts = [self.state(context) for context, _ in rows], [n for _, n in rows]
-        known = self._log_integral(self._centre)
-        offsets = [known - self._log_integral(state) for state in states]
+        offsets = [self._centre.known - state.known for state in states]
         return mixed([s.generator for s in states], counts), MixedTarget([s.softened for s in states], counts, offsets)
-
-    @staticmethod
-    def _log_integral(state: State) -> float:
-        return state.generator.prior.base.log_integral
 
     def evaluated(self) -> Iterator[State]:
         """The centre and the first states of the pool."""

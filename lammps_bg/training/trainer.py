@@ -193,7 +193,7 @@ class Trainer:
         random = torch.Generator().manual_seed(self.evaluation_seed + self.step)
         states = list(self.task.evaluated())
         found = [self._judge(state, self.config.evaluate_samples // len(states), random) for state in states]
-        known = [state.generator.prior.base.log_integral / self.task.n_sites for state in states]
+        known = [state.known / self.task.n_sites for state in states]
         record.ess = statistics.fmean(ess for ess, _, _ in found)
         relative = [(b + k - known[0], f + k - known[0]) for (_, b, f), k in zip(found, known, strict=True)]
         record.exact_bound, record.free_energy = (statistics.fmean(column) for column in zip(*relative, strict=True))

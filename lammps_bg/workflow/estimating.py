@@ -21,11 +21,12 @@ from lammps_bg.thermo.verdict import Verdict, combine, judge
 from lammps_bg.thermo.weights import EstimateError, WeightSummary, effective_sample_size, summarise
 from lammps_bg.workflow.comparing import COMPARED, compare, comparison_entries, judge_energies
 from lammps_bg.workflow.entries import estimate_entry, missing_entry, system_entry
+from lammps_bg.workflow.fitting import reference
 from lammps_bg.workflow.md_frames import Reference
 from lammps_bg.workflow.observing import Source, observe
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.sampling import Samples
-from lammps_bg.workflow.training import Trained, reference
+from lammps_bg.workflow.training import Trained
 
 Array = NDArray[np.float64]
 _TITLES = {**COMPARED, "bound": "upper bound"}

@@ -44,7 +44,7 @@ def examine(problem: Problem, config: Config) -> dict[str, Any]:
         "largest_force": problem.largest_force,
         "force_error": mismatch,
         "cutoff": engine.cutoff(),
-        "pressure": float(engine.virial_pressure(engine.structure.positions[None])[0]),
+        "pressure": float(engine.virial_pressure(engine.sites[None])[0]),
         "length_scale": {"value": problem.length_scale, "source": problem.length_source},
         "unit_names": {name: getattr(labels, name) for name in ("energy", "length", "temperature", "pressure")},
         "skipped_commands": [f"{c.file.name}:{c.line}: {c.command} ({c.reason})" for c in engine.skipped],

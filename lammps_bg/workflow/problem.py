@@ -11,20 +11,24 @@ from pathlib import Path
 
 import numpy as np
 
+from lammps_bg.crystal.cell_variables import CELL_VARIABLES, deformation, require_no_flip
+from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.symmetry import match_sites, nearest_distance
 from lammps_bg.crystal.system import Counts, Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
 from lammps_bg.engine.surface import EnergySurface
-from lammps_bg.errors import ConfigError, CrystalError, StateError
+from lammps_bg.errors import ConfigError, CrystalError, PotentialError, StateError
 from lammps_bg.potentials.native import NativeSurface
+from lammps_bg.potentials.recognise import recognise
 from lammps_bg.training.target import ExactTarget, SoftenedTarget, Surface
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
 # defects: sites of a cell that are looked at, vectors tried, and the share of the sites mapped onto sites that tells of one
 _SMALLEST_DEFECTIVE, _TRANSLATIONS_TRIED, _MOSTLY = 12, 40, 0.75
+_WAVELENGTH = "thermal de Broglie wavelength, geometric mean over the atoms"
 _BYTES_PER_SITE = 70_000  # peak of `lammps-bg sample` at 13,824 atoms, 1.4 GB with Python, torch and LAMMPS
 
 
@@ -39,6 +43,7 @@ class ScriptRequest:
         flags: LAMMPS' own flags.
         elements: Names for the atom types, in their order; empty: from the script.
         stored: The script is the copy in a run directory.
+        strain: Cell variables by --strain, of the script's cell.
     """
 
     script: Path
@@ -47,6 +52,7 @@ class ScriptRequest:
     flags: LammpsFlags = LammpsFlags()
     elements: tuple[str, ...] = ()
     stored: bool = False
+    strain: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -95,7 +101,8 @@ class Problem:
         temperature = _temperature(engine, request.script)
         _number(engine, "P", engine.units.labels.pressure)
         crystal = Crystal.from_structure(engine.script_structure).replicated(request.replicate, engine.structure)
-        crystal = _named(crystal, request.elements)
+        crystal = _named(crystal, request.elements).deformed(deformation(request.strain))
+        require_no_flip(crystal.supercell)
         surface = EnergySurface(engine, crystal)
         problem = cls(surface, temperature, *_length_scale(engine, crystal, temperature, length_scale))
         problem._require_crystal()
@@ -136,6 +143,34 @@ class Problem:
         if not isinstance(self.potential, NativeSurface):
             return {}
         return {"native_evaluations": self.potential.n_evaluations, "outside_the_skin": self.potential.n_outside}
+
+    def at(self, values: Mapping[str, float]) -> "Problem":
+        """The same crystal under other conditions, on the same LAMMPS instance.
+
+        Args:
+            values: Cell variables relative to this problem's cell, `T`, and parameters of the potential, by name.
+
+        Raises:
+            LammpsBGError: The cell flips, or LAMMPS refuses a value.
+        """
+        cell = {name: values[name] for name in CELL_VARIABLES if values.get(name)}
+        crystal = self.crystal.deformed(deformation(cell)) if cell else self.crystal
+        require_no_flip(crystal.supercell)
+        given = {name: value for name, value in values.items() if name not in (*CELL_VARIABLES, TEMPERATURE)}
+        surface = EnergySurface(self.engine, crystal, {**self.surface.parameters, **given})
+        temperature = values.get(TEMPERATURE, self.temperature)
+        scale = self.length_scale
+        if self.length_source == _WAVELENGTH:
+            scale = _thermal_wavelength(self.units, crystal, temperature)
+        problem = Problem(surface, temperature, scale, self.length_source)
+        if isinstance(self.potential, NativeSurface):
+            known = recognise(self.engine.pair, self.units.name)
+            if known is None:
+                raise PotentialError(
+                    f"expected the potential in torch at {dict(values)}, got one that only LAMMPS has; use energy.source=lammps"
+                )
+            problem.potential = NativeSurface(known, crystal, surface, self.potential.device)
+        return problem
 
     def exact_target(self) -> ExactTarget:
         """-beta U, for weights."""
@@ -194,7 +229,7 @@ class Problem:
         # forces that do less work than 0.01 kT over a tenth of the nearest distance cannot move an atom off its site
         if self.largest_force * self.beta * 0.1 * crystal.nearest_distance < 0.01:
             return
-        moved = self.engine.relaxed_positions() - self.engine.structure.positions
+        moved = self.engine.relaxed_positions() - self.engine.sites
         moved = moved - np.round(moved @ np.linalg.inv(crystal.supercell)) @ crystal.supercell
         furthest = float(np.linalg.norm(moved - moved.mean(0), axis=1).max())
         label = self.units.labels
@@ -336,7 +371,7 @@ def _length_scale(engine: Engine, crystal: Crystal, temperature: float, given: f
         return own
     if engine.units.name == "lj":
         return 1.0, "sigma of units lj"
-    return _thermal_wavelength(engine.units, crystal, temperature), "thermal de Broglie wavelength, geometric mean over the atoms"
+    return _thermal_wavelength(engine.units, crystal, temperature), _WAVELENGTH
 
 
 def _thermal_wavelength(units: Units, crystal: Crystal, temperature: float) -> float:

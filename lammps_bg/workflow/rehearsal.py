@@ -15,8 +15,9 @@ from lammps_bg.thermo.sampler import draw, stream
 from lammps_bg.training.objectives import OBJECTIVES
 from lammps_bg.training.task import SingleState
 from lammps_bg.training.trainer import samples_at_once
+from lammps_bg.workflow.fitting import fit_base
 from lammps_bg.workflow.problem import Problem
-from lammps_bg.workflow.training import Trained, fit_base
+from lammps_bg.workflow.training import Trained
 
 _FILES = (
     "config.toml provenance.json rerun.sh inputs/ status.json model.pt samples.csv samples.dump.gz samples.png samples.ovito rdf.csv "

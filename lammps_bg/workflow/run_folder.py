@@ -47,6 +47,7 @@ def create_run(
         "variables": dict(request.variables),
         "replicate": list(request.replicate),
         "elements": list(request.elements),
+        "strain": dict(request.strain),
         "flags": asdict(request.flags),
         **(more or {}),
     }
@@ -75,11 +76,11 @@ def require_same_request(before: Mapping[str, Any], given: Mapping[str, Any]) ->
     Raises:
         ConfigError: One differs.
     """
-    for name in ("variables", "replicate", "elements"):
-        value = given.get(name)
-        if value and ({**before[name], **value} if name == "variables" else value) != before[name]:
+    for name in ("variables", "replicate", "elements", "strain"):
+        value, stored = given.get(name), before.get(name, {})
+        if value and ({**stored, **value} if name == "variables" else value) != stored:
             raise ConfigError(
-                f"expected --resume with the {name} of the run, {before[name]}, got {value}; start a new run with another -out"
+                f"expected --resume with the {name} of the run, {stored}, got {value}; start a new run with another -out"
             )
 
 

@@ -22,6 +22,7 @@ from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.sampler import draw
 from lammps_bg.training.model_file import save_model
 from lammps_bg.workflow import preflight
+from lammps_bg.workflow.conditional import conditions_of, require_inside
 from lammps_bg.workflow.energies import choose_potential
 from lammps_bg.workflow.estimating import estimate
 from lammps_bg.workflow.md_frames import load_reference
@@ -39,7 +40,7 @@ from lammps_bg.workflow.stored_run import (
     stored_request,
     with_model,
 )
-from lammps_bg.workflow.training import require_checkpoint, train
+from lammps_bg.workflow.training import in_state_of, require_checkpoint, train
 
 _MOST_KEPT = 20_000_000  # atoms in all samples that are held in memory, about 500 MB
 Overrides = Callable[[Config], Config]
@@ -102,9 +103,9 @@ def resumed(
     sampled = before.get("kind") == "sample"
     if before.get("kind") == "md":
         raise ConfigError(f"expected --resume of `lammps-bg md` in {out}, got {words[0]}; use `lammps-bg md --resume`")
-    if (config.base, config.flow, config.seed) != (stored.base, stored.flow, stored.seed):
+    if any(getattr(config, name) != getattr(stored, name) for name in ("base", "flow", "condition", "seed")):
         raise ConfigError(
-            "expected --resume with the base, flow and seed of the run, got other ones; start a new run with another -out"
+            "expected --resume with the base, flow, conditions and seed of the run, got other ones; start a new run with another -out"
         )
     if config.train.optimiser != stored.train.optimiser:
         raise ConfigError(
@@ -149,6 +150,7 @@ def from_model(
     overrides: Overrides,
     script: Path | None = None,
     force: bool = False,
+    strain: Mapping[str, float] | None = None,
 ) -> Plan:
     """Samples from the model of an earlier run, at its replicate or another.
 
@@ -162,18 +164,25 @@ def from_model(
         overrides: Applies -config and --set to the stored configuration.
         script: Another script of the same crystal; None: that of the run.
         force: Allow another temperature or potential than the model was trained with.
+        strain: Cell variables of the state, relative to the script's cell; None: those of the run.
     """
     run = with_model(source)
     stored = load_config(run.file("config.toml"))
     # another supercell may want another choice
     stored = stored.model_copy(update={"energy": stored.energy.model_copy(update={"chosen": None})})
     config = overrides(stored)
-    if config.flow != stored.flow:
-        raise ConfigError("expected the flow configuration the model was trained with, got another one; leave out --set flow.*")
+    if (config.flow, config.condition) != (stored.flow, stored.condition):
+        raise ConfigError(
+            "expected the flow configuration the model was trained with, got another one; leave out --set flow.* and condition.*"
+        )
     _require_unchanged(stored, config, ("train",), "`lammps-bg sample`")
     request = stored_request(run)
     request = replace(
-        request, variables={**request.variables, **variables}, replicate=replicate or request.replicate, flags=flags
+        request,
+        variables={**request.variables, **variables},
+        replicate=replicate or request.replicate,
+        flags=flags,
+        strain=strain or request.strain,
     )
     if script is not None:
         request = replace(request, script=script, stored=False)
@@ -205,11 +214,16 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
     loaded = load_trained(plan.model, problem, plan.config, console, force=plan.force) if plan.model else None
     if loaded is None:
         _require_neighbours(problem, plan.config)
+        conditions = conditions_of(plan.config.condition, problem)
+        if sample and conditions:
+            require_inside(problem, conditions)
     run = _open_run(plan, problem)
     if loaded and loaded.adapted:
         save_model(run.file("model.pt"), loaded.adapted, problem.crystal)
     try:
         trained = loaded or train(problem, plan.config, run, console, stop, resume=plan.resume)
+        if sample and trained.model and not loaded:
+            trained = in_state_of(problem, trained.model, ms_per_sample=trained.ms_per_sample, n_undone=trained.n_undone)
         if not sample:
             run.write_status("done", percent=100.0)
             console.say(f"files      {run.path}")
@@ -266,7 +280,7 @@ def estimate_again(
     run = with_model(source)
     stored = load_config(run.file("config.toml"))
     config = overrides(stored)
-    _require_unchanged(stored, config, ("seed", "energy", "base", "flow", "train", "sample"), "`lammps-bg estimate`")
+    _require_unchanged(stored, config, ("seed", "energy", "base", "flow", "condition", "train", "sample"), "`lammps-bg estimate`")
     if out is not None:
         RunDirectory.check_new(out)
     energies, log_q, log_w = read_samples(run)

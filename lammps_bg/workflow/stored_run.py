@@ -9,8 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from lammps_bg.config import Config
+from lammps_bg.crystal.cell_variables import cell_variables
+from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, CrystalError, RunDirectoryError, StateError
 from lammps_bg.flow.model import build_generator
@@ -18,9 +21,11 @@ from lammps_bg.flow.phonon import PhononBase
 from lammps_bg.flow.self_consistent import FittedBase
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
-from lammps_bg.training.model_file import SavedModel, load_model
+from lammps_bg.training.model_file import SavedModel, load_model, reference_cell
+from lammps_bg.workflow.conditional import ConditionalModel, at_another_size, build_model, pin_parameters
+from lammps_bg.workflow.fitting import announce, fit_base, refine_base
 from lammps_bg.workflow.problem import Problem, ScriptRequest
-from lammps_bg.workflow.training import Trained, announce, fit_base, problem_state, refine_base
+from lammps_bg.workflow.training import Trained, in_state_of, problem_state
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +62,13 @@ def stored_request(run: RunDirectory) -> ScriptRequest:
     flags |= {"package": tuple(map(tuple, flags["package"])), "log": "none", "screen": "none"}
     _search(run.file("inputs") / "potentials")
     return ScriptRequest(
-        run.script, stored["variables"], tuple(stored["replicate"]), LammpsFlags(**flags), tuple(stored["elements"]), stored=True
+        run.script,
+        stored["variables"],
+        tuple(stored["replicate"]),
+        LammpsFlags(**flags),
+        tuple(stored["elements"]),
+        stored=True,
+        strain=stored.get("strain", {}),
     )
 
 
@@ -80,12 +91,9 @@ def load_trained(source: RunDirectory, problem: Problem, config: Config, console
     Raises:
         LammpsBGError: The model is of another crystal, or of another state without `force`.
     """
-    if not force:
-        source.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's remarks on foreign files, which are refused in our own words
-        saved = load_model(source.file("model.pt"), problem.crystal, problem.beta)
-    _require_same_model(source, saved, problem, config)
+    saved = _load_saved(source, problem, config, force=force)
+    if saved.family is not None:
+        return in_state_of(problem, _conditional(source, saved, problem, config, console))
     forced = _state_differences(source, saved, problem, force=force)
     fitted, moved = saved.fitted, saved.replicate != problem.crystal.replicate
     if moved:
@@ -94,21 +102,78 @@ def load_trained(source: RunDirectory, problem: Problem, config: Config, console
     generator = build_generator(
         config.flow, problem.crystal, fitted.base, seed=config.seed, eta=saved.state["eta"], device=config.device
     )
-    try:
-        generator.flow.load_state_dict(saved.flow)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise RunDirectoryError(
-            f"expected the weights of this flow in {source.file('model.pt')}, got other ones ({reason}); train again"
-        ) from None
-    trained_on = saved.state.get("trained_on") or list(saved.replicate)
-    console.say(f"model      {source.path.name}, trained on {' x '.join(map(str, trained_on))} cells")
+    trained_on = _load_weights(generator.flow, saved, source, console)
     if not (moved or forced):
         return Trained(generator, fitted, None, 0)
     fitted = refine_base(problem, config, generator, fitted)
     announce(problem, config.base, fitted, console, adapted=True)
     state = {**problem_state(problem), "eta": saved.state["eta"], "trained_on": trained_on}
     return Trained(generator, fitted, None, 0, SavedModel(saved.flow, config, fitted, problem.crystal.replicate, state))
+
+
+def load_conditional(source: RunDirectory, problem: Problem, config: Config, console: Console) -> ConditionalModel:
+    """The conditional model of an earlier run, its bases at the problem's replicate.
+
+    Args:
+        source: The run.
+        problem: The crystal, in any state and at any replicate.
+        config: The configuration.
+        console: Where to report.
+
+    Raises:
+        LammpsBGError: The model is of another crystal, or of one state only.
+    """
+    saved = _load_saved(source, problem, config, force=False)
+    if saved.family is None:
+        raise ConfigError(
+            f"expected a model that depends on the cell or other conditions, got one of a single state in {source.path}; train one with "
+            "ranges in [condition], such as --set condition.volume=[-0.1,0.1]"
+        )
+    return _conditional(source, saved, problem, config, console)
+
+
+def _conditional(source: RunDirectory, saved: SavedModel, problem: Problem, config: Config, console: Console) -> ConditionalModel:
+    """A stored conditional model on the crystal of a problem, which may be in any state."""
+    fitted = saved.family
+    if fitted is None:
+        raise TypeError("the model has no conditions")
+    pin_parameters(problem, fitted.conditions)
+    if TEMPERATURE not in fitted.conditions.names:
+        _state_differences(source, saved, problem, force=False)
+    cell = reference_cell(source.file("model.pt"))
+    back = cell_variables(np.asarray(np.linalg.solve(problem.crystal.unit.cell, cell)))
+    reference = problem.at(back)
+    if saved.replicate != problem.crystal.replicate:
+        _require_transferable(saved, problem)
+        fitted = at_another_size(fitted, reference, config)
+    model = build_model(reference, config, fitted, eta=saved.state["eta"])
+    _load_weights(model.family.flow, saved, source, console)
+    return model
+
+
+def _load_saved(source: RunDirectory, problem: Problem, config: Config, *, force: bool) -> SavedModel:
+    """The model file, of the same crystal, flow and units."""
+    if not force:
+        source.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remarks on foreign files, which are refused in our own words
+        saved = load_model(source.file("model.pt"), problem.crystal, problem.beta)
+    _require_same_model(source, saved, problem, config)
+    return saved
+
+
+def _load_weights(flow: torch.nn.Module, saved: SavedModel, source: RunDirectory, console: Console) -> list[int]:
+    """Give a flow its weights, and say where they are from; the replicate they were trained on."""
+    try:
+        flow.load_state_dict(saved.flow)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunDirectoryError(
+            f"expected the weights of this flow in {source.file('model.pt')}, got other ones ({reason}); train again"
+        ) from None
+    trained_on: list[int] = saved.state.get("trained_on") or list(saved.replicate)
+    console.say(f"model      {source.path.name}, trained on {' x '.join(map(str, trained_on))} cells")
+    return trained_on
 
 
 def _require_same_model(source: RunDirectory, saved: SavedModel, problem: Problem, config: Config) -> None:

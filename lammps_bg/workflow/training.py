@@ -2,37 +2,35 @@
 """Fit the base, build the flow, train it, and write model.pt."""
 
 import dataclasses
-import logging
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lammps_bg.config import BaseConfig, Config
-from lammps_bg.crystal.structure import Array
+from lammps_bg.config import Config
+from lammps_bg.crystal.conditions import Conditions
 from lammps_bg.errors import RunDirectoryError, UnstableCrystalError
+from lammps_bg.flow.base_family import PhononFamily
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.self_consistent import EinsteinFit, FittedBase, PhononFit, measured
+from lammps_bg.flow.self_consistent import FittedBase, measured
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.free_energy import CrystalReference
 from lammps_bg.training import checkpoint
 from lammps_bg.training.model_file import SavedModel, save_model
-from lammps_bg.training.task import SingleState
-from lammps_bg.training.through_flow import ThroughFlow
+from lammps_bg.training.task import SingleState, Task
 from lammps_bg.training.trainer import StepRecord, Trainer
-from lammps_bg.workflow.pilot import better_base
+from lammps_bg.workflow.conditional import ConditionalModel, build_model, conditions_of, fit_family, task_of
+from lammps_bg.workflow.fitting import announce, fit_base, reference
+from lammps_bg.workflow.pilot import better_task
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.threads import threads_for
 
-log = logging.getLogger(__name__)
-# of a base that is fitted through a flow: sites x samples of an update, fewest samples, and most updates
-_REFINED_SITES, _FEWEST, _REFINEMENTS = 250_000, 16, 3
-_FULL_EFFORT = 1000  # atoms up to which a fit evaluates base.n_samples configurations for each iteration
+_MEASURED = 256  # configurations for the bound of a base
 
 
 @dataclass
@@ -45,6 +43,7 @@ class Trained:
         ms_per_sample: Training time for each sample and step, milliseconds; None if nothing was trained.
         n_undone: Diverging steps that were undone.
         adapted: The model as it is used at another supercell or state than it was trained for: what a run that samples it stores.
+        model: The conditional model that the generator is one state of.
     """
 
     generator: Generator
@@ -52,90 +51,28 @@ class Trained:
     ms_per_sample: float | None
     n_undone: int
     adapted: SavedModel | None = None
+    model: ConditionalModel | None = None
 
 
-def fit_base(
-    problem: Problem,
-    config: BaseConfig,
-    seed: int,
-    *,
-    start: FittedBase | None = None,
-    check: Callable[[], None] = lambda: None,
-) -> FittedBase:
-    """Fit the base to the potential.
+@dataclass
+class Prepared:
+    """A task with the base it was made from.
 
-    Args:
-        problem: Crystal and temperature.
-        config: Kind of the base and effort.
-        seed: Seed of the displacements.
-        start: A base of the same kind to start from.
-        check: Called before every batch of energies; may raise to stop the fit.
+    Attributes:
+        task: What the training loop trains on.
+        fitted: The base; of a conditional model that in the middle of its conditions.
+        known: The exactly known numbers of that state.
+        model: The conditional model; None for one state.
     """
 
-    def force_field(displacements: Array) -> tuple[Array, Array]:
-        check()
-        return problem.potential(displacements)
-
-    crystal = problem.crystal
-    # every cell of a configuration counts, so that a large crystal needs fewer of them
-    n_samples = max(min(100, config.n_samples), round(config.n_samples * min(1.0, _FULL_EFFORT / crystal.n_sites)))
-    if config.kind == "einstein":
-        return EinsteinFit(force_field, crystal, problem.beta, seed=seed).run(iterations=config.iterations, n_samples=n_samples)
-    phonon = PhononFit(force_field, crystal, problem.units, problem.beta, seed=seed)
-    return phonon.run(iterations=config.iterations, n_samples=n_samples, start=start.constants if start else None)
-
-
-def refine_base(problem: Problem, config: Config, generator: Generator, fitted: FittedBase) -> FittedBase:
-    """Fit a phonon base to the energies that it sees through a trained flow; the generator gets the best one found.
-
-    Args:
-        problem: Crystal and temperature.
-        config: `base.iterations` is the largest number of updates.
-        generator: The flow, on a base with which it makes good samples.
-        fitted: That base.
-
-    Returns:
-        The base, with its own bound at this size and state as its history: without the flow.
-    """
-    n_samples = max(_FEWEST, min(config.base.n_samples, _REFINED_SITES // problem.crystal.n_sites))
-    iterations = min(config.base.iterations, _REFINEMENTS)
-    if fitted.constants is not None and generator.flow.channels == 1 and iterations:
-        surface = ThroughFlow(generator, problem.softened_target(config.train.softening))
-        fit = PhononFit(surface, problem.crystal, problem.units, problem.beta, seed=config.seed)
-        try:
-            fitted = fit.run(iterations=iterations, n_samples=n_samples, start=fitted.constants)
-        except UnstableCrystalError as error:
-            log.warning("the base of this supercell is not refined through the flow (%s)", error)
-        generator.prior.base = fitted.base
-    own = measured(problem.potential, fitted.base, problem.beta, n_samples=n_samples, seed=config.seed + 1)
-    return replace(fitted, history=(own,))
-
-
-def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, console: Console, *, adapted: bool = False) -> None:
-    """Say what the base alone tells about the free energy: a first answer after seconds; `adapted` is one of a model used elsewhere."""
-    step = fitted.history[-1]
-    value = reference(problem, fitted).value(step.bound * problem.crystal.n_sites)
-    text = f"beta F/N <= {value:.5f} +- {step.error:.5f} (Gibbs-Bogoliubov bound)"
-    if not step.holds:
-        text = f"no bound, {step.n_drawn - step.n} of {step.n_drawn} samples have no finite energy"
-    how = "adapted to this supercell and state" if adapted else f"{fitted.iterations} iterations"
-    console.say(f"base       {config.kind}, {how}: {text}")
-
-
-def reference(problem: Problem, fitted: FittedBase) -> CrystalReference:
-    """The exactly known numbers that make free energies absolute."""
-    crystal = problem.crystal
-    return CrystalReference(
-        problem.beta * problem.surface.static_energy,
-        fitted.base.log_integral,
-        crystal.n_sites,
-        crystal.volume,
-        problem.length_scale,
-    )
+    task: Task
+    fitted: FittedBase
+    known: CrystalReference
+    model: ConditionalModel | None = None
 
 
 def train(problem: Problem, config: Config, run: RunDirectory, console: Console, stop: StopFlag, *, resume: bool) -> Trained:
-    """Train from the start or from checkpoint.pt; model.pt is the result.
+    """Train from the start or from checkpoint.pt; model.pt is the result, and a generator for the (middle) state of the training.
 
     Args:
         problem: Crystal and temperature.
@@ -149,23 +86,88 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
         Interrupted: A signal came; the checkpoint holds the last step.
         TrainingError: Diverging steps keep happening.
     """
+    conditions = conditions_of(config.condition, problem)
     with threads_for(problem.crystal.n_sites * config.train.batch_size):
-        fitted = _chosen_base(problem, config, console, stop)
-    generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
-    softened = problem.softened_target(config.train.softening)
-    trainer = Trainer(SingleState(generator, softened, problem.exact_target()), config.train, seed=config.seed)
+        prepared = (
+            _one_state(problem, config, console, stop)
+            if conditions is None
+            else _many_states(problem, conditions, config, console, stop)
+        )
+    trainer = Trainer(prepared.task, config.train, seed=config.seed)
     path = run.file("checkpoint.pt")
     if resume and path.exists():
         _restore(trainer, path)
         console.say(f"training   continues at step {trainer.step}")
     with threads_for(problem.crystal.n_sites * config.train.batch_size):
-        loop(trainer, run, console, stop, reference(problem, fitted))
+        loop(trainer, run, console, stop, prepared.known)
     stop.check(f"step {trainer.step} is saved; continue with --resume")
+    model = prepared.model
+    generator = next(prepared.task.evaluated()).generator
     state = {**problem_state(problem), "eta": getattr(generator.prior, "eta", None)}
-    saved = SavedModel(generator.flow.state_dict(), config, fitted, problem.crystal.replicate, state)
+    family = model.fitted if model else None
+    saved = SavedModel(prepared.task.flow.state_dict(), config, prepared.fitted, problem.crystal.replicate, state, family)
     save_model(run.file("model.pt"), saved, problem.crystal)
     samples = trainer.step * config.train.batch_size
-    return Trained(generator, fitted, 1e3 * trainer.elapsed / samples if samples else None, trainer.undone)
+    per_sample = 1e3 * trainer.elapsed / samples if samples else None
+    return Trained(generator, prepared.fitted, per_sample, trainer.undone, model=model)
+
+
+def in_state_of(problem: Problem, model: ConditionalModel, *, ms_per_sample: float | None = None, n_undone: int = 0) -> Trained:
+    """A conditional model as an ordinary generator in the state of a problem.
+
+    Args:
+        problem: The crystal in its state.
+        model: The model.
+        ms_per_sample: Training time for each sample and step, milliseconds; None if nothing was trained.
+        n_undone: Diverging steps that were undone.
+
+    Raises:
+        StateError: The state is outside the trained range.
+    """
+    context = model.conditions.context(model.own_values(problem))
+    generator = model.family.at(context, problem.beta)
+    bases = model.fitted.bases
+    constants = bases.constants_at(context) if isinstance(bases, PhononFamily) else None
+    base = generator.prior.base
+    own = measured(problem.potential, base, problem.beta, n_samples=_MEASURED, seed=0)
+    return Trained(generator, FittedBase(base, constants, (own,)), ms_per_sample, n_undone, model=model)
+
+
+def _one_state(problem: Problem, config: Config, console: Console, stop: StopFlag) -> Prepared:
+    fitted = _chosen_base(problem, config, console, stop)
+    generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
+    softened = problem.softened_target(config.train.softening)
+    return Prepared(SingleState(generator, softened, problem.exact_target()), fitted, reference(problem, fitted))
+
+
+def _many_states(problem: Problem, conditions: Conditions, config: Config, console: Console, stop: StopFlag) -> Prepared:
+    """Fit bases over the conditions, harmonic and self-consistent ones, and keep those on which a short training gets further."""
+
+    def check() -> None:
+        stop.check("nothing was trained yet; continue with --resume")
+
+    for axis in conditions.axes:
+        console.say(f"condition  {axis.name} from {axis.low:g} to {axis.high:g} {axis.unit}".rstrip())
+    base = config.base.model_copy(update={"n_samples": config.condition.base_samples})
+    efforts = [base]
+    if base.kind == "phonon" and base.iterations and base.pilot_steps and config.train.steps:
+        efforts.insert(0, base.model_copy(update={"iterations": 0}))
+    candidates = []
+    for effort in efforts:
+        with suppress(UnstableCrystalError) if effort is not efforts[-1] else nullcontext():
+            candidates.append(fit_family(problem, effort, conditions, config.seed, check=check))
+    console.say(f"base       {base.kind}, at {len(conditions.design())} points of the conditions")
+    tasks = [task_of(build_model(problem, config, entry), config, known=candidates[-1]) for entry in candidates]
+    best, bounds = better_task(tasks, config, stop)
+    check()
+    _say_choice(console, config, bounds, iterated=candidates[best].iterated)
+    model = build_model(problem, config, candidates[best])
+    middle, generator = model.at(conditions.values((0.0,) * len(conditions)))
+    own = measured(middle.potential, generator.prior.base, middle.beta, n_samples=_MEASURED, seed=config.seed)
+    bases = candidates[best].bases
+    constants = bases.constants_at((0.0,) * len(conditions)) if isinstance(bases, PhononFamily) else None
+    fitted = FittedBase(generator.prior.base, constants, (own,))
+    return Prepared(task_of(model, config), fitted, reference(middle, fitted), model)
 
 
 def _chosen_base(problem: Problem, config: Config, console: Console, stop: StopFlag) -> FittedBase:
@@ -180,17 +182,25 @@ def _chosen_base(problem: Problem, config: Config, console: Console, stop: StopF
             candidates.append(fit_base(problem, config.base.model_copy(update={"iterations": 0}), config.seed, check=check))
     candidates.append(fit_base(problem, config.base, config.seed, start=candidates[0] if candidates else None, check=check))
     announce(problem, config.base, candidates[-1], console)
-    chosen, bounds = better_base(problem, config, candidates, stop)
+
+    def task(fitted: FittedBase) -> Task:
+        generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
+        return SingleState(generator, problem.softened_target(config.train.softening), problem.exact_target())
+
+    best, bounds = better_task([task(fitted) for fitted in candidates], config, stop)
     check()
-    if bounds:
-        known = reference(problem, chosen)
-        tried = ", ".join(
-            f"{name} {known.value(bound * known.n_atoms + known.beta_static_energy):.4f}"
-            for name, bound in zip(("harmonic", "self-consistent"), bounds, strict=True)
-        )
-        kept = "self-consistent" if chosen.iterations else "harmonic"
-        console.say(f"pilot      bound after {config.base.pilot_steps} steps: {tried}; the {kept} base is used")
+    chosen, known = candidates[best], reference(problem, candidates[best])
+    shown = [known.value(bound * known.n_atoms + known.beta_static_energy) for bound in bounds]
+    _say_choice(console, config, shown, iterated=bool(chosen.iterations))
     return chosen
+
+
+def _say_choice(console: Console, config: Config, bounds: Sequence[float], *, iterated: bool) -> None:
+    """Which of two bases serves the flow better, if there was a choice."""
+    if bounds:
+        tried = ", ".join(f"{name} {bound:.4f}" for name, bound in zip(("harmonic", "self-consistent"), bounds, strict=True))
+        kept = "self-consistent" if iterated else "harmonic"
+        console.say(f"pilot      bound after {config.base.pilot_steps} steps: {tried}; the {kept} base is used")
 
 
 def require_checkpoint(path: Path) -> None:

@@ -12,7 +12,6 @@ from lammps_bg.crystal.cell_variables import CELL_VARIABLES, cell_variables, def
 from lammps_bg.crystal.conditions import Axis, Conditions
 from lammps_bg.crystal.operations import site_operations
 from lammps_bg.errors import CrystalError, StateError
-from lammps_bg.flow.base import EinsteinBase
 from lammps_bg.flow.base_family import EinsteinFamily, PhononFamily
 from lammps_bg.flow.family import MixedPrior, mixed
 from lammps_bg.flow.force_constants import ForceConstants, finite_differences
@@ -30,9 +29,8 @@ def family_of(kind="sublattice", name="diamond", *, seed=0):
     lattice = crystal(name, (1, 1, 1))
     nodes = CONDITIONS.design()
     widths = 0.05 * np.exp(0.3 * nodes[:, :1] + 0.1 * nodes[:, 1:]) * np.ones((1, lattice.n_sites))
-    bases = [EinsteinBase(torch.from_numpy(w)) for w in widths]
     config = FlowConfig(kind=kind, width=8, n_bins=4, n_sweeps=2, n_layers=1, n_frequencies=2)
-    family = build_family(config, lattice, EinsteinFamily(nodes, widths), bases, seed=seed)
+    family = build_family(config, lattice, EinsteinFamily(nodes, widths), [BETA] * len(nodes), seed=seed)
     family.flow.double()
     torch.manual_seed(seed)
     for parameter in family.flow.parameters():
