@@ -3,6 +3,8 @@
 
 Delta g is known at some points of the axis in R repeats. Between them it is a curve linear in these values, w(a) . Delta g, hence the
 mean of the curves of the repeats is the curve of their mean, and the replicas of the multiplier bootstrap are curves as well.
+
+Two free energy surfaces along the pressure: crossing(p, first.gibbs_repeats(p) / n_first - second.gibbs_repeats(p) / n_second, rng).
 """
 
 import math
@@ -147,9 +149,13 @@ def crossing(
     on_scan = table @ curve.weights(scan).T
     replicas = mean_replicas(on_scan, rng, n_bootstraps)
     mean = table.mean(0)
-    places = _zeros(scan, on_scan.mean(0), lambda a: float(curve.weights(np.array([a]))[0] @ mean))
+    straight = _zeros(scan, on_scan.mean(0))
+    places = np.array([_refined(zero, scan, lambda a: float(curve.weights(np.array([a]))[0] @ mean)) for zero in straight])
     each = [_zeros(scan, row) for row in replicas]
-    roots = tuple(_root(place, places, each, on_scan, scan) for place in places)
+    roots = tuple(
+        _root(place, _matched(zero, straight, each) + (place - zero), on_scan, scan)
+        for zero, place in zip(straight, places, strict=True)
+    )
     nodes = [_mean_of(column) for column in (table @ curve.weights(points).T).T]
     known = any(low > 0.0 or high < 0.0 for low, high in (node.interval for node in nodes))
     return Crossings(roots, float(points[0]), float(points[-1]), nodes[0], nodes[-1], known)
@@ -183,50 +189,55 @@ def crossing_of(
     return crossing(axis, table, rng, n_bootstraps=n_bootstraps)
 
 
-def _zeros(scan: Array, values: Array, exact: Callable[[float], float] | None = None) -> Array:
-    """The zeros of a curve, shape [z]: brackets from a fine scan, inside them brentq on the curve or, without it, a straight line."""
+def _zeros(scan: Array, values: Array) -> Array:
+    """The zeros of a curve on a fine scan by straight lines, shape [z]."""
     if not values.any():
-        raise EstimateError("expected a difference of two crystals, got zero everywhere; compare two different ones")
-    # A value of zero on the scan counts as positive, so that it is found once
+        raise EstimateError("expected the difference of two crystals, got zero everywhere; compare two different ones")
+    # A value of zero counts as positive, so that it is found once
     at = np.flatnonzero(np.diff(values >= 0.0))
-    linear = scan[at] - values[at] * (scan[at + 1] - scan[at]) / (values[at + 1] - values[at])
-    if exact is None:
-        return np.asarray(linear)
-    return np.array([_bracketed(exact, scan[i], scan[i + 1], straight) for i, straight in zip(at, linear, strict=True)])
+    return np.asarray(scan[at] - values[at] * (scan[at + 1] - scan[at]) / (values[at + 1] - values[at]))
 
 
-def _bracketed(function: Callable[[float], float], low: float, high: float, straight: float) -> float:
-    """The zero between two places; the straight line's where rounding has taken the change of sign away."""
+def _refined(zero: float, scan: Array, function: Callable[[float], float]) -> float:
+    """The zero of the curve itself between the two points of the scan; unchanged where rounding hides the change of sign."""
+    low, high = scan[_interval_of(zero, scan)], scan[_interval_of(zero, scan) + 1]
     if function(low) * function(high) > 0.0:
-        return float(straight)
-    return float(brentq(function, low, high, xtol=1e-15 * max(abs(low), abs(high), 1e-300), rtol=1e-14))
+        return float(zero)
+    return float(brentq(function, low, high, xtol=1e-14 * (scan[-1] - scan[0]), rtol=1e-14))
 
 
-def _root(place: float, places: Array, each: list[Array], curves: Array, scan: Array) -> Root:
-    """One zero with its error: in each replica it is the zero nearest to it that is nearer to no other zero of the mean."""
-    replicas = np.array([_matching(place, places, zeros) for zeros in each])
+def _interval_of(place: float, scan: Array) -> int:
+    return int(np.clip(np.searchsorted(scan, place, side="right") - 1, 0, len(scan) - 2))
+
+
+def _matched(zero: float, zeros: Array, each: list[Array]) -> Array:
+    """In each replica the zero nearest to this one among those nearer to no other zero of the mean, nan where none, shape [b]."""
+    found = []
+    for candidates in each:
+        own = [c for c in candidates if zeros[np.argmin(np.abs(zeros - c))] == zero]
+        found.append(min(own, key=lambda c: abs(c - zero)) if own else math.nan)
+    return np.array(found)
+
+
+def _root(place: float, replicas: Array, curves: Array, scan: Array) -> Root:
+    """One zero with its error from the replicas that have it."""
+    n, at = len(curves), _interval_of(place, scan)
+    slopes = np.diff(curves[:, at : at + 2]).ravel() / (scan[1] - scan[0])
     have = replicas[np.isfinite(replicas)]
-    step = scan[1] - scan[0]
-    at = min(max(int((place - scan[0]) / step), 0), len(scan) - 2)
-    slope = float((curves.mean(0)[at + 1] - curves.mean(0)[at]) / step)
-    n, found = len(curves), len(have) / len(each)
-    # By the slope: exact for small errors. Replicas without the zero would make the spread of the others too small
-    straight = float(curves[:, at].std(ddof=1) / math.sqrt(n) / abs(slope)) if slope else math.inf
-    straight = min(straight, float(scan[-1] - scan[0]))
-    if found < ESTABLISHED or len(have) < 2:
-        spread = float(have.std(ddof=1)) if len(have) > 1 else 0.0
-        return Root(with_error(place, max(straight, spread), n), slope, found, replicas)
-    low, high = np.percentile(have, CONFIDENCE)
-    symmetric = with_error(place, float(have.std(ddof=1)), n)
+    found, slope = len(have) / len(replicas), float(slopes.mean())
+    spread = float(have.std(ddof=1)) if len(have) > 1 else 0.0
+    if found < ESTABLISHED:
+        # The spread of those that have it is too small: take that of Delta g over the slope, at most the whole axis
+        by_slope = float(curves[:, at].std(ddof=1)) / math.sqrt(n) / max(abs(slope), float(np.finfo(np.float64).tiny))
+        return Root(with_error(place, max(spread, min(by_slope, float(scan[-1] - scan[0]))), n), slope, found, replicas)
+    symmetric = with_error(place, spread, n)
+    low, high = np.percentile(have, CONFIDENCE) - place
+    if not low < 0.0 < high or symmetric.error > spread:
+        return Root(symmetric, slope, found, replicas)
     # Few repeats know their own scatter badly: percentiles of normal replicas are widened to Student's
     wider = t_factor(n) / _NORMAL_95
-    interval = (place + wider * min(float(low) - place, 0.0), place + wider * max(float(high) - place, 0.0))
-    return Root(EstimateResult(symmetric.value, symmetric.error, interval, n), slope, found, replicas)
-
-
-def _matching(place: float, places: Array, zeros: Array) -> float:
-    own = [zero for zero in zeros if places[np.argmin(np.abs(places - zero))] == place]
-    return min(own, key=lambda zero: abs(zero - place)) if own else math.nan
+    interval = (place + wider * float(low), place + wider * float(high))
+    return Root(EstimateResult(place, symmetric.error, interval, n), slope, found, replicas)
 
 
 def _mean_of(column: Array) -> EstimateResult:

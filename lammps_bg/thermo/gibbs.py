@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lammps_bg.errors import StateError
 from lammps_bg.thermo.free_energy import EstimateResult
-from lammps_bg.thermo.legendre import EnthalpySurface, is_convex, minimum, on_edge, relaxed_path
+from lammps_bg.thermo.legendre import EnthalpySurface, minimum, on_edge, relaxed_path
 from lammps_bg.thermo.polynomial import Degree, PolynomialTerms
 from lammps_bg.thermo.repeats import as_repeats, jackknife, leave_one_out, pseudo_values
 from lammps_bg.thermo.volume_fluctuation import volume_moments
@@ -243,7 +243,7 @@ class FreeEnergySurface:
             self._refuse_volume(surface)
         if edge.any():
             self._refuse_shape(x, f"P = {self.pressure_unit.written(surface.pressure)}")
-        if not is_convex(surface.hessian(x)):
+        if not surface.is_stable(x):
             raise StateError(
                 f"expected a minimum of F + PV at P = {self.pressure_unit.written(surface.pressure)}, got a free energy that is not "
                 "convex there; the crystal is mechanically unstable here, use another pressure or temperature"
@@ -275,7 +275,7 @@ class FreeEnergySurface:
             return None
         below = EnthalpySurface(self.lowered[0], self.lowered[1], self.reference_volume, surface.pressure)
         lower = minimum(below, x)
-        if on_edge(lower, self.terms.box).any() or not is_convex(below.hessian(lower)):
+        if on_edge(lower, self.terms.box).any() or not below.is_stable(lower):
             return None
         change = np.abs(_quantities(below, lower, self.kt) - value)
         return dict(zip((*QUANTITIES, *self.names), change.tolist(), strict=True))

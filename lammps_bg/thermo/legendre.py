@@ -16,8 +16,11 @@ from lammps_bg.thermo.polynomial import PolynomialTerms
 Array = NDArray[np.float64]
 EDGE = 1e-6
 """A minimum closer to the edge than this share of the width of the box is on the edge."""
+FLAT = 1e-9
+"""A curvature below this share of the variation of F over the box, both in units of the box, is rounding."""
 PATH_POINTS = 41
 _START_POWER = 9  # 2^9 starting points
+_NEWTON_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,16 @@ class EnthalpySurface:
         hessian[0, 0] += self.pressure * self.volume(x)
         return hessian
 
+    def is_stable(self, x: Array) -> bool:
+        """Whether all curvatures are positive, by more than the rounding errors of the fit.
+
+        Args:
+            x: Cell variables, shape [d].
+        """
+        half = 0.5 * (self.terms.box[:, 1] - self.terms.box[:, 0])
+        variation = float(np.abs(self.coefficients[self.terms.exponents.any(1)]).sum())
+        return bool(np.linalg.eigvalsh(self.hessian(x) * np.outer(half, half))[0] > FLAT * variation)
+
     def start(self) -> Array:
         """The lowest of some points that fill the box, shape [d]."""
         box = self.terms.box
@@ -97,6 +110,9 @@ def minimum(surface: EnthalpySurface, start: Array, box: Array | None = None) ->
         box: Bounds in place of those of the fit, shape [d, 2]; equal bounds hold a variable.
     """
     bounds = surface.terms.box if box is None else box
+    quick, converged = _newton(surface, start, bounds)
+    if converged:
+        return quick
     half = 0.5 * (surface.terms.box[:, 1] - surface.terms.box[:, 0])
     # In these units the curvatures are about one, as the tolerances of the optimiser expect
     scale = np.abs(np.diag(surface.hessian(start)) * half**2).max() or 1.0
@@ -109,22 +125,29 @@ def minimum(surface: EnthalpySurface, start: Array, box: Array | None = None) ->
         method="L-BFGS-B",
         options={"ftol": 1e-15, "gtol": 1e-10},
     )
-    return _polished(surface, np.clip(found.x * half, bounds[:, 0], bounds[:, 1]), bounds)
+    return _newton(surface, np.clip(found.x * half, bounds[:, 0], bounds[:, 1]), bounds)[0]
 
 
-def _polished(surface: EnthalpySurface, x: Array, box: Array) -> Array:
-    """A minimum after some Newton steps, which stop before they leave the box or where the surface is not convex."""
-    for _ in range(20):
-        hessian = surface.hessian(x)
-        if on_edge(x, box).any() or not is_convex(hessian):
+def _newton(surface: EnthalpySurface, start: Array, box: Array) -> tuple[Array, bool]:
+    """A minimum by Newton steps, and whether they converged; where they leave the box or a convex region, the point of before."""
+    x, converged = start, False
+    free = np.flatnonzero(box[:, 0] < box[:, 1])
+    width = (box[:, 1] - box[:, 0])[free]
+    for _ in range(_NEWTON_STEPS):
+        hessian = surface.hessian(x)[np.ix_(free, free)]
+        if on_edge(x, box)[free].any() or np.linalg.eigvalsh(hessian)[0] <= 0.0:
             break
-        step = -np.linalg.solve(hessian, surface.gradient(x))
-        if on_edge(x + step, box).any():
+        there = x.copy()
+        there[free] -= np.linalg.solve(hessian, surface.gradient(x)[free])
+        if on_edge(there, box)[free].any():
             break
-        x = x + step
-        if np.abs(step / (box[:, 1] - box[:, 0])).max() < 1e-14:
+        converged = bool((np.abs(there - x)[free] < 1e-13 * width).all())
+        x = there
+        if converged:
             break
-    return x
+    before, after = surface.values(np.stack([start, x]))
+    # Far from a minimum the steps may climb
+    return (x, converged) if after <= before + 1e-12 * abs(before) else (start, False)
 
 
 def on_edge(x: Array, box: Array) -> NDArray[np.bool_]:
@@ -136,18 +159,6 @@ def on_edge(x: Array, box: Array) -> NDArray[np.bool_]:
     """
     margin = EDGE * (box[:, 1] - box[:, 0])
     return np.asarray((x <= box[:, 0] + margin) | (x >= box[:, 1] - margin))
-
-
-def is_convex(hessian: Array) -> bool:
-    """Whether all curvatures are positive, by more than rounding.
-
-    Args:
-        hessian: Shape [d, d].
-    """
-    size = np.sqrt(np.abs(np.diag(hessian)))
-    if not (size > 0.0).all():
-        return False
-    return bool(np.linalg.eigvalsh(hessian / np.outer(size, size))[0] > 1e-10)
 
 
 @dataclass(frozen=True)
@@ -171,16 +182,16 @@ class RelaxedPath:
     def covered(self) -> tuple[float, float] | None:
         """The pressures whose lowest F + P V is inside the box, or None where there are none.
 
-        The end of largest volume loses against V where P exceeds [F(V) - F(end)] / (end - V), for some V; the end of smallest
-        volume where P is below [F(end) - F(V)] / (V - end). On a convex F both are -dF/dV at the ends.
+        The end of largest volume wins where P is below [F(V) - F(end)] / (end - V) for all V; the end of smallest volume where P
+        is above [F(end) - F(V)] / (V - end) for all V. On a convex F the bounds are -dF/dV at the ends; on a concave one they meet.
         """
         run = _longest_run(self.inside)
         v, f, p = self.volumes[run], self.energies[run], self.pressures[run]
         if len(v) < 3:
             return None
-        lowest = max(p[-1], float(((f[:-1] - f[-1]) / (v[-1] - v[:-1])).max()))
-        highest = min(p[0], float(((f[0] - f[1:]) / (v[1:] - v[0])).min()))
-        return (float(lowest), float(highest)) if lowest < highest else None
+        lowest = min(p[-1], float(((f[:-1] - f[-1]) / (v[-1] - v[:-1])).min()))
+        highest = max(p[0], float(((f[0] - f[1:]) / (v[1:] - v[0])).max()))
+        return (float(lowest), float(highest)) if highest - lowest > 1e-9 * float(np.abs(p).max()) else None
 
 
 def relaxed_path(surface: EnthalpySurface) -> RelaxedPath:
