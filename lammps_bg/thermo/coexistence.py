@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where two crystals have the same free energy along one axis: the roots of Delta g(a), with errors from repeats.
+
+Delta g is known at some points of the axis in R repeats. Between them it is a curve linear in these values, w(a) . Delta g, hence the
+mean of the curves of the repeats is the curve of their mean, and the replicas of the multiplier bootstrap are curves as well.
+
+Two free energy surfaces along the pressure: crossing(p, first.gibbs_repeats(p) / n_first - second.gibbs_repeats(p) / n_second, rng).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.polynomial.chebyshev import chebvander
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import make_interp_spline
+from scipy.optimize import brentq
+
+from lammps_bg.thermo.free_energy import CONFIDENCE, EstimateResult
+from lammps_bg.thermo.repeats import as_repeats, mean_replicas, t_factor, with_error
+from lammps_bg.thermo.weights import N_BOOTSTRAPS, EstimateError
+
+Array = NDArray[np.float64]
+ESTABLISHED = 0.95
+"""A crossing that fewer replicas than this have is not established."""
+SCAN_POINTS = 401
+_NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Root:
+    """One crossing.
+
+    Attributes:
+        estimate: Its place on the axis, with error and 95 % interval.
+        slope: d(Delta g)/da there; Delta g rises through zero where it is positive.
+        found: Share of the replicas that have this crossing; its error rests on these.
+        replicas: Its place in each replica, nan where there is none, shape [b].
+    """
+
+    estimate: EstimateResult
+    slope: float
+    found: float
+    replicas: Array
+
+    @property
+    def established(self) -> bool:
+        """Whether nearly all replicas have it."""
+        return self.found >= ESTABLISHED
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """What is known of the zeros of Delta g between two ends of the axis; none is a result, not an error.
+
+    Attributes:
+        roots: In rising order.
+        lower: Lower end of the axis.
+        upper: Upper end.
+        at_lower: Delta g at the lower end.
+        at_upper: Delta g at the upper end.
+        sign_known: Whether the 95 % interval of Delta g leaves out zero at any given point at all.
+    """
+
+    roots: tuple[Root, ...]
+    lower: float
+    upper: float
+    at_lower: EstimateResult
+    at_upper: EstimateResult
+    sign_known: bool
+
+    @property
+    def sentence(self) -> str:
+        """The result in words."""
+        span = f"in [{self.lower:.6g}, {self.upper:.6g}]"
+        ends = f"Delta g is {_written(self.at_lower)} at the lower end and {_written(self.at_upper)} at the upper end"
+        if not self.sign_known:
+            return f"The sign of Delta g is uncertain everywhere {span}: {ends}; draw more samples."
+        if not self.roots:
+            return f"No crossing {span}: {ends}."
+        places = ", ".join(_written(root.estimate) for root in self.roots)
+        weak = sum(not root.established for root in self.roots)
+        doubt = f"; {weak} of them not established, {ends}" if weak else ""
+        return f"{'Crossing' if len(self.roots) == 1 else f'{len(self.roots)} crossings'} {span} at {places}{doubt}."
+
+    def to_dict(self) -> dict[str, object]:
+        """The fields for a JSON file, without replicas."""
+        roots = [{"slope": r.slope, "found": r.found, "established": r.established, **r.estimate.to_dict()} for r in self.roots]
+        ends = {"lower": self.lower, "upper": self.upper, "at_lower": asdict(self.at_lower), "at_upper": asdict(self.at_upper)}
+        return {"roots": roots, **ends, "sign_known": self.sign_known, "sentence": self.sentence}
+
+
+def _written(estimate: EstimateResult) -> str:
+    return f"{estimate.value:.6g} +- {estimate.error:.2g}"
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """The functions w(a) that join values at the points: a spline through them, or a least-squares polynomial.
+
+    Attributes:
+        points: Rising, shape [k].
+        degree: Of the polynomial; none for the spline, cubic where there are four points or more.
+    """
+
+    points: Array
+    degree: int | None
+
+    def weights(self, a: Array) -> Array:
+        """w(a), shape [n, k].
+
+        Args:
+            a: Places on the axis, shape [n].
+        """
+        if self.degree is None:
+            n = len(self.points)
+            return np.asarray(make_interp_spline(self.points, np.eye(n), k=min(3, n - 1))(a))
+        middle, half = 0.5 * (self.points[0] + self.points[-1]), 0.5 * (self.points[-1] - self.points[0])
+        design = chebvander((self.points - middle) / half, self.degree)
+        return np.asarray(chebvander((a - middle) / half, self.degree) @ np.linalg.pinv(design))
+
+
+def crossing(
+    axis: ArrayLike,
+    difference: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    degree: int | None = None,
+    n_bootstraps: int = N_BOOTSTRAPS,
+) -> Crossings:
+    """All zeros of Delta g along an axis, from its values at some points.
+
+    Args:
+        axis: Places of the points, rising, shape [k].
+        difference: Delta g at the points in each repeat, the same repeat sharing random numbers, any unit, shape [R, k].
+        rng: Source of the replicas; equally seeded sources give joint replicas for equally many repeats.
+        degree: Of a least-squares polynomial; where left out, a spline through the points. A spline takes noise that differs
+            from point to point for zeros.
+        n_bootstraps: Number of replicas.
+
+    Raises:
+        EstimateError: Points that do not rise, values that are not finite, too high a degree, fewer than two repeats.
+    """
+    points = _checked_axis(axis, degree)
+    table = as_repeats(difference, len(points))
+    curve = _Curve(points, degree)
+    scan = np.linspace(points[0], points[-1], SCAN_POINTS)
+    on_scan = table @ curve.weights(scan).T
+    replicas = mean_replicas(on_scan, rng, n_bootstraps)
+    mean = table.mean(0)
+    straight = _zeros(scan, on_scan.mean(0))
+    places = np.array([_refined(zero, scan, lambda a: float(curve.weights(np.array([a]))[0] @ mean)) for zero in straight])
+    each = [_zeros(scan, row) for row in replicas]
+    roots = tuple(
+        _root(place, _matched(zero, straight, each) + (place - zero), on_scan, scan)
+        for zero, place in zip(straight, places, strict=True)
+    )
+    nodes = [_mean_of(column) for column in (table @ curve.weights(points).T).T]
+    known = any(low > 0.0 or high < 0.0 for low, high in (node.interval for node in nodes))
+    return Crossings(roots, float(points[0]), float(points[-1]), nodes[0], nodes[-1], known)
+
+
+def crossing_of(
+    functions: Sequence[Callable[[float], float]],
+    lower: float,
+    upper: float,
+    rng: np.random.Generator,
+    *,
+    n_scan: int = 33,
+    n_bootstraps: int = N_BOOTSTRAPS,
+) -> Crossings:
+    """As `crossing` where Delta g of each repeat is a smooth function: it is taken at `n_scan` points and joined by a cubic spline.
+
+    Args:
+        functions: Delta g of each repeat as a function of the place on the axis.
+        lower: Lower end of the axis.
+        upper: Upper end.
+        rng: Source of the replicas.
+        n_scan: Number of places at which the functions are evaluated.
+        n_bootstraps: Number of replicas.
+    """
+    if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper) or n_scan < 4:
+        raise EstimateError(
+            f"expected an axis that rises and 4 points or more, got [{lower}, {upper}] and {n_scan}; correct them"
+        )
+    axis = np.linspace(lower, upper, n_scan)
+    table = np.array([[float(function(float(a))) for a in axis] for function in functions]).reshape(len(functions), n_scan)
+    return crossing(axis, table, rng, n_bootstraps=n_bootstraps)
+
+
+def _zeros(scan: Array, values: Array) -> Array:
+    """The zeros of a curve on a fine scan by straight lines, shape [z]."""
+    if not values.any():
+        raise EstimateError("expected the difference of two crystals, got zero everywhere; compare two different ones")
+    # A value of zero counts as positive, so that it is found once
+    at = np.flatnonzero(np.diff(values >= 0.0))
+    return np.asarray(scan[at] - values[at] * (scan[at + 1] - scan[at]) / (values[at + 1] - values[at]))
+
+
+def _refined(zero: float, scan: Array, function: Callable[[float], float]) -> float:
+    """The zero of the curve itself between the two points of the scan; unchanged where rounding hides the change of sign."""
+    low, high = scan[_interval_of(zero, scan)], scan[_interval_of(zero, scan) + 1]
+    if function(low) * function(high) > 0.0:
+        return float(zero)
+    return float(brentq(function, low, high, xtol=1e-14 * (scan[-1] - scan[0]), rtol=1e-14))
+
+
+def _interval_of(place: float, scan: Array) -> int:
+    return int(np.clip(np.searchsorted(scan, place, side="right") - 1, 0, len(scan) - 2))
+
+
+def _matched(zero: float, zeros: Array, each: list[Array]) -> Array:
+    """In each replica the zero nearest to this one among those nearer to no other zero of the mean, nan where none, shape [b]."""
+    found = []
+    for candidates in each:
+        own = [c for c in candidates if zeros[np.argmin(np.abs(zeros - c))] == zero]
+        found.append(min(own, key=lambda c: abs(c - zero)) if own else math.nan)
+    return np.array(found)
+
+
+def _root(place: float, replicas: Array, curves: Array, scan: Array) -> Root:
+    """One zero with its error from the replicas that have it."""
+    n, at = len(curves), _interval_of(place, scan)
+    slopes = np.diff(curves[:, at : at + 2]).ravel() / (scan[1] - scan[0])
+    have = replicas[np.isfinite(replicas)]
+    found, slope = len(have) / len(replicas), float(slopes.mean())
+    spread = float(have.std(ddof=1)) if len(have) > 1 else 0.0
+    if found < ESTABLISHED:
+        # The spread of those that have it is too small: take that of Delta g over the slope, at most the whole axis
+        by_slope = float(curves[:, at].std(ddof=1)) / math.sqrt(n) / max(abs(slope), float(np.finfo(np.float64).tiny))
+        return Root(with_error(place, max(spread, min(by_slope, float(scan[-1] - scan[0]))), n), slope, found, replicas)
+    symmetric = with_error(place, spread, n)
+    low, high = np.percentile(have, CONFIDENCE) - place
+    if not low < 0.0 < high or symmetric.error > spread:
+        return Root(symmetric, slope, found, replicas)
+    # Few repeats know their own scatter badly: percentiles of normal replicas are widened to Student's
+    wider = t_factor(n) / _NORMAL_95
+    interval = (place + wider * float(low), place + wider * float(high))
+    return Root(EstimateResult(place, symmetric.error, interval, n), slope, found, replicas)
+
+
+def _mean_of(column: Array) -> EstimateResult:
+    return with_error(float(column.mean()), float(column.std(ddof=1)) / math.sqrt(len(column)), len(column))
+
+
+def _checked_axis(axis: ArrayLike, degree: int | None) -> Array:
+    points = np.asarray(axis, dtype=np.float64)
+    if points.ndim != 1 or len(points) < 2 or not (np.isfinite(points).all() and (np.diff(points) > 0.0).all()):
+        raise EstimateError(
+            f"expected at least 2 rising points on the axis, got {points.tolist()}; sort them and drop equal ones"
+        )
+    if degree is not None and not 1 <= degree < len(points):
+        raise EstimateError(f"expected a degree from 1 to {len(points) - 1} for {len(points)} points, got {degree}; change it")
+    return points
