@@ -75,7 +75,7 @@ class ScriptReader(Interpreter):
             PotentialError: LAMMPS refuses the potential.
         """
         for name, values in self._variables.items():
-            self.send(f"variable {name} index " + " ".join(_quoted(value) for value in values))
+            self.send(f"variable {name} index " + " ".join(quoted(value) for value in values))
         self._send_prologue()
         with contextlib.suppress(Quit):
             self.run_file(self._script)
@@ -193,8 +193,12 @@ class ScriptReader(Interpreter):
         self._define(" ".join(["variable", name, _ONE_PARTITION.get(style, style), *args]), words[:2])
 
 
-def _quoted(value: str) -> str:
-    """A value as one word of a LAMMPS command."""
+def quoted(value: str) -> str:
+    """A value as one word of a LAMMPS command.
+
+    Args:
+        value: The text.
+    """
     if value and not any(c.isspace() or c in "#&$" for c in value):
         return value
     quote = '"' if '"' not in value else "'"

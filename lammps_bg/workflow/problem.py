@@ -20,6 +20,7 @@ from lammps_bg.engine.surface import EnergySurface
 from lammps_bg.errors import ConfigError, CrystalError, StateError
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.training.target import ExactTarget, SoftenedTarget, Surface
+from lammps_bg.workflow.pressure import script_pressure
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
@@ -91,9 +92,9 @@ class Problem:
             stored=request.stored,
             most_atoms=_most_atoms(),
         )
-        _require_known_variables(engine, request)
+        require_known_variables(engine, request)
         temperature = _temperature(engine, request.script)
-        _number(engine, "P", engine.units.labels.pressure)
+        script_pressure(engine)
         crystal = Crystal.from_structure(engine.script_structure).replicated(request.replicate, engine.structure)
         crystal = _named(crystal, request.elements)
         surface = EnergySurface(engine, crystal)
@@ -274,8 +275,12 @@ def _number(engine: Engine, name: str, unit: str) -> float | None:
     return value
 
 
-def _require_known_variables(engine: Engine, request: ScriptRequest) -> None:
+def require_known_variables(engine: Engine, request: ScriptRequest) -> None:
     """Refuse -var with a name that neither the script nor this program uses.
+
+    Args:
+        engine: The engine after the script.
+        request: Script and variables.
 
     Raises:
         ConfigError: It would have no effect.
