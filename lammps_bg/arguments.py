@@ -89,10 +89,8 @@ def _relax_command(commands: Any) -> None:  # noqa: ANN401
         commands, "relax", "the crystal at its energy minimum, cell and atoms, written as a script for plain LAMMPS, too"
     )
     relax.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help="LAMMPS input script of the crystal")
-    free = (
-        "what of the cell may change: nothing, its volume, a = b and c, its three lengths, or lengths and tilts (default: aniso)"
-    )
-    relax.add_argument("--cell", choices=FREE, default="aniso", help=free)
+    free = "what of the cell may change: nothing, its volume, a = b and c, its lengths, or lengths and tilts (default: aniso, in a tilted box tri)"
+    relax.add_argument("--cell", choices=FREE, help=free)
     target = "target, such as 1 GPa (default: variable P of the script, else 0)"
     relax.add_argument("-P", dest="pressure", nargs="+", metavar="PRESSURE", help=target)
     where = "file or folder for the relaxed script (default: in.NAME_relaxed beside the original); nothing is overwritten"

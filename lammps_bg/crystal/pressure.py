@@ -32,13 +32,13 @@ def parse_pressure(text: str, units: Units) -> float:
     if not unit or unit == units.labels.pressure:
         return value
     pascal = _pascal(unit)
+    if pascal is None:
+        raise StateError(f"expected a pressure as {_accepted(units)}, got '{text}'{_advice(unit)}")
     if units.name not in _STYLES:
         raise StateError(
             f"expected a pressure as {_accepted(units)}, got '{text}'; units lj has no unit of mass and length, "
             "so divide by epsilon/sigma^3 of your material"
         )
-    if pascal is None:
-        raise StateError(f"expected a pressure as {_accepted(units)}, got '{text}'{_advice(unit)}")
     return value if pascal == _STYLES[units.name] else value * pascal / _STYLES[units.name]
 
 

@@ -171,6 +171,10 @@ def _residual(engine: Engine, state: StaticState, free: Free, pressure: float) -
     """Deviation from the targets relative to what the cohesive energy amounts to per volume, and per spacing of the atoms."""
     volume, n = abs(np.linalg.det(engine.cell)), engine.structure.n_atoms
     energy = max(abs(state.energy), abs(pressure) * volume / engine.units.nktv2p) / n
+    if energy == 0:
+        raise CrystalError(
+            "expected atoms that hold each other on their sites, got no energy; check lattice constant, units and cutoff"
+        )
     spacing = (volume / n) ** (1 / 3)
     target = pressure * np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
     off = np.abs(_MEANS[free] @ (state.stress - target)).max(initial=0.0)

@@ -207,7 +207,7 @@ class Problem:
             )
         log.warning(
             "the script's structure is not relaxed: the largest force is %.3g %s/%s and atoms relax by up to %.2g %s; "
-            "the base is centred on the minimum, but symmetry is lost to such noise, so better give the minimised structure",
+            "the base is centred on the minimum, but symmetry is lost to such noise, so better give the minimised one (`lammps-bg relax`)",
             self.largest_force, label.energy, label.length, furthest, label.length,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +86,10 @@ def write_relaxed(
     except OSError as error:
         raise ConfigError(f"expected to write {target}, got '{error.strerror}'; give another -out") from error
     finally:
-        for path in (draft, *made):
-            path.unlink(missing_ok=True)
-        if new_folder and not target.exists():
-            with suppress(OSError):
+        with suppress(OSError):  # the error under way matters more
+            for path in (draft, *made):
+                path.unlink(missing_ok=True)
+            if new_folder and not target.exists():
                 target.parent.rmdir()
         if written is not None:
             written.close()
@@ -97,7 +98,7 @@ def write_relaxed(
 def _read_back(draft: Path, request: ScriptRequest, relaxed: Relaxed) -> Engine | None:
     """The engine of a written script, if it has the relaxed crystal."""
     try:
-        engine = Engine(draft, flags=request.flags)
+        engine = Engine(draft, flags=replace(request.flags, log="none", screen="none"))  # the user's log is of the relaxing
     except LammpsBGError:
         return None
     if _agrees(engine, relaxed):

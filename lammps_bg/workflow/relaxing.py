@@ -36,14 +36,14 @@ class RelaxPlan:
 
     Attributes:
         request: Script and flags, at the script's own size.
-        free: What of the cell may change.
+        free: What of the cell may change; None for its three lengths, and the tilts of a box that has some.
         pressure: As typed, with its unit; None for the script's variable P, or zero.
         out: Where the script goes, a file or a folder; None for beside the original.
         words: Arguments after `lammps-bg`, as typed.
     """
 
     request: ScriptRequest
-    free: Free
+    free: Free | None
     pressure: str | None
     out: Path | None
     words: Sequence[str]
@@ -107,11 +107,11 @@ def execute(plan: RelaxPlan, console: Console) -> int:
     check_target(target)
     with Engine(plan.request.script, variables=plan.request.variables, flags=plan.request.flags) as engine:
         require_known_variables(engine, plan.request)
-        pressure = _pressure(plan, engine)
+        pressure, free = _pressure(plan, engine), _free(plan, engine)
         before = Summary.of(engine)
-        relaxed = settled(relax(engine, plan.free, pressure), engine)
+        relaxed = settled(relax(engine, free, pressure), engine)
         _require_same_sites(relaxed, engine)
-        comments = _comments(plan, engine, pressure, relaxed)
+        comments = [*_origin(plan, engine), _found(free, pressure, relaxed, engine)]
         request = replace(plan.request, variables=_plain_pressure(plan, engine, pressure))
         with write_relaxed(engine, request, relaxed, target, comments) as written:
             after = Summary.of(written)
@@ -127,6 +127,23 @@ def _pressure(plan: RelaxPlan, engine: Engine) -> float:
     if "P" in plan.request.variables:
         raise ConfigError("expected one pressure, got -P and -var P; leave one out")
     return parse_pressure(plan.pressure, engine.units)
+
+
+def _free(plan: RelaxPlan, engine: Engine) -> Free:
+    """What of the cell may change.
+
+    Raises:
+        ConfigError: LAMMPS' minimiser cannot change the lengths of a tilted box alone: the tilts would change with them.
+    """
+    tilted = bool(np.tril(engine.cell, -1).any())
+    if plan.free is None:
+        return "tri" if tilted else "aniso"
+    if tilted and plan.free in ("xy", "aniso"):
+        raise ConfigError(
+            f"expected an orthogonal box for --cell {plan.free}, got one with tilts; use --cell tri, which keeps the symmetry that the "
+            "crystal has, or --cell iso"
+        )
+    return plan.free
 
 
 def _plain_pressure(plan: RelaxPlan, engine: Engine, pressure: float) -> dict[str, Sequence[str]]:
@@ -169,14 +186,21 @@ def _warn(before: Summary, after: Summary, relaxed: Relaxed, units: Units) -> No
         )  # fmt: skip
 
 
-def _comments(plan: RelaxPlan, engine: Engine, pressure: float, relaxed: Relaxed) -> list[str]:
-    units, state, n = engine.units, relaxed.state, engine.structure.n_atoms
+def _origin(plan: RelaxPlan, engine: Engine) -> list[str]:
+    """What made the relaxed script."""
     return [
         f"relaxed by lammps-bg {__version__} (LAMMPS {engine.version}) from {plan.request.script.name}:",
         f"lammps-bg {' '.join(map(shlex.quote, plan.words))}",
-        f"cell {plan.free}, target pressure {describe_pressure(pressure, units)}; at rest, pressure {state.pressure:.6g} {units.labels.pressure} "
-        f"and energy {state.energy / n:.12g} {units.labels.energy} per atom",
     ]
+
+
+def _found(free: Free, pressure: float, relaxed: Relaxed, engine: Engine) -> str:
+    """What was asked for, and the numbers that came out."""
+    labels, energy = engine.units.labels, relaxed.state.energy / engine.structure.n_atoms
+    return (
+        f"cell {free}, target pressure {describe_pressure(pressure, engine.units)}; at rest, pressure {relaxed.state.pressure:.6g} "
+        f"{labels.pressure} and energy {energy:.12g} {labels.energy} per atom"
+    )
 
 
 def _show(before: Summary, after: Summary, pressure: float, units: Units, console: Console) -> None:
