@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lammps_bg import __version__
+from lammps_bg.engine.relaxation import FREE
 from lammps_bg.errors import ConfigError
 from lammps_bg.workflow.md import MODES
 
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     check = _command(commands, "check", "what is understood of a script, tested against LAMMPS; writes nothing")
     _script_arguments(check)
     check.add_argument("--json", action="store_true", help="print one JSON object")
+    _relax_command(commands)
     _sample_command(commands)
     _md_command(commands)
     estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
@@ -80,6 +82,21 @@ def build_parser() -> argparse.ArgumentParser:
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
+
+
+def _relax_command(commands: Any) -> None:  # noqa: ANN401
+    relax = _command(
+        commands, "relax", "the crystal at its energy minimum, cell and atoms, written as a script for plain LAMMPS, too"
+    )
+    relax.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help="LAMMPS input script of the crystal")
+    free = "what of the cell may change: nothing, its volume, a = b and c, its lengths, or lengths and tilts (default: aniso, in a tilted box tri)"
+    relax.add_argument("--cell", choices=FREE, help=free)
+    target = "target, such as 1 GPa (default: variable P of the script, else 0)"
+    relax.add_argument("-P", dest="pressure", nargs="+", metavar="PRESSURE", help=target)
+    where = "file or folder for the relaxed script (default: in.NAME_relaxed beside the original); nothing is overwritten"
+    relax.add_argument("-out", type=Path, metavar="PATH", help=where)
+    relax.set_defaults(rep=None, elements=[])
+    _lammps_arguments(relax)
 
 
 def _sample_command(commands: Any) -> None:  # noqa: ANN401

@@ -21,11 +21,11 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, LammpsBGError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.workflow import md, preflight, reporting, session
+from lammps_bg.workflow import md, preflight, relaxing, reporting, session
 from lammps_bg.workflow.md import Mode
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 
-_NUMBERS = ("T", "P", "Lambda")  # variables that are read as one number; of further words LAMMPS would say nothing
+_NUMBERS = ("T", "Lambda")  # variables that are read as one number; of further words LAMMPS would say nothing
 _FIRST_SPEAKS = 1.0  # seconds in which the first MPI rank, which mostly fails alike, says so and ends the others
 
 
@@ -43,7 +43,8 @@ def _variables(args: argparse.Namespace) -> dict[str, list[str]]:
             raise ConfigError(
                 f"expected one number without its unit in -var {entry[0]}, got '{' '.join(entry[1:])}'; give it in the script's units"
             )
-    return {entry[0]: entry[1:] for entry in args.var}
+    # a pressure may have its unit as a word of its own
+    return {entry[0]: [" ".join(entry[1:])] if entry[0] == "P" else entry[1:] for entry in args.var}
 
 
 def _config(args: argparse.Namespace, start: Config | None = None) -> Config:
@@ -70,6 +71,13 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     else:
         preflight.show(found, console)
     return 0
+
+
+def _relax(args: argparse.Namespace, console: Console) -> int:
+    if parallel.rank():  # one minimisation, one file
+        return 0
+    pressure = " ".join(args.pressure) if args.pressure else None
+    return relaxing.execute(relaxing.RelaxPlan(_request(args), args.cell, pressure, args.out, args.argv), console)
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
@@ -201,6 +209,7 @@ _COMMANDS = {
     "run": _run,
     "train": _train,
     "check": _check,
+    "relax": _relax,
     "sample": _sample,
     "md": _md,
     "estimate": _estimate,

@@ -252,7 +252,11 @@ class ScriptReader(Interpreter):
 
 
 def quoted(value: str) -> str:
-    """A value as one word of a LAMMPS command."""
+    """A value as one word of a LAMMPS command.
+
+    Args:
+        value: The text.
+    """
     if value and not any(c.isspace() or c in "#&$" for c in value):
         return value
     quote = '"' if '"' not in value else "'"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lammps_bg import parallel
 from lammps_bg.config import Config, load_config
+from lammps_bg.crystal.pressure import describe_pressure
 from lammps_bg.engine.dynamics import Dynamics
 from lammps_bg.engine.ensembles import Canonical, IsothermalIsobaric
 from lammps_bg.engine.lammps_engine import LammpsFlags
@@ -25,6 +26,7 @@ from lammps_bg.workflow.entries import system_entry
 from lammps_bg.workflow.md_job import Goal, Job
 from lammps_bg.workflow.md_windows import crystal_goal, sample_windows
 from lammps_bg.workflow.observing import Source, observe
+from lammps_bg.workflow.pressure import script_pressure
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.reporting import finish, illustrate
 from lammps_bg.workflow.run_folder import create_run, finished_code, reopen_run, require_same_request
@@ -167,7 +169,7 @@ def _require_possible(plan: MdPlan, problem: Problem, settings: MdSettings) -> N
         StateError: There is no pressure for npt.
         ConfigError: md.max_steps ends a trajectory before correlations can be found in it, or the damping is faster than a step.
     """
-    if plan.mode == "npt" and problem.engine.variable("P") is None:
+    if plan.mode == "npt" and script_pressure(problem.engine) is None:
         unit = problem.units.labels.pressure
         raise StateError(f"expected a pressure for --mode npt, got no variable P in the script; add -var P 0 (in {unit})")
     shortest = SHORTEST * settings.sample_every
@@ -227,9 +229,11 @@ def rehearse(plan: MdPlan, console: Console) -> int:
 def settings_line(mode: Mode, problem: Problem, settings: MdSettings) -> str:
     """What is simulated, in one line."""
     labels, crystal = problem.units.labels, problem.crystal
+    pressure = script_pressure(problem.engine) if mode == "npt" else None
+    held = "" if pressure is None else f"P = {describe_pressure(pressure, problem.units)}, "
     return (
         f"md         {mode}, {crystal.n_sites} atoms ({', '.join(sorted(set(crystal.species)))}), T = {problem.temperature:g} "
-        f"{labels.temperature}, time step {settings.timestep:g} {labels.time}, damping {settings.damp:g} {labels.time}, a frame "
+        f"{labels.temperature}, {held}time step {settings.timestep:g} {labels.time}, damping {settings.damp:g} {labels.time}, a frame "
         f"every {settings.sample_every} steps"
     )
 
@@ -257,7 +261,7 @@ def _nvt(job: Job) -> tuple[list[Trajectory], dict[str, Any]]:
 
 
 def _npt(job: Job) -> tuple[list[Trajectory], dict[str, Any]]:
-    pressure, settings = job.problem.engine.variable("P"), job.settings
+    pressure, settings = script_pressure(job.problem.engine), job.settings
     if pressure is None:  # _require_possible() has been called before
         raise RuntimeError("no pressure")
     ensemble = IsothermalIsobaric(job.problem.temperature, pressure, job.config.md.cell, settings.damp, settings.pressure_damp)

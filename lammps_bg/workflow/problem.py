@@ -23,6 +23,7 @@ from lammps_bg.errors import ConfigError, CrystalError, PotentialError, StateErr
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.training.target import ExactTarget, SoftenedTarget, Surface
+from lammps_bg.workflow.pressure import script_pressure
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
@@ -97,9 +98,9 @@ class Problem:
             stored=request.stored,
             most_atoms=_most_atoms(),
         )
-        _require_known_variables(engine, request)
+        require_known_variables(engine, request)
         temperature = _temperature(engine, request.script)
-        _number(engine, "P", engine.units.labels.pressure)
+        script_pressure(engine)
         crystal = Crystal.from_structure(engine.script_structure).replicated(request.replicate, engine.structure)
         crystal = _named(crystal, request.elements).deformed(deformation(request.strain))
         require_no_flip(crystal.supercell)
@@ -241,7 +242,7 @@ class Problem:
             )
         log.warning(
             "the script's structure is not relaxed: the largest force is %.3g %s/%s and atoms relax by up to %.2g %s; "
-            "the base is centred on the minimum, but symmetry is lost to such noise, so better give the minimised structure",
+            "the base is centred on the minimum, but symmetry is lost to such noise, so better give the minimised one (`lammps-bg relax`)",
             self.largest_force, label.energy, label.length, furthest, label.length,
         )  # fmt: skip
 
@@ -309,8 +310,12 @@ def _number(engine: Engine, name: str, unit: str) -> float | None:
     return value
 
 
-def _require_known_variables(engine: Engine, request: ScriptRequest) -> None:
+def require_known_variables(engine: Engine, request: ScriptRequest) -> None:
     """Refuse -var with a name that neither the script nor this program uses.
+
+    Args:
+        engine: The engine after the script.
+        request: Script and variables.
 
     Raises:
         ConfigError: It would have no effect.

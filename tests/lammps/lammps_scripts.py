@@ -74,3 +74,24 @@ def plain_energy_forces(script, positions, replicate=(1, 1, 1), cell=None):
     energy = float(instance.extract_compute("thermo_pe", 0, 0))
     instance.close()
     return energy, forces
+
+
+def plain_lammps(script):
+    """Energy, cell and largest force of a script in a LAMMPS instance of its own, in the script's folder, after `run 0`."""
+    here = Path.cwd()
+    instance = lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"], comm=parallel.SELF)
+    try:
+        os.chdir(Path(script).parent)
+        instance.file(Path(script).name)
+    finally:
+        os.chdir(here)
+    for fix in instance.available_ids("fix"):
+        instance.command(f"unfix {fix}")
+    instance.command("run 0")
+    low, high, xy, yz, xz = instance.extract_box()[:5]
+    cell = np.diag(np.subtract(high, low))
+    cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
+    energy = float(instance.extract_compute("thermo_pe", 0, 0))
+    force = float(np.abs(instance.numpy.extract_atom("f")[: instance.get_natoms()]).max())
+    instance.close()
+    return energy, cell, force

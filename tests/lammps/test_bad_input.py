@@ -176,7 +176,7 @@ def test_commands_that_act_are_listed_and_not_executed(capsys, tmp_path):
         (["T", ""], "got ''"),
         (["T", "0"], "expected a temperature above 0 epsilon/kB, got T = 0"),
         (["T", "-5"], "expected a temperature above 0 epsilon/kB, got T = -5"),
-        (["P", "1 GPa"], "expected a plain number in epsilon/sigma^3 in the variable P, got '1 GPa'"),
+        (["P", "1 GPa"], "expected a pressure as a plain number in epsilon/sigma^3, got '1 GPa'"),
         (["Lambda", "one"], "expected a plain number in sigma in the variable Lambda, got 'one'"),
         (["Lambda", "-1"], "expected a positive length in variable Lambda"),
         (["T"], "expected -var NAME VALUE, got -var T"),

@@ -89,11 +89,14 @@ def edit(path, change):
         ([*MD, "--mode", "npt"], "expected a pressure for --mode npt, got no variable P in the script; add -var P 0"),
         (
             [*MD, "--mode", "npt", "-var", "P", "1 GPa"],
-            "expected a plain number in epsilon/sigma^3 in the variable P, got '1 GPa'",
+            "expected a pressure as a plain number in epsilon/sigma^3, got '1 GPa'; units lj has no",
         ),
-        ([*MD, "--mode", "npt", "-var", "P", "1", "GPa"], "expected one number without its unit in -var P, got '1 GPa'"),
+        (
+            [*MD, "--mode", "npt", "-var", "P", "1", "GPa"],
+            "expected a pressure as a plain number in epsilon/sigma^3, got '1 GPa'",
+        ),
         ([*MD, "-var", "T", "300", "K"], "expected one number without its unit in -var T, got '300 K'"),
-        ([*MD, "--mode", "npt", "-var", "P", "high"], "expected a plain number in epsilon/sigma^3 in the variable P, got 'high'"),
+        ([*MD, "--mode", "npt", "-var", "P", "high"], "expected a pressure as a plain number in epsilon/sigma^3, got 'high'"),
         ([*MD, "-var", "T", "0"], "expected a temperature above 0"),
         ([*MD, "--set", "md.timestep=0"], "expected a valid value for 'md.timestep'"),
         ([*MD, "--set", "md.timestep=-1"], "expected a valid value for 'md.timestep'"),
