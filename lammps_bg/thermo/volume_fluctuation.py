@@ -5,6 +5,8 @@ In the isothermal-isobaric ensemble p(V) dV ~ exp(-(F + P V) / kT) dV, where F i
 the measure dV is V dx.
 """
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
@@ -48,6 +50,12 @@ def volume_moments(surface: EnthalpySurface, x: Array, kt: float) -> tuple[float
 def _quadrature(low: float, high: float, centre: float, spread: float) -> tuple[Array, Array]:
     """Gauss-Legendre nodes and widths over [low, high], dense where a peak much narrower than that is."""
     ends = np.unique(np.clip([low, centre - _SPREADS * spread, centre + _SPREADS * spread, high], low, high))
-    nodes, widths = np.polynomial.legendre.leggauss(_NODES)
+    nodes, widths = _legendre()
     half, middle = 0.5 * np.diff(ends)[:, None], 0.5 * (ends[1:] + ends[:-1])[:, None]
     return (middle + half * nodes).ravel(), (half * widths).ravel()
+
+
+@cache
+def _legendre() -> tuple[Array, Array]:
+    nodes, widths = np.polynomial.legendre.leggauss(_NODES)
+    return nodes, widths

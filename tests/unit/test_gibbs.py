@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Gibbs free energies from a fitted free energy surface, against crystals whose equation of state is known."""
 
+import json
 import re
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_a_polynomial_is_recovered_to_rounding_and_its_residual_is_zero():
     assert surface.rms_residual < 1e-12
     assert surface.gibbs(0.0).cell[0].value == pytest.approx(1.0 / 35.0, abs=1e-14)
     assert surface.gibbs(0.0).systematic is None  # a polynomial of degree 1 has no minimum
+    assert json.loads(json.dumps(surface.gibbs(0.0).to_dict()))["free_energy"]["n"] == 2
     assert surface.helmholtz([[0.0]])[0] == pytest.approx([3.0], abs=1e-12)
 
 
