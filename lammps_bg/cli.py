@@ -74,8 +74,6 @@ def _check(args: argparse.Namespace, console: Console) -> int:
 
 
 def _relax(args: argparse.Namespace, console: Console) -> int:
-    if parallel.rank():  # one minimisation, one file
-        return 0
     pressure = " ".join(args.pressure) if args.pressure else None
     return relaxing.execute(relaxing.RelaxPlan(_request(args), args.cell, pressure, args.out, args.argv), console)
 

@@ -466,7 +466,7 @@ def test_mw_script_of_real_units_names_its_pressure_unit(refused, tmp_path):
     (tmp_path / "in.mw").write_text(MW)
     refused("add -var P 0 (in atm)", "md", "-in", "in.mw", "--mode", "npt", "-out", "new")
     refused(
-        "expected a plain number in atm in the variable P",
+        "expected a pressure as a plain number in atm or a number with one of Pa,",
         "md",
         "-in",
         "in.mw",
@@ -474,7 +474,7 @@ def test_mw_script_of_real_units_names_its_pressure_unit(refused, tmp_path):
         "npt",
         "-var",
         "P",
-        "1GPa",
+        "1psi",
         "-out",
         "new",
     )

@@ -228,6 +228,20 @@ def test_another_folder_has_what_the_script_names(capsys, silicon):
     assert plain_lammps(Path(moved) / "in.up_relaxed")[0] / 8 == pytest.approx(-4.33660, abs=1e-6)
 
 
+def test_includes_and_conditions(capsys, silicon):
+    """Files named by a variable in an included file come along, too; a run inside an `if` is seen."""
+    text = (silicon / "in.si_diamond").read_text()
+    (silicon / "pot.lmp").write_text("variable file string potentials/Si.sw\npair_style sw\npair_coeff * * ${file} Si\n")
+    rest = 'include pot.lmp\nvelocity all create 300 1\nfix 1 all nve\nif "1 > 0" then "run 2"\n'
+    (silicon / "main.in").write_text(re.sub("^pair.*\n", "", text, flags=re.MULTILINE) + rest)
+    spoken = call(capsys, silicon, "relax", "-in", "main.in", "-out", "new")
+    assert spoken.code == 0, spoken.error
+    assert spoken.changed == {"new", "new/in.main_relaxed", "new/pot.lmp", "new/potentials", "new/potentials/Si.sw"}
+    written = (silicon / "new" / "in.main_relaxed").read_text()
+    assert written.index("include") < written.index("change_box") < written.index("velocity")
+    assert 4 * 2 / np.linalg.det(plain_lammps(silicon / "new" / "in.main_relaxed")[1]) == pytest.approx(0.049942, abs=6e-7)
+
+
 # ---- what is refused
 
 
