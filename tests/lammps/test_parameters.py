@@ -194,9 +194,9 @@ def test_what_is_no_parameter(load, text, name, message):
 
 def test_other_variables_must_keep_their_values(load):
     text = LJ_RC.replace("lj/cut ${rc}", "lj/cut $(v_rc*v_f)")
-    with load("variable f equal 1.0\n" + text + "variable f equal 1.1\n") as engine:
-        with pytest.raises(ConfigError, match="expected `f` to keep its value .* got 1.0 in `pair_style .* and 1.1 after it"):
-            engine.set_parameters({"rc": 2.5})
+    message = "expected `f` to keep its value .* got 1.0 in `pair_style .* and 1.1 after it"
+    with load("variable f equal 1.0\n" + text + "variable f equal 1.1\n") as engine, pytest.raises(ConfigError, match=message):
+        engine.set_parameters({"rc": 2.5})
 
 
 def test_coefficients_in_a_data_file_are_refused(load, tmp_path):
