@@ -58,6 +58,8 @@ CASES = {
     "scaled": (HEAD + SCALED, "s", (0.5, 0.9)),
     "salt": (SALT_RC, "rc", (6.0, 4.6)),
     "eam": (EAM, "x", (1.1, 0.9)),
+    # a word: the pair style must not keep what it was told before
+    "modify": ("variable m index shift\n" + LJ + "pair_modify $m yes\n", "m", ("tail",)),
 }
 
 
@@ -83,6 +85,8 @@ def require_equal(engine, fresh, positions):
     assert engine.cutoff() == pytest.approx(fresh.cutoff(), rel=1e-12)
     assert engine.pair.args == fresh.pair.args
     assert engine.pair.coefficients == fresh.pair.coefficients
+    assert engine.pair.modifiers == fresh.pair.modifiers
+    assert engine.reader.kspace == fresh.reader.kspace
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -154,6 +158,15 @@ def test_a_value_that_lammps_refuses_is_taken_back(load):
         assert engine.variable_text("rc") == "2.2"
         with pytest.raises(ConfigError, match="finite"):
             engine.set_parameters({"rc": float("nan")})
+
+
+def test_a_value_without_an_energy_is_taken_back(load):
+    """LAMMPS takes the commands: only the evaluation that follows at once tells."""
+    text = "variable sigma index 1.0\n" + LJ.replace("1.0 1.0", "1.0 ${sigma}")
+    with load(text) as engine, load(text) as fresh:
+        with pytest.raises(PotentialError, match=r"got sigma = 1e\+100: the structure of the script has no finite energy"):
+            engine.set_parameters({"sigma": 1e100})
+        require_equal(engine, fresh, moved(engine))
 
 
 def test_use_of_a_parameter(load):
