@@ -19,6 +19,8 @@ examples:
   lammps-bg sample -model runs/mw -rep 4 4 4 -out runs/mw_512       the trained flow on a larger crystal
   lammps-bg md -model runs/mw --mode mbar -out runs/mw_md           the same free energy by MD, with the script's potential
   lammps-bg estimate -model runs/mw -md runs/mw_md                  flow and MD side by side; report.html
+  lammps-bg train -in in.mw_cubic -rep 2 2 2 --set condition.volume=[-0.06,0.06] -out runs/mw_v   a model for every volume
+  lammps-bg gibbs -model runs/mw_v -P 0 1 GPa                       Gibbs free energies from it
   lammps-bg config                                                 every configuration key with its default
 
 exit codes: 0 done, 1 training or estimate failed, 2 bad input (one sentence says what), 3 red verdict, 130/143/75 stopped by a signal
@@ -65,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print one JSON object")
     _relax_command(commands)
     _sample_command(commands)
+    _gibbs_command(commands)
     _md_command(commands)
     estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
     _model_arguments(estimate, again=False)
@@ -102,6 +105,7 @@ def _relax_command(commands: Any) -> None:  # noqa: ANN401
 def _sample_command(commands: Any) -> None:  # noqa: ANN401
     sample = _command(commands, "sample", "draw from a trained model, at its own or another replicate")
     _model_arguments(sample)
+    _strain_argument(sample)
     _output_arguments(sample)
     _judge_argument(sample)
     sample.add_argument("--resume", action="store_true", help="continue the sampling in -out; it has its own copy of the model")
@@ -110,6 +114,31 @@ def _sample_command(commands: Any) -> None:  # noqa: ANN401
     sample.add_argument(
         "--force", action="store_true", help="use a model at another temperature or potential than it was trained for"
     )
+
+
+def _gibbs_command(commands: Any) -> None:  # noqa: ANN401
+    gibbs = _command(commands, "gibbs", "Gibbs free energy, volume and compressibility from a model that was trained over cells")
+    _model_arguments(gibbs)
+    _state_arguments(gibbs)
+    cell = "which cell variables are free, as in LAMMPS' fix npt (default: all that the model was trained over)"
+    gibbs.add_argument("--cell", choices=["iso", "xy", "aniso", "tri"], help=cell)
+    gibbs.add_argument(
+        "-md",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RUN",
+        help="compare with `lammps-bg md --mode npt` (volume) or `mbar` (F)",
+    )
+    gibbs.add_argument("-out", type=Path, metavar="DIR", help="folder, new or empty (default: the run's name with _gibbs)")
+    gibbs.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+
+
+def _state_arguments(parser: argparse.ArgumentParser) -> None:
+    pressures = "pressures in the script's unit, or with a unit at the end: -P 0 5 10 GPa (default: the script's P)"
+    parser.add_argument("-P", dest="pressures", nargs="+", default=[], metavar="P", help=pressures)
+    temperatures = "temperatures in the script's unit, of a model trained over T (default: the script's T)"
+    parser.add_argument("-T", dest="temperatures", nargs="+", type=float, default=[], metavar="T", help=temperatures)
 
 
 def _md_command(commands: Any) -> None:  # noqa: ANN401
@@ -163,8 +192,16 @@ def _script_arguments(parser: argparse.ArgumentParser) -> None:
     copies = "copies along each cell vector (LAMMPS replicate; default: 1 1 1)"
     group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help=copies)
     group.add_argument("--elements", nargs="+", default=[], metavar="NAME", help="names of the atom types, in their order")
+    _strain_argument(group)
     _lammps_arguments(parser)
     _config_arguments(parser)
+
+
+def _strain_argument(group: Any) -> None:  # noqa: ANN401
+    strain = (
+        "deform the script's cell: volume (ln V/V0), c/a, b/a (changes of the logarithm), yz, xz, xy (changes of tilt / length)"
+    )
+    group.add_argument("--strain", nargs="+", default=[], metavar="NAME=VALUE", help=strain)
 
 
 def _model_arguments(parser: argparse.ArgumentParser, *, again: bool = True) -> None:

@@ -4,6 +4,7 @@
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -17,11 +18,12 @@ import torch
 from lammps_bg import parallel
 from lammps_bg.arguments import build_parser
 from lammps_bg.config import Config, load_config, to_toml
+from lammps_bg.crystal.cell_variables import CELL_VARIABLES
 from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, LammpsBGError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.workflow import md, preflight, relaxing, reporting, session
+from lammps_bg.workflow import gibbs, md, preflight, relaxing, reporting, session
 from lammps_bg.workflow.md import Mode
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 
@@ -59,7 +61,24 @@ def _config(args: argparse.Namespace, start: Config | None = None) -> Config:
 def _request(args: argparse.Namespace) -> ScriptRequest:
     if args.script is None:
         raise ConfigError("expected -in with a LAMMPS input script, got none; add -in in.file")
-    return ScriptRequest(args.script, _variables(args), tuple(args.rep or (1, 1, 1)), _flags(args), tuple(args.elements))
+    counts, elements = tuple(args.rep or (1, 1, 1)), tuple(args.elements)
+    return ScriptRequest(args.script, _variables(args), counts, _flags(args), elements, strain=_strain(args))
+
+
+def _strain(args: argparse.Namespace) -> dict[str, float]:
+    """Cell variables by --strain."""
+    found = {}
+    for text in args.strain:
+        name, _, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if name not in CELL_VARIABLES or not math.isfinite(number):
+            names = ", ".join(CELL_VARIABLES)
+            raise ConfigError(f"expected --strain NAME=VALUE with a NAME of {names}, got '{text}'; give for example volume=0.02")
+        found[name] = number
+    return found
 
 
 def _check(args: argparse.Namespace, console: Console) -> int:
@@ -103,7 +122,7 @@ def _resumed(args: argparse.Namespace) -> session.Plan:
     """The plan of --resume of `run`, `train` or `sample`."""
     if args.out is None:
         raise ConfigError("expected -out with the folder of the run to --resume, got none; add -out RUN")
-    typed = {"elements": getattr(args, "elements", []), "model": getattr(args, "model", None)}
+    typed = {"elements": getattr(args, "elements", []), "model": getattr(args, "model", None), "strain": _strain(args)}
     return session.resumed(
         args.out,
         args.argv,
@@ -128,6 +147,7 @@ def _of_model(args: argparse.Namespace) -> session.Plan:
         overrides=lambda start: _config(args, start),
         script=args.script,
         force=args.force,
+        strain=_strain(args),
     )
 
 
@@ -137,6 +157,26 @@ def _sample(args: argparse.Namespace, console: Console) -> int:
         return session.rehearse(plan, console)
     with StopFlag() as stop:
         return session.execute(plan, console, stop, sample=True, allow_red=args.allow_red)
+
+
+def _gibbs(args: argparse.Namespace, console: Console) -> int:
+    if parallel.rank():  # one LAMMPS, one table
+        return 0
+    plan = gibbs.plan(
+        args.model,
+        args.out,
+        args.argv,
+        replicate=tuple(args.rep) if args.rep else None,
+        variables=_variables(args),
+        flags=_flags(args),
+        overrides=lambda start: _config(args, start),
+        pressures=args.pressures,
+        temperatures=args.temperatures,
+        cell=args.cell,
+        md=args.md,
+    )
+    with StopFlag() as stop:
+        return gibbs.execute(plan, console, stop, allow_red=args.allow_red)
 
 
 def _estimate(args: argparse.Namespace, console: Console) -> int:
@@ -167,7 +207,7 @@ def _md_plan(args: argparse.Namespace) -> md.MdPlan:
     if args.resume:
         if args.out is None:
             raise ConfigError("expected -out with the folder of the simulation to --resume, got none; add -out RUN")
-        given = {"variables": variables, "replicate": args.rep, "elements": args.elements}
+        given = {"variables": variables, "replicate": args.rep, "elements": args.elements, "strain": _strain(args)}
         return md.resumed(args.out, args.argv, args.mode, lambda start: _config(args, start), script=args.script, given=given)
     if args.model is not None:
         if args.script or args.elements:
@@ -211,6 +251,7 @@ _COMMANDS = {
     "sample": _sample,
     "md": _md,
     "estimate": _estimate,
+    "gibbs": _gibbs,
     "report": _report,
     "config": _print_config,
 }

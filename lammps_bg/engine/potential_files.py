@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,7 +44,8 @@ class FileSearch:
         self._script_folder = script_folder
         self._stored = _stored_names(script_folder)
         self._generated: dict[str, Path] = {}
-        self._private: tempfile.TemporaryDirectory[str] | None = None
+        self._private: Path | None = None
+        self._remove: Callable[[], object] = lambda: None
 
     def folders(self, current: Path | None = None) -> list[Path]:
         """The folders looked in, in this order.
@@ -117,8 +119,7 @@ class FileSearch:
         key = os.path.normpath(name)
         if key not in self._generated:
             before = self.find(name, current) if append else None
-            self._private = self._private or tempfile.TemporaryDirectory(prefix="lammps_bg_")
-            folder = Path(self._private.name).resolve() / str(len(self._generated))
+            folder = self._private_folder() / str(len(self._generated))
             folder.mkdir()
             self._generated[key] = folder / Path(key).name
             if before is not None:
@@ -142,10 +143,17 @@ class FileSearch:
         keys = (os.path.normpath(name) for name in names if _may_name_file(name))
         return frozenset(file_token(key) for key in keys if key in self._generated)
 
+    def _private_folder(self) -> Path:
+        """The folder of the generated files, made when it is first needed; it goes with this object at the latest."""
+        if self._private is None:
+            self._private = Path(tempfile.mkdtemp(prefix="lammps_bg_")).resolve()
+            # not TemporaryDirectory, which warns where nobody closes the engine
+            self._remove = weakref.finalize(self, shutil.rmtree, self._private, ignore_errors=True)
+        return self._private
+
     def close(self) -> None:
         """Remove the generated files."""
-        if self._private is not None:
-            self._private.cleanup()
+        self._remove()
 
     def looked_in(self, current: Path | None = None) -> str:
         """The folders looked in, written for an error message."""

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Energies and forces of batches of displacements by a potential in torch, with LAMMPS for what its pair table cannot hold."""
 
-from typing import Protocol
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +16,9 @@ from lammps_bg.crystal.system import Crystal
 from lammps_bg.potentials.pair_table import PairTable
 from lammps_bg.potentials.recognise import Potential
 
+log = logging.getLogger(__name__)
 Indices = NDArray[np.intp]
+Members = NDArray[np.int64]
 _PAIRS_AT_ONCE = 1 << 19  # separations held at a time: about 100 MB with all that is made from them
 _SKIN = 0.35  # first skin, in nearest-neighbour distances
 _GROWTH, _MOST_SKIN = 1.4, 2.0  # the skin grows while many leave it, up to so many nearest-neighbour distances
@@ -29,92 +34,205 @@ class ExactSurface(Protocol):
     def energies(self, displacements: Array) -> Array: ...  # noqa: D102
 
 
+class _Evaluated(NamedTuple):
+    """Some configurations of a batch: their energies [n], the gradient by the separations and the separations [n, N, K, 3]."""
+
+    indices: Indices
+    table: PairTable
+    energies: Tensor
+    gradient: Tensor
+    separations: Tensor
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Displacements with the cell and the potential of each configuration."""
+
+    displacements: Array
+    deformation: Array | None
+    member: Members | None
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether all are in the reference cell, with the one potential there is: only those does the other surface know."""
+        return self.deformation is None and self.member is None
+
+    @classmethod
+    def of(cls, displacements: Array, deformation: Array | None, member: Members | None) -> "_Batch":
+        """A batch with shapes that fit together."""
+        u = np.asarray(displacements, dtype=np.float64)
+        cells = None if deformation is None else np.asarray(deformation, dtype=np.float64)
+        members = None if member is None else np.asarray(member, dtype=np.int64)
+        if (cells is not None and cells.shape != (len(u), 3, 3)) or (members is not None and members.shape != (len(u),)):
+            raise ValueError(f"expected a matrix and a member for each of {len(u)} configurations, got other shapes")
+        return cls(u, cells, members)
+
+    def tensors(self, at: Indices, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Displacements, deformations and members of some."""
+
+        def of(values: Array | Members | None) -> Tensor | None:
+            return None if values is None else torch.from_numpy(values[at]).to(device)
+
+        return torch.from_numpy(self.displacements[at]).to(device), of(self.deformation), of(self.member)
+
+
 class NativeSurface:
     """Energies and forces of displacements from the sites of a crystal, in float64 whatever the device.
 
-    A configuration in which two atoms may have moved against each other by more than the skin goes to the other surface.
+    Each configuration may have a cell of its own: D deforms the vectors v of the ideal crystal to v D, and displacements are
+    relative to the sites in that cell. Of a stacked potential, each may have a member of its own.
+
+    A configuration in which two atoms may have come closer by more than the skin goes to the other surface, if it is one of the
+    reference crystal; if not, a table with a wider skin evaluates it. Beyond that one it has no energy: its atoms are several
+    sites away from their own.
 
     Attributes:
-        static_energy: Energy of the undisplaced crystal, energy units.
+        static_energy: Energy of the undisplaced crystal in the reference cell, by the first member, energy units.
         n_evaluations: Configurations evaluated here.
-        n_outside: Configurations that went to the other surface.
+        n_outside: Configurations that left the skin.
 
     Args:
         potential: The potential.
         crystal: The reference crystal.
-        other: A surface that is right for any configuration: LAMMPS.
+        other: A surface that is right for any configuration of the reference crystal: LAMMPS.
         device: Where to compute.
     """
 
-    def __init__(self, potential: Potential, crystal: Crystal, other: ExactSurface, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, potential: Potential, crystal: Crystal, other: ExactSurface | None, device: torch.device | str = "cpu"
+    ) -> None:
         self.potential, self.crystal, self.other, self.device = potential, crystal, other, torch.device(device)
         self.n_evaluations = self.n_outside = 0
         self._types = torch.from_numpy(crystal.types - 1).to(device)
+        self._wide: PairTable | None = None
+        self._told = False
         self._use_skin(_SKIN * crystal.nearest_distance)
-        self.static_energy = float(self.energies(np.zeros((1, crystal.n_sites, 3)))[0])
+        first = np.zeros(1, dtype=np.int64) if potential.stacked else None
+        self.static_energy = float(self.energies(np.zeros((1, crystal.n_sites, 3)), member=first)[0])
 
     def _use_skin(self, skin: float) -> None:
-        self.table = PairTable.from_crystal(self.crystal, self.potential.cutoff, skin, self.device)
-        self._far_types = self._types[self.table.neighbours]
+        self.table = self._table(skin)
 
-    def __call__(self, displacements: Array) -> tuple[Array, Array]:
-        """Energies [n] and forces [n, N, 3] of displacements [n, N, 3]; +inf and nan where there is no finite energy."""
-        displacements = np.asarray(displacements, dtype=np.float64)
-        energies, forces = np.full(len(displacements), np.inf), np.full(displacements.shape, np.nan)
-        inside, outside = self._sorted(displacements)
-        for piece in self._pieces(inside):
-            e, gradient, _ = self._evaluate(displacements[piece])
-            energies[piece], forces[piece] = e.cpu().numpy(), self.table.forces(gradient).cpu().numpy()
-        if len(outside):
-            energies[outside], forces[outside] = self.other(displacements[outside])
+    def _table(self, skin: float) -> PairTable:
+        return PairTable.from_crystal(self.crystal, self.potential.cutoff, skin, self.device)
+
+    def __call__(
+        self, displacements: Array, deformation: Array | None = None, member: Members | None = None
+    ) -> tuple[Array, Array]:
+        """Energies [n] and forces [n, N, 3]; +inf and nan where there is no finite energy.
+
+        Args:
+            displacements: Shape [n, N, 3], length units.
+            deformation: Of each configuration, the matrix D of its cell, shape [n, 3, 3].
+            member: Of each configuration, the member of a stacked potential, shape [n].
+        """
+        batch = _Batch.of(displacements, deformation, member)
+        energies, forces = np.full(len(displacements), np.inf), np.full(np.shape(displacements), np.nan)
+        groups, outside = self._sorted(batch)
+        for at, table, e, gradient, _ in self._evaluate(batch, groups):
+            energies[at], forces[at] = e.cpu().numpy(), table.forces(gradient).cpu().numpy()
+        if len(outside) and self.other is not None:
+            energies[outside], forces[outside] = self.other(batch.displacements[outside])
         bad = ~(np.isfinite(energies) & np.isfinite(forces).all((1, 2)))
         energies[bad], forces[bad] = np.inf, np.nan
         return energies, forces
 
-    def energies(self, displacements: Array) -> Array:
-        """Energies [n] of displacements [n, N, 3]; +inf where there is no finite energy."""
-        displacements = np.asarray(displacements, dtype=np.float64)
+    def energies(self, displacements: Array, deformation: Array | None = None, member: Members | None = None) -> Array:
+        """Energies [n]; +inf where there is no finite energy.
+
+        Args:
+            displacements: Shape [n, N, 3], length units.
+            deformation: Of each configuration, the matrix D of its cell, shape [n, 3, 3].
+            member: Of each configuration, the member of a stacked potential, shape [n].
+        """
+        batch = _Batch.of(displacements, deformation, member)
         energies = np.full(len(displacements), np.inf)
-        inside, outside = self._sorted(displacements)
-        for piece in self._pieces(inside):
-            energies[piece] = self._evaluate(displacements[piece])[0].cpu().numpy()
-        if len(outside):
-            energies[outside] = self.other.energies(displacements[outside])
+        groups, outside = self._sorted(batch)
+        for found in self._evaluate(batch, groups):
+            energies[found.indices] = found.energies.cpu().numpy()
+        if len(outside) and self.other is not None:
+            energies[outside] = self.other.energies(batch.displacements[outside])
         return np.where(np.isfinite(energies), energies, np.inf)
 
-    def virials(self, displacements: Array) -> Array:
-        """Virials sum r f, shape [n, 3, 3], energy units, of displacements [n, N, 3] that stay within the skin; nan elsewhere."""
-        displacements = np.asarray(displacements, dtype=np.float64)
+    def virials(self, displacements: Array, deformation: Array | None = None, member: Members | None = None) -> Array:
+        """Virials sum r f, shape [n, 3, 3], energy units, of configurations that stay within the skin; nan elsewhere.
+
+        Args:
+            displacements: Shape [n, N, 3], length units.
+            deformation: Of each configuration, the matrix D of its cell, shape [n, 3, 3].
+            member: Of each configuration, the member of a stacked potential, shape [n].
+        """
+        batch = _Batch.of(displacements, deformation, member)
         virials = np.full((len(displacements), 3, 3), np.nan)
-        for piece in self._pieces(self._sorted(displacements)[0]):
-            _, gradient, separations = self._evaluate(displacements[piece])
-            virials[piece] = -torch.einsum("nijk,nijl->nkl", separations, gradient).cpu().numpy()
+        for found in self._evaluate(batch, self._sorted(batch)[0]):
+            of_pairs = torch.einsum("nijk,nijl->nkl", found.separations, found.gradient)
+            virials[found.indices] = -of_pairs.cpu().numpy()
         return virials
 
-    def _evaluate(self, displacements: Array) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies [n], their gradient by the separations, and the separations, both [n, N, K, 3]."""
-        self.n_evaluations += len(displacements)
-        separations = self.table.separations(torch.from_numpy(displacements).to(self.device))
-        energies, gradient = self.potential.gradient(separations, self._types, self._far_types)
-        return energies, gradient, separations
+    def _evaluate(self, batch: _Batch, groups: list[tuple[PairTable, Indices]]) -> Iterator[_Evaluated]:
+        """Evaluate what the tables hold, in pieces whose separations fit into memory."""
+        for table, indices in groups:
+            far_types = self._types[table.neighbours]
+            size = max(1, _PAIRS_AT_ONCE // table.neighbours.numel())
+            for at in (indices[start : start + size] for start in range(0, len(indices), size)):
+                self.n_evaluations += len(at)
+                u, deformation, member = batch.tensors(at, self.device)
+                separations = table.separations(u, deformation)
+                energies, gradient = self.potential.gradient(separations, self._types, far_types, member)
+                yield _Evaluated(at, table, energies, gradient, separations)
 
-    def _sorted(self, displacements: Array) -> tuple[Indices, Indices]:
-        """Indices of the configurations that the pair table holds, and of the finite ones that it does not."""
-        finite = np.isfinite(displacements).all((1, 2))
-        centred = displacements - displacements.mean(1, keepdims=True)
-        with np.errstate(invalid="ignore", over="ignore"):
-            reach = 2 * np.sqrt(np.square(centred).sum(-1).max(1, initial=0.0))  # no two atoms move farther against each other
-            outside = ~(reach < self.table.skin)
-        if finite.any() and (outside & finite).mean() > _MANY_OUTSIDE and self._can_grow():
+    # ---- which table holds a configuration
+
+    def _sorted(self, batch: _Batch) -> tuple[list[tuple[PairTable, Indices]], Indices]:
+        """Pair tables with the indices of the configurations they hold, and the finite ones that are for the other surface."""
+        needed = self._needed_skin(batch)
+        finite = np.isfinite(needed)
+        outside = finite & ~(needed < self.table.skin)
+        if outside.any() and outside.mean() > _MANY_OUTSIDE and self._can_grow():
             self._use_skin(_GROWTH * self.table.skin)
-            return self._sorted(displacements)
-        self.n_outside += int((outside & finite).sum())
-        return np.flatnonzero(finite & ~outside), np.flatnonzero(finite & outside)
+            return self._sorted(batch)
+        self.n_outside += int(outside.sum())
+        groups = [(self.table, np.flatnonzero(finite & ~outside))]
+        if not outside.any() or (batch.is_reference and self.other is not None):
+            return groups, np.flatnonzero(outside)
+        return [*groups, self._held_widely(needed, outside)], np.empty(0, dtype=np.intp)
+
+    def _held_widely(self, needed: Array, outside: NDArray[np.bool_]) -> tuple[PairTable, Indices]:
+        """The table with the widest skin, and which of the others it holds."""
+        self._wide = self._wide or self._table(_MOST_SKIN * self.crystal.nearest_distance)
+        held = outside & (needed < self._wide.skin)
+        if lost := int((outside & ~held).sum()):
+            level = logging.DEBUG if self._told else logging.WARNING
+            log.log(
+                level,
+                "%d of %d configurations have atoms several sites away from their own, and count as infinite",
+                lost,
+                len(held),
+            )
+            self._told = True
+        return self._wide, np.flatnonzero(held)
+
+    def _needed_skin(self, batch: _Batch) -> Array:
+        """Skin that holds each configuration, shape [n]; nan where it is not finite.
+
+        With the largest displacement d off the mean, and s the smallest factor by which D changes a length, two atoms that are R
+        apart in the ideal crystal keep a distance of s R - 2 d at least. R = cutoff + skin must not fall below the cutoff.
+        """
+        u, cutoff = batch.displacements, self.potential.cutoff
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            centred = u - u.mean(1, keepdims=True)
+            reach = 2 * np.sqrt(np.square(centred).sum(-1).max(1, initial=0.0))
+            if batch.deformation is not None:
+                reach = (cutoff + reach) / _smallest_stretch(batch.deformation) - cutoff
+        return np.where(np.isfinite(u).all((1, 2)), reach, np.nan)
 
     def _can_grow(self) -> bool:
         return self.table.skin * _GROWTH <= _MOST_SKIN * self.crystal.nearest_distance
 
-    def _pieces(self, indices: Indices) -> list[Indices]:
-        """Indices in pieces whose separations fit into memory."""
-        size = max(1, _PAIRS_AT_ONCE // self.table.neighbours.numel())
-        return [indices[at : at + size] for at in range(0, len(indices), size)]
+
+def _smallest_stretch(deformation: Array) -> Array:
+    """Smallest factor by which each matrix changes a length, shape [n]; nan for a matrix that is not finite."""
+    finite = np.isfinite(deformation).all((1, 2))
+    stretch = np.full(len(deformation), np.nan)
+    stretch[finite] = np.linalg.svd(deformation[finite], compute_uv=False)[:, -1]
+    return stretch

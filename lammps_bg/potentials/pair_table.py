@@ -61,10 +61,18 @@ class PairTable:
         far = torch.from_numpy(np.tile(vectors, (crystal.n_cells, 1, 1)))
         return cls(neighbours.to(device), far.to(device), (neighbours * width + tiled).to(device), skin)
 
-    def separations(self, u: Tensor) -> Tensor:
-        """Vectors from each atom to the far ends, length units, shape [n, N, K, 3], of displacements [n, N, 3]."""
+    def separations(self, u: Tensor, deformation: Tensor | None = None) -> Tensor:
+        """Vectors from each atom to the far ends, length units, shape [n, N, K, 3].
+
+        Args:
+            u: Displacements from the sites, which move with the cell, length units, shape [n, N, 3].
+            deformation: Of each configuration, the matrix D that makes vectors v of the ideal crystal v D, shape [n, 3, 3].
+        """
         far = u.index_select(1, self.neighbours.flatten()).unflatten(1, self.neighbours.shape)
-        return far.sub_(u[:, :, None]).add_(self.vectors)
+        far = far.sub_(u[:, :, None])
+        if deformation is None:
+            return far.add_(self.vectors)
+        return far.add_((self.vectors.flatten(0, 1) @ deformation).view_as(far))
 
     def forces(self, gradient: Tensor) -> Tensor:
         """Forces on the atoms, shape [n, N, 3], from the energy's gradient with respect to the separations [n, N, K, 3]."""

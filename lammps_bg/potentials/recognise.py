@@ -19,11 +19,18 @@ class Potential(Protocol):
     """An energy that is a function of the separations of near atoms."""
 
     @property
+    def stacked(self) -> bool:
+        """Whether each configuration belongs to a member with parameters of its own."""
+        ...
+
+    @property
     def cutoff(self) -> float:
         """Largest distance of two atoms that interact, length units."""
         ...
 
-    def gradient(self, separations: Tensor, types: Tensor, far_types: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(
+        self, separations: Tensor, types: Tensor, far_types: Tensor, member: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Energy [n] and its gradient with respect to the separations [n, N, K, 3]."""
         ...
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lammps_bg.crystal.structure import Array
+from lammps_bg.potentials.members import of_batch, of_pairs
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class StillingerWeber:
 
         sum_jk g_j g_k (n_j . n_k - c)^2 = Q : Q - 2 c P . P + c^2 S^2,   Q = sum_j g_j n_j n_j,  P = sum_j g_j n_j,  S = sum_j g_j,
 
-    from which the terms j = k are taken off: no loop over triplets.
+    from which the terms j = k are taken off: no loop over triplets. Stacked, every table has an axis of members in front.
 
     Attributes:
         epsilon, sigma, a, gamma, big_a, big_b, p, q: Of each pair of types (the entry i j j), shape [n_types, n_types].
@@ -39,20 +40,29 @@ class StillingerWeber:
     cosine: Array
 
     @property
+    def stacked(self) -> bool:
+        """Whether the tables have an axis of members."""
+        return self.epsilon.ndim == 3
+
+    @property
     def cutoff(self) -> float:
         """Largest distance of two atoms that interact, length units."""
         return float(self.reach.max())
 
-    def gradient(self, separations: Tensor, types: Tensor, far_types: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(
+        self, separations: Tensor, types: Tensor, far_types: Tensor, member: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Energy [n] and its gradient with respect to the separations, shape [n, N, K, 3].
 
         Args:
             separations: Vectors to the neighbours, each pair from both ends, length units, shape [n, N, K, 3].
             types: Type of each atom, from 0, shape [N].
             far_types: Type of each neighbour, from 0, shape [N, K].
+            member: Of a stacked potential, the member of each configuration, shape [n].
         """
-        table = {f.name: torch.from_numpy(getattr(self, f.name)).to(far_types.device) for f in fields(self)}
-        pair = {name: value[types[:, None], far_types] for name, value in table.items() if value.dim() == 2}
+        rank = {f.name: 3 if f.name in ("three_body", "cosine") else 2 for f in fields(self)}
+        table = {name: of_batch(getattr(self, name), axes, member, far_types.device) for name, axes in rank.items()}
+        pair = {name: of_pairs(value, types, far_types) for name, value in table.items() if rank[name] == 2}
         r = separations.square().sum(-1).sqrt_()
         near = r < pair["reach"]
         direction = separations / r[..., None]
@@ -85,25 +95,25 @@ def _three_body(
     """Energy [n], and its derivatives by each g [n, N, K] and by each unit vector [n, N, K, 3]."""
     energy = g.new_zeros(len(g))
     by_g, by_direction = torch.zeros_like(g), torch.zeros_like(direction)
-    species = range(len(strength))
+    species = range(strength.shape[-1])
     moments = {s: _moments(direction, torch.where(far_types == s, g, 0.0)) for s in species}
     for first in species:
         member = (far_types == first).to(g.dtype)
         for second in species:
-            k = 0.5 * strength[types, first, second]
-            c = cosine[types, first, second]
+            k = 0.5 * strength[..., types, first, second]
+            c = cosine[..., types, first, second]
             (s1, p1, q1), (s2, p2, q2) = moments[first], moments[second]
             pairs = (q1 * q2).sum((-2, -1)) - 2 * c * (p1 * p2).sum(-1) + c**2 * s1 * s2
             energy = energy + (k * pairs).sum(-1)
             turned = (q2[:, :, None] @ direction[..., None])[..., 0]
             towards = (p2[:, :, None] * direction).sum(-1)
-            whole = (turned * direction).sum(-1) - 2 * c[:, None] * towards + (c**2 * s2)[..., None]
-            by_g = by_g + 2 * member * k[:, None] * whole
-            weight = (4 * member * k[:, None] * g)[..., None]
-            by_direction = by_direction + weight * (turned - c[:, None, None] * p2[:, :, None])
-        alone = 0.5 * strength[types, first, first] * (1 - cosine[types, first, first]) ** 2
-        energy = energy - (alone[:, None] * member * g.square()).sum((1, 2))
-        by_g = by_g - 2 * member * alone[:, None] * g
+            whole = (turned * direction).sum(-1) - 2 * c[..., None] * towards + (c**2 * s2)[..., None]
+            by_g = by_g + 2 * member * k[..., None] * whole
+            weight = (4 * member * k[..., None] * g)[..., None]
+            by_direction = by_direction + weight * (turned - c[..., None, None] * p2[:, :, None])
+        alone = 0.5 * strength[..., types, first, first] * (1 - cosine[..., types, first, first]) ** 2
+        energy = energy - (alone[..., None] * member * g.square()).sum((1, 2))
+        by_g = by_g - 2 * member * alone[..., None] * g
     return energy, by_g, by_direction
 
 

@@ -58,6 +58,8 @@ CASES = {
     "scaled": (HEAD + SCALED, "s", (0.5, 0.9)),
     "salt": (SALT_RC, "rc", (6.0, 4.6)),
     "eam": (EAM, "x", (1.1, 0.9)),
+    # a word: the pair style must not keep what it was told before
+    "modify": ("variable m index shift\n" + LJ + "pair_modify $m yes\n", "m", ("tail",)),
 }
 
 
@@ -83,6 +85,8 @@ def require_equal(engine, fresh, positions):
     assert engine.cutoff() == pytest.approx(fresh.cutoff(), rel=1e-12)
     assert engine.pair.args == fresh.pair.args
     assert engine.pair.coefficients == fresh.pair.coefficients
+    assert engine.pair.modifiers == fresh.pair.modifiers
+    assert engine.reader.kspace == fresh.reader.kspace
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -156,6 +160,15 @@ def test_a_value_that_lammps_refuses_is_taken_back(load):
             engine.set_parameters({"rc": float("nan")})
 
 
+def test_a_value_without_an_energy_is_taken_back(load):
+    """LAMMPS takes the commands: only the evaluation that follows at once tells."""
+    text = "variable sigma index 1.0\n" + LJ.replace("1.0 1.0", "1.0 ${sigma}")
+    with load(text) as engine, load(text) as fresh:
+        with pytest.raises(PotentialError, match=r"got sigma = 1e\+100: the structure of the script has no finite energy"):
+            engine.set_parameters({"sigma": 1e100})
+        require_equal(engine, fresh, moved(engine))
+
+
 def test_use_of_a_parameter(load):
     with load(HEAD + OVERLAY) as engine:
         used = engine.parameter_use("rc")
@@ -194,8 +207,8 @@ def test_what_is_no_parameter(load, text, name, message):
 
 def test_other_variables_must_keep_their_values(load):
     text = LJ_RC.replace("lj/cut ${rc}", "lj/cut $(v_rc*v_f)")
-    keep = "expected `f` to keep its value .* got 1.0 in `pair_style .* and 1.1 after it"
-    with load("variable f equal 1.0\n" + text + "variable f equal 1.1\n") as engine, pytest.raises(ConfigError, match=keep):
+    message = "expected `f` to keep its value .* got 1.0 in `pair_style .* and 1.1 after it"
+    with load("variable f equal 1.0\n" + text + "variable f equal 1.1\n") as engine, pytest.raises(ConfigError, match=message):
         engine.set_parameters({"rc": 2.5})
 
 

@@ -95,6 +95,17 @@ def render(draw: Callable[[Data], "Figure"], data: Data) -> tuple[bytes, bytes]:
     return svg.getvalue(), png.getvalue()
 
 
+def save(draw: Callable[[Data], "Figure"], data: Data, path: Path) -> None:
+    """Draw a figure into a PNG file.
+
+    Args:
+        draw: Function that draws the data.
+        data: What it draws.
+        path: The file.
+    """
+    path.write_bytes(render(draw, data)[1])
+
+
 def new_figure(height: float = HEIGHT, width: float = WIDTH, **panels: Any) -> tuple["Figure", Any]:  # noqa: ANN401
     """A figure and its axes.
 

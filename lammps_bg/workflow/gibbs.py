@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`gibbs`: Gibbs free energies, volumes and compressibilities of one crystal from its conditional model, with MD beside them."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from lammps_bg.config import Config, load_config
+from lammps_bg.crystal.conditions import TEMPERATURE
+from lammps_bg.crystal.pressure import parse_pressure
+from lammps_bg.crystal.system import Counts
+from lammps_bg.engine.lammps_engine import LammpsFlags
+from lammps_bg.errors import ConfigError
+from lammps_bg.interrupt import StopFlag
+from lammps_bg.report.console import Console
+from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.workflow.conditional import ConditionalModel
+from lammps_bg.workflow.energies import choose_potential
+from lammps_bg.workflow.gibbs_md import MdAtCell, compare_with_md
+from lammps_bg.workflow.gibbs_results import GibbsState, show, write
+from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_variables, over_cells, sample_cell
+from lammps_bg.workflow.pressure import script_pressure
+from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.run_folder import create_run
+from lammps_bg.workflow.stored_run import load_conditional, stored_request, with_model
+
+_BYTES = 2_000_000
+
+
+@dataclass(frozen=True)
+class GibbsPlan:
+    """What is going to be evaluated.
+
+    Attributes:
+        model: Run of the conditional model.
+        request: Script and flags.
+        config: The configuration.
+        out: Folder of the results.
+        words: Arguments as typed.
+        pressures: As typed; empty: the script's variable P.
+        grid: Values of T and of parameters of the potential, where they are not those of the script.
+        cell: iso, xy, aniso or tri; None: all cell variables of the model are free.
+        md: Folders of `lammps-bg md` to compare with.
+        started: time.monotonic() at the start.
+    """
+
+    model: RunDirectory
+    request: ScriptRequest
+    config: Config
+    out: Path
+    words: Sequence[str]
+    pressures: tuple[str, ...]
+    grid: Mapping[str, tuple[float, ...]]
+    cell: str | None
+    md: tuple[Path, ...]
+    started: float
+
+
+def plan(
+    source: Path,
+    out: Path | None,
+    words: Sequence[str],
+    *,
+    replicate: Counts | None,
+    variables: Mapping[str, Sequence[str]],
+    flags: LammpsFlags,
+    overrides: Callable[[Config], Config],
+    pressures: Sequence[str] = (),
+    temperatures: Sequence[float] = (),
+    cell: str | None = None,
+    md: Sequence[Path] = (),
+) -> GibbsPlan:
+    """The plan of `gibbs`.
+
+    Args:
+        source: Folder of a run whose model depends on the cell.
+        out: New folder; None: a name made from the source's.
+        words: Arguments as typed.
+        replicate: Copies along each cell vector; None: as trained.
+        variables: Index variables; several values of one are evaluated one after the other.
+        flags: LAMMPS' own flags.
+        overrides: Applies -config and --set to the stored configuration.
+        pressures: As typed.
+        temperatures: In the script's unit; none: the script's T.
+        cell: iso, xy, aniso or tri; None: all cell variables of the model are free.
+        md: Folders of `lammps-bg md` to compare with.
+    """
+    run = with_model(source)
+    stored = load_config(run.file("config.toml"))
+    stored = stored.model_copy(update={"energy": stored.energy.model_copy(update={"chosen": None})})
+    config = overrides(stored)
+    if any(getattr(config, name) != getattr(stored, name) for name in ("flow", "base", "condition", "train")):
+        raise ConfigError("expected the model's own flow, base, condition and train, got other ones; leave them out of --set")
+    request = stored_request(run)
+    many = {name: tuple(map(_number, values)) for name, values in variables.items() if name != "P" and len(values) > 1}
+    single = {name: values for name, values in variables.items() if name not in many}
+    request = replace(request, variables={**request.variables, **single}, replicate=replicate or request.replicate, flags=flags)
+    grid = {**({TEMPERATURE: tuple(temperatures)} if temperatures else {}), **many}
+    out = out or run.path.with_name(f"{run.path.name}_gibbs")
+    RunDirectory.check_new(out)
+    return GibbsPlan(run, request, config, out, words, tuple(pressures), grid, cell, tuple(md), time.monotonic())
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"expected numbers as values of a condition, got '{text}'; give for example -var rc 2.2 2.5") from None
+
+
+def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bool) -> int:
+    """Carry out a plan; returns the exit code.
+
+    Args:
+        gibbs: What to evaluate.
+        console: Where to report.
+        stop: Set by signals.
+        allow_red: Return 0 in spite of a red verdict.
+    """
+    problem = Problem.load(gibbs.request, gibbs.config.estimate.length_scale)
+    with problem.engine:
+        config = choose_potential(problem, gibbs.config, console)
+        model = load_conditional(gibbs.model, problem, config, console)
+        names = free_variables(model.conditions, gibbs.cell)
+        pressures = pressures_of(gibbs.pressures, problem)
+        states = states_of(gibbs.grid, problem, model)
+        md = [MdAtCell.load(path, problem) for path in gibbs.md]
+        with console.progress("cells     ") as bar:
+            tables = tables_of(model, states, names, config, bar.update, stop)
+        found = [_at_pressure(model, table, p, config) for table in tables for p in pressures]
+        compared = [row for entry in md for row in compare_with_md(entry, model, tables, config)]
+        run = create_run(
+            gibbs.out, gibbs.request, config, gibbs.words, problem, kind="gibbs", needed_bytes=_BYTES, model=gibbs.model
+        )
+        verdict = write(run, problem, model, tables, found, compared, config, console, started=gibbs.started)
+        show(console, model, found, compared, verdict, run)
+    return 3 if verdict.colour == "red" and not allow_red else 0
+
+
+def pressures_of(typed: Sequence[str], problem: Problem) -> list[float]:
+    """The pressures that are asked for, pressure units of the script.
+
+    Args:
+        typed: As typed; a unit at the end goes for all numbers before it. Empty: the script's variable P.
+        problem: Units and variable.
+
+    Raises:
+        StateError: One is no pressure.
+        ConfigError: There is none.
+    """
+    if not typed:
+        own = script_pressure(problem.engine)
+        if own is None:
+            raise ConfigError("expected a pressure, got no variable P in the script; add -P with one or more, such as -P 0 1 GPa")
+        return [own]
+    words = list(typed)
+    unit = words.pop() if len(words) > 1 and words[-1][:1].isalpha() else ""
+    return [parse_pressure(word if word[-1:].isalpha() else f"{word} {unit}", problem.units) for word in words]
+
+
+def states_of(grid: Mapping[str, tuple[float, ...]], problem: Problem, model: ConditionalModel) -> list[dict[str, float]]:
+    """T and parameters of all states, checked against the trained ranges.
+
+    Args:
+        grid: Values by name, where they are not those of the script.
+        problem: The script's own state.
+        model: The model.
+
+    Raises:
+        ConfigError: A name is no condition of the model.
+    """
+    own = {name: value for name, value in model.own_values(problem).items() if not _is_cell(model, name)}
+    for name in grid:
+        if name not in model.conditions.names:
+            raise ConfigError(
+                f"expected conditions of the model ({', '.join(model.conditions.names)}), got values of {name}; train a model with a range of it"
+            )
+    states = [{**own, **dict(zip(grid, values, strict=True))} for values in product(*grid.values())]
+    middle = model.conditions.values((0.0,) * len(model.conditions))
+    for state in states:
+        model.conditions.context({**middle, **state})
+    return states
+
+
+def _is_cell(model: ConditionalModel, name: str) -> bool:
+    return name != TEMPERATURE and name not in {axis.name for axis in model.conditions.axes if axis.is_parameter}
+
+
+def tables_of(
+    model: ConditionalModel,
+    states: Sequence[Mapping[str, float]],
+    names: Sequence[str],
+    config: Config,
+    update: Callable[[float, str], object],
+    stop: StopFlag,
+) -> list[HelmholtzTable]:
+    """F over cells in each state.
+
+    Args:
+        model: The model.
+        states: T and parameters of each.
+        names: Free cell variables.
+        config: The configuration.
+        update: Called with the share that is done and a text.
+        stop: Set by signals.
+    """
+    done, total = 0, 0
+    tables = []
+    for state in states:
+
+        def tick(state: Mapping[str, float] = state) -> None:
+            nonlocal done
+            stop.check("nothing was written")
+            done += 1
+            shown = ", ".join(f"{name} = {value:g}" for name, value in state.items())
+            update(done / max(total, done), shown)
+
+        total = total or len(states) * _cells(names, config)
+        tables.append(over_cells(model, state, names, config.gibbs, config.seed, tick))
+    return tables
+
+
+def _cells(names: Sequence[str], config: Config) -> int:
+    return len(cell_design(len(names), config.gibbs.n_volumes))
+
+
+def _at_pressure(model: ConditionalModel, table: HelmholtzTable, pressure: float, config: Config) -> GibbsState:
+    """G at one pressure, and fresh samples at its cell."""
+    point = table.surface.gibbs(pressure / model.reference.units.nktv2p)
+    cell = [entry.value for entry in point.cell]
+    check = sample_cell(*model.at(table.state(cell)), config.gibbs, config.seed + 1, with_pressure=True)
+    return GibbsState(table, pressure, point, check)

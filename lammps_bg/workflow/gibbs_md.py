@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Gibbs free energies beside molecular dynamics: the volume of NPT runs, and F of lambda windows at their own cell."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lammps_bg.config import Config
+from lammps_bg.crystal.cell_variables import cell_variables
+from lammps_bg.errors import CrystalError, RunDirectoryError, StateError
+from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.workflow.conditional import ConditionalModel
+from lammps_bg.workflow.helmholtz import HelmholtzTable, sample_cell
+from lammps_bg.workflow.problem import Problem
+
+_SAME_ENERGY = 1e-6  # relative difference of static energies that is rounding
+_SAME_STATE = 1e-6
+_FLOOR = 1e-12
+
+
+@dataclass(frozen=True)
+class MdAtCell:
+    """A finished run of `lammps-bg md` at constant pressure or over lambda windows.
+
+    Attributes:
+        path: Its folder.
+        mode: npt or mbar.
+        results: Its results.json.
+    """
+
+    path: Path
+    mode: str
+    results: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, path: Path, problem: Problem) -> "MdAtCell":
+        """Read a run, refused where it is of another crystal or potential.
+
+        Args:
+            path: Its folder.
+            problem: The crystal of the model.
+
+        Raises:
+            RunDirectoryError: It is no finished run of these modes, or of another script.
+            CrystalError: It is of another supercell.
+        """
+        run = RunDirectory.open(path)
+        results = run.read_results()
+        mode = results.get("md", {}).get("mode")
+        if mode not in ("npt", "mbar"):
+            raise RunDirectoryError(
+                f"expected -md with runs of `lammps-bg md --mode npt` or `--mode mbar`, got another one in {path}; give their folders"
+            )
+        own = {"n_atoms": problem.crystal.n_sites, "units": problem.units.name, "pair_style": problem.engine.pair_style}
+        for name, value in own.items():
+            if results["system"][name] != value:
+                raise CrystalError(
+                    f"expected MD with the {name.replace('_', ' ')} of the model, {value}, got {results['system'][name]} in {path}; run it with "
+                    "the same script and -rep"
+                )
+        run.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
+        return cls(run.path, mode, results)
+
+    def cell_values(self, model: ConditionalModel) -> dict[str, float]:
+        """Cell variables of the cell it started in, which is that of the windows.
+
+        Args:
+            model: The model that they are relative to.
+        """
+        cell = np.array(self.results["system"]["cell"])
+        return cell_variables(np.asarray(np.linalg.solve(model.reference.crystal.supercell, cell)))
+
+
+def compare_with_md(
+    md: MdAtCell, model: ConditionalModel, tables: Sequence[HelmholtzTable], config: Config
+) -> list[dict[str, Any]]:
+    """Rows of flow against MD, for the states that both have.
+
+    Args:
+        md: The run.
+        model: The conditional model.
+        tables: F over cells in each state.
+        config: The configuration.
+
+    Raises:
+        StateError: No state is that of the run.
+    """
+    same = [table for table in tables if _is_state(md, model, table)]
+    if not same:
+        t = md.results["system"]["temperature"]
+        raise StateError(
+            f"expected MD in one of the states that are evaluated, got T = {t:g} (and its own parameters of the potential) in {md.path}; "
+            "add its state with -T or -var"
+        )
+    compare = _volumes if md.mode == "npt" else _free_energy
+    return [row for table in same for row in compare(md, model, table, config)]
+
+
+def _is_state(md: MdAtCell, model: ConditionalModel, table: HelmholtzTable) -> bool:
+    """Whether T agrees, and the parameters of the potential, which the static energy in the run's cell tells."""
+    system = md.results["system"]
+    if not math.isclose(system["temperature"], table.values["T"], rel_tol=_SAME_STATE):
+        return False
+    static = model.reference.at({**table.values, **md.cell_values(model)}).surface.static_energy
+    return math.isclose(static / system["n_atoms"], system["static_energy_per_atom"], rel_tol=_SAME_ENERGY)
+
+
+def _row(quantity: str, unit: str, md: MdAtCell, values: Sequence[float], **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    """One line: flow and MD with errors, and their difference in standard errors."""
+    flow, flow_error, own, own_error = (float(value) for value in values)
+    z = (flow - own) / max(math.hypot(flow_error, own_error), _FLOOR)
+    numbers = {"flow": {"value": flow, "error": flow_error}, "md": {"value": own, "error": own_error}, "z": z}
+    return {"quantity": quantity, "unit": unit, "md_run": md.path.name, **more, **numbers}
+
+
+def _volumes(md: MdAtCell, model: ConditionalModel, table: HelmholtzTable, config: Config) -> list[dict[str, Any]]:
+    """Mean volume, and c/a where it is free, at the run's pressure."""
+    npt, units, n = md.results["npt"], model.reference.units, table.n_atoms
+    point = table.surface.gibbs(npt["pressure"] / units.nktv2p)
+    where = {"state": dict(table.values), "pressure": npt["pressure"]}
+    length = units.labels.length
+    volume = point.mean_volume
+    rows = [
+        _row(
+            "volume per atom", f"{length}^3", md,
+            (volume.value / n, volume.error / n, npt["volume"]["value"] / n, npt["volume"]["error"] / n), **where,
+        )
+    ]  # fmt: skip
+    if "c/a" in table.names and npt["free"] != "iso":
+        ratio = point.cell[table.names.index("c/a")]
+        edges = [npt[name] for name in ("lx", "ly", "lz")]
+        lx, ly, lz = (edge["value"] for edge in edges)
+        spread = math.hypot(*(w * e["error"] / e["value"] for w, e in zip((0.5, 0.5, 1.0), edges, strict=True)))
+        a, b, c = np.diag(model.reference.crystal.supercell)
+        own = math.log(lz / math.sqrt(lx * ly)) - math.log(c / math.sqrt(a * b))
+        rows.append(_row("change of ln c/a", "", md, (ratio.value, ratio.error, own, spread), **where))
+    return rows
+
+
+def _free_energy(md: MdAtCell, model: ConditionalModel, table: HelmholtzTable, config: Config) -> list[dict[str, Any]]:
+    """F per atom in kT in the cell of the windows, where fresh samples are drawn."""
+    entry = md.results["estimates"]["mbar"]["beta_F_per_atom"]
+    if entry["value"] is None:
+        raise StateError(
+            f"expected a free energy in {md.path}, got one that is not reliable; give the windows more frames with `lammps-bg md --resume`"
+        )
+    values = {**md.cell_values(model), **table.values}
+    found = sample_cell(*model.at(values), config.gibbs, config.seed + 2).free_energy / (table.kt * table.n_atoms)
+    error = float(found.std(ddof=1)) / math.sqrt(len(found))
+    cell = {name: values[name] for name in table.names}
+    return [
+        _row(
+            "beta F per atom", "", md, (found.mean(), error, entry["value"], entry["error"]), state=dict(table.values), cell=cell
+        )
+    ]
