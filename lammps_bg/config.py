@@ -173,6 +173,16 @@ class MdConfig(_Block):
     n_dump: Annotated[int, Field(ge=0)] = Field(512, description="independent frames written to md.dump.gz")
 
 
+class GibbsConfig(_Block):
+    """Gibbs free energies from a conditional model."""
+
+    n_samples: Annotated[int, Field(ge=16)] = Field(256, description="samples for each cell and repeat")
+    n_repeats: Annotated[int, Field(ge=3)] = Field(8, description="independent repeats, from whose scatter the errors come")
+    n_volumes: Annotated[int, Field(ge=5)] = Field(
+        9, description="volumes at which F is evaluated; 5 of them where the shape is free, too"
+    )
+
+
 class Config(_Block):
     """Everything beside the input script and the thermodynamic state."""
 
@@ -188,6 +198,7 @@ class Config(_Block):
     sample: SampleConfig = SampleConfig()
     estimate: EstimateConfig = EstimateConfig()
     md: MdConfig = MdConfig()
+    gibbs: GibbsConfig = GibbsConfig()
 
 
 def load_config(path: Path | None = None, overrides: tuple[str, ...] = (), start: Config | None = None) -> Config:

@@ -4,7 +4,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 
 from lammps_bg.config import Config, load_config
@@ -206,24 +206,17 @@ def tables_of(
         update: Called with the share that is done and a text.
         stop: Set by signals.
     """
-    done, total = 0, 0
-    tables = []
+    total = len(states) * len(cell_design(len(names), config.gibbs.n_volumes))
+    tables, done = list[HelmholtzTable](), count(1)
     for state in states:
+        shown = ", ".join(f"{name} = {value:g}" for name, value in state.items())
 
-        def tick(state: Mapping[str, float] = state) -> None:
-            nonlocal done
+        def tick(shown: str = shown) -> None:
             stop.check("nothing was written")
-            done += 1
-            shown = ", ".join(f"{name} = {value:g}" for name, value in state.items())
-            update(done / max(total, done), shown)
+            update(next(done) / total, shown)
 
-        total = total or len(states) * _cells(names, config)
         tables.append(over_cells(model, state, names, config.gibbs, config.seed, tick))
     return tables
-
-
-def _cells(names: Sequence[str], config: Config) -> int:
-    return len(cell_design(len(names), config.gibbs.n_volumes))
 
 
 def _at_pressure(model: ConditionalModel, table: HelmholtzTable, pressure: float, config: Config) -> GibbsState:

@@ -204,7 +204,7 @@ def _number(value: EstimateResult, factor: float = 1.0) -> dict[str, float]:
 
 def _write_tables(run: RunDirectory, model: ConditionalModel, tables: Sequence[HelmholtzTable]) -> None:
     """helmholtz.csv: F, mean potential energy and ESS at each cell of each state."""
-    names = [name for name in tables[0].values]
+    names = list(tables[0].values)
     columns = [*names, *tables[0].names, "volume_per_atom", "F_per_atom", "F_error", "pe_per_atom", "pe_error", "ess"]
     with Table(run.file("helmholtz.csv"), columns) as file:
         for table in tables:

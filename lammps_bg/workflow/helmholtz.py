@@ -156,7 +156,8 @@ def sample_cell(
         log_w = np.concatenate([chunk.log_w for chunk in chunks])
         if not np.isfinite(log_w).any():
             raise StateError(
-                f"expected samples with finite energies at volume {crystal.volume:.6g}, got none of {len(log_w)}; train longer or over a smaller range"
+                f"expected samples with finite energies at volume {crystal.volume:.6g}, got none of {len(log_w)}; train longer, or "
+                "over a smaller range"
             )
         total = float(logsumexp(log_w) - np.log(len(log_w)))
         free.append(crystal.n_sites * known.value(-total) / problem.beta)
@@ -215,11 +216,14 @@ def over_cells(
     free_energy, energy = (np.stack([getattr(entry, name) for entry in found], 1) for name in ("free_energy", "energy"))
     problem = model.reference
     kt = problem.units.boltzmann * values["T"]
-    fit = {"reference_volume": problem.crystal.volume, "kt": kt, "box": box, "names": tuple(names)}
     unit = PressureUnit(problem.units.labels.pressure, problem.units.nktv2p)
+
+    def fitted(numbers: Array) -> FreeEnergySurface:
+        return FreeEnergySurface.fit(
+            x, numbers, reference_volume=problem.crystal.volume, kt=kt, box=box, names=tuple(names), pressure_unit=unit
+        )
+
     return HelmholtzTable(
         dict(values), tuple(names), fixed, x, free_energy, energy, np.array([entry.ess for entry in found]),
-        FreeEnergySurface.fit(x, free_energy, pressure_unit=unit, **fit),
-        FreeEnergySurface.fit(x, energy, pressure_unit=unit, **fit),
-        problem.crystal.n_sites, kt,
+        fitted(free_energy), fitted(energy), problem.crystal.n_sites, kt,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from lammps_bg.report.provenance import sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 
-Kind = Literal["run", "sample", "md"]
+Kind = Literal["run", "sample", "md", "gibbs", "phase"]
 
 
 def create_run(
