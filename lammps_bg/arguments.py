@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     _relax_command(commands)
     _sample_command(commands)
     _gibbs_command(commands)
+    _phase_command(commands)
     _md_command(commands)
     estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
     _model_arguments(estimate, again=False)
@@ -132,6 +133,27 @@ def _gibbs_command(commands: Any) -> None:  # noqa: ANN401
     )
     gibbs.add_argument("-out", type=Path, metavar="DIR", help="folder, new or empty (default: the run's name with _gibbs)")
     gibbs.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+
+
+def _phase_command(commands: Any) -> None:  # noqa: ANN401
+    phase = _command(commands, "phase", "where two or more crystals have the same Gibbs free energy, traced over a second axis")
+    phase.add_argument(
+        "-models", nargs="+", type=Path, required=True, metavar="RUN", help="runs with models over cells, one for each crystal"
+    )
+    phase.add_argument("--axis", required=True, metavar="NAME", help="P, T, or a parameter of the potential")
+    limits = "ends of the axis; of P with a unit where wanted: 0 20 GPa (default: all that the models cover)"
+    phase.add_argument("--range", dest="limits", nargs="+", default=[], metavar="END", help=limits)
+    _state_arguments(phase)
+    values = "values of a parameter of the potential; several are evaluated one after the other"
+    phase.add_argument("-var", "-v", nargs="+", action="append", default=[], metavar="NAME VALUE", help=values)
+    copies = "copies along each cell vector, once for all models or once for each (default: as trained)"
+    phase.add_argument("-rep", nargs=3, type=int, action="append", default=[], metavar=("NX", "NY", "NZ"), help=copies)
+    cell = "which cell variables are free, once for all models or once for each (default: all that each was trained over)"
+    phase.add_argument("--cell", action="append", default=[], choices=["iso", "xy", "aniso", "tri"], help=cell)
+    phase.add_argument("--other-sizes", action="store_true", help="compare crystals of unequal numbers of atoms")
+    phase.add_argument("-out", type=Path, metavar="DIR", help="folder, new or empty (default: runs/<names>_phase)")
+    phase.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+    _config_arguments(phase)
 
 
 def _state_arguments(parser: argparse.ArgumentParser) -> None:

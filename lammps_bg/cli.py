@@ -23,7 +23,7 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, LammpsBGError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.workflow import gibbs, md, preflight, relaxing, reporting, session
+from lammps_bg.workflow import gibbs, md, phases, preflight, relaxing, reporting, session
 from lammps_bg.workflow.md import Mode
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 
@@ -179,6 +179,27 @@ def _gibbs(args: argparse.Namespace, console: Console) -> int:
         return gibbs.execute(plan, console, stop, allow_red=args.allow_red)
 
 
+def _phase(args: argparse.Namespace, console: Console) -> int:
+    if parallel.rank():  # one LAMMPS for each crystal, one table
+        return 0
+    plan = phases.plan(
+        args.models,
+        args.out,
+        args.argv,
+        axis=args.axis,
+        limits=args.limits,
+        pressures=args.pressures,
+        temperatures=args.temperatures,
+        grid={name: gibbs.numbers(values) for name, values in _variables(args).items()},
+        replicates=args.rep,
+        cell=args.cell,
+        other_sizes=args.other_sizes,
+        overrides=lambda start: _config(args, start),
+    )
+    with StopFlag() as stop:
+        return phases.execute(plan, console, stop, allow_red=args.allow_red)
+
+
 def _estimate(args: argparse.Namespace, console: Console) -> int:
     with StopFlag() as stop:
         return session.estimate_again(
@@ -252,6 +273,7 @@ _COMMANDS = {
     "md": _md,
     "estimate": _estimate,
     "gibbs": _gibbs,
+    "phase": _phase,
     "report": _report,
     "config": _print_config,
 }

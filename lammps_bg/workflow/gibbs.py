@@ -94,7 +94,7 @@ def plan(
     if any(getattr(config, name) != getattr(stored, name) for name in ("flow", "base", "condition", "train")):
         raise ConfigError("expected the model's own flow, base, condition and train, got other ones; leave them out of --set")
     request = stored_request(run)
-    many = {name: tuple(map(_number, values)) for name, values in variables.items() if name != "P" and len(values) > 1}
+    many = {name: numbers(values) for name, values in variables.items() if name != "P" and len(values) > 1}
     single = {name: values for name, values in variables.items() if name not in many}
     request = replace(request, variables={**request.variables, **single}, replicate=replicate or request.replicate, flags=flags)
     grid = {**({TEMPERATURE: tuple(temperatures)} if temperatures else {}), **many}
@@ -103,11 +103,20 @@ def plan(
     return GibbsPlan(run, request, config, out, words, tuple(pressures), grid, cell, tuple(md), time.monotonic())
 
 
-def _number(text: str) -> float:
+def numbers(texts: Sequence[str]) -> tuple[float, ...]:
+    """Values of a condition as typed.
+
+    Args:
+        texts: The words.
+
+    Raises:
+        ConfigError: One is no number.
+    """
     try:
-        return float(text)
+        return tuple(map(float, texts))
     except ValueError:
-        raise ConfigError(f"expected numbers as values of a condition, got '{text}'; give for example -var rc 2.2 2.5") from None
+        shown = " ".join(texts)
+        raise ConfigError(f"expected numbers as values of a condition, got '{shown}'; give for example -var rc 2.2 2.5") from None
 
 
 def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bool) -> int:

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Phase diagrams: the difference of two Gibbs free energies along an axis, and the coexistence line."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lammps_bg.report.figures.style import INK, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST = 10  # curves that can be told apart
+
+
+def draw_phases(data: Mapping[str, Any]) -> "Figure":
+    """The figure of `phase`.
+
+    Args:
+        data: `curves` along the `axis`, `lines` over a second one, labels.
+    """
+    figure, panels = new_figure(3.8, 9.0 if data["lines"] else 5.4, ncols=2 if data["lines"] else 1, squeeze=False)
+    left = panels[0, 0]
+    left.axhline(0.0, color=INK, linewidth=0.8)
+    for index, curve in enumerate(data["curves"][:_MOST]):
+        colour = f"C{index}"
+        x, y, error = (np.asarray(curve[name]) for name in ("x", "y", "error"))
+        left.plot(x, y, color=colour, marker="o" if len(x) < 12 else "", markersize=4, label=curve["label"])
+        left.fill_between(x, y - error, y + error, color=colour, alpha=0.3, linewidth=0)
+        left.plot(curve["roots"], np.zeros(len(curve["roots"])), "|", color=colour, markersize=14)
+    left.set(xlabel=data["axis"], ylabel=data["energy"])
+    left.legend(fontsize=7, frameon=False)
+    if data["lines"]:
+        right = panels[0, 1]
+        for line in data["lines"]:
+            right.errorbar(line["x"], line["y"], line["error"], fmt="o-", capsize=2, label=line["label"])
+        right.set(xlabel=data["lines"][0]["outer"], ylabel=data["axis"])
+        right.legend(fontsize=7, frameon=False)
+    return figure
