@@ -128,7 +128,7 @@ def plan(
     RunDirectory.check_new(out)
     config = overrides(load_config(runs[0].file("config.toml")))
     return PhasePlan(
-        runs, config, out, words, axis, tuple(limits), tuple(pressures), many, tuple(sizes), tuple(cell), other_sizes, time.monotonic()  # type: ignore[arg-type]
+        runs, config, out, words, axis, tuple(limits), tuple(pressures), many, tuple(sizes), tuple(cell), other_sizes, time.monotonic()
     )  # fmt: skip
 
 
