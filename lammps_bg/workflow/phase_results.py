@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +23,8 @@ from lammps_bg.thermo.repeats import with_error
 from lammps_bg.thermo.verdict import RELIABLE, Verdict, combine
 from lammps_bg.workflow.entries import system_entry
 from lammps_bg.workflow.helmholtz import HelmholtzTable
+from lammps_bg.workflow.phase_checks import Phase
 from lammps_bg.workflow.reporting import attempt
-
-if TYPE_CHECKING:
-    from lammps_bg.workflow.phases import Phase
 
 _MOST_CELLS = 0.01  # ESS below which a crystal's free energies are worth nothing
 
@@ -156,7 +154,7 @@ def _clapeyron(
 
 def write(
     run: RunDirectory,
-    phases: "Sequence[Phase]",
+    phases: Sequence[Phase],
     axis: str,
     found: Sequence[Sequence[Difference]],
     config: Config,
@@ -204,7 +202,7 @@ def write(
     return verdict
 
 
-def _entry(found: Difference, phases: "Sequence[Phase]") -> dict[str, Any]:
+def _entry(found: Difference, phases: Sequence[Phase]) -> dict[str, Any]:
     first, second = (phases[i].name for i in found.pair)
     at = [
         {
@@ -229,7 +227,7 @@ def _number(value: EstimateResult) -> dict[str, float]:
     return {"value": value.value, "error": value.error}
 
 
-def _write_differences(run: RunDirectory, phases: "Sequence[Phase]", axis: str, found: Sequence[Sequence[Difference]]) -> None:
+def _write_differences(run: RunDirectory, phases: Sequence[Phase], axis: str, found: Sequence[Sequence[Difference]]) -> None:
     """difference.csv: G per atom of the second crystal minus that of the first, in energy units and in kT."""
     outer = list(found[0][0].state)
     units = phases[0].model.reference.units
@@ -245,7 +243,7 @@ def _write_differences(run: RunDirectory, phases: "Sequence[Phase]", axis: str, 
 
 
 def _write_coexistence(
-    run: RunDirectory, phases: "Sequence[Phase]", axis: str, found: Sequence[Sequence[Difference]], traced: Mapping[Any, Any]
+    run: RunDirectory, phases: Sequence[Phase], axis: str, found: Sequence[Sequence[Difference]], traced: Mapping[Any, Any]
 ) -> None:
     """coexistence.csv: the crossings with volumes and enthalpies."""
     outer = list(found[0][0].state)
@@ -261,7 +259,7 @@ def _write_coexistence(
 
 
 def _drawn(
-    phases: "Sequence[Phase]", axis: str, found: Sequence[Sequence[Difference]], traced: Mapping[Any, Any]
+    phases: Sequence[Phase], axis: str, found: Sequence[Sequence[Difference]], traced: Mapping[Any, Any]
 ) -> dict[str, Any]:
     """What the figure shows: Delta g along the axis, and the lines."""
     units = phases[0].model.reference.units
@@ -294,7 +292,7 @@ def _axis_label(name: str, units: Any) -> str:  # noqa: ANN401
 
 def show(
     console: Console,
-    phases: "Sequence[Phase]",
+    phases: Sequence[Phase],
     axis: str,
     found: Sequence[Sequence[Difference]],
     verdict: Verdict,
