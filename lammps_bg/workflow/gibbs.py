@@ -20,10 +20,11 @@ from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.workflow.conditional import ConditionalModel
 from lammps_bg.workflow.energies import choose_potential
 from lammps_bg.workflow.gibbs_md import MdAtCell, compare_with_md
-from lammps_bg.workflow.gibbs_results import GibbsState, show, write
+from lammps_bg.workflow.gibbs_results import GibbsState, Outcome, show, write
 from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_variables, over_cells, sample_cell
 from lammps_bg.workflow.pressure import script_pressure
 from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.reporting import finish
 from lammps_bg.workflow.run_folder import create_run
 from lammps_bg.workflow.share import Share
 from lammps_bg.workflow.stored_run import load_conditional, stored_request, with_model
@@ -146,8 +147,10 @@ def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bo
         run = create_run(
             gibbs.out, gibbs.request, config, gibbs.words, problem, kind="gibbs", needed_bytes=_BYTES, model=gibbs.model
         )
-        verdict = write(run, problem, model, tables, found, compared, config, console, started=gibbs.started)
-        show(console, model, found, compared, verdict, run)
+        outcome = Outcome(model, tables, found, compared)
+        verdict = write(run, problem, outcome, config, console, started=gibbs.started)
+        show(console, outcome, verdict, run)
+        finish(run, config, console)
     return 3 if verdict.colour == "red" and not allow_red else 0
 
 

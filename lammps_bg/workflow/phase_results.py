@@ -20,14 +20,12 @@ from lammps_bg.thermo.coexistence import Crossings
 from lammps_bg.thermo.coexistence_line import ClausiusClapeyron, CoexistenceLine
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.repeats import with_error
-from lammps_bg.thermo.verdict import RELIABLE, Verdict, combine
+from lammps_bg.thermo.verdict import Verdict, combine
 from lammps_bg.workflow.entries import system_entry
+from lammps_bg.workflow.gibbs_results import judge_tables
 from lammps_bg.workflow.helmholtz import HelmholtzTable
 from lammps_bg.workflow.phase_checks import Phase
 from lammps_bg.workflow.reporting import attempt
-
-_MOST_CELLS = 0.01  # ESS below which a crystal's free energies are worth nothing
-
 
 Traced = tuple[str, CoexistenceLine, ClausiusClapeyron | None]
 """Name of the second axis, the line, and the check of its slope."""
@@ -88,6 +86,7 @@ class Difference:
         difference: G per atom of the second minus that of the first in each repeat, energy units, shape [R, k].
         crossings: Its zeros.
         coexistence: Volumes and enthalpies at these.
+        tables: F over cells of each of the two, at the points of the axis.
     """
 
     pair: tuple[int, int]
@@ -96,6 +95,7 @@ class Difference:
     difference: Array
     crossings: Crossings
     coexistence: Sequence[Coexistence]
+    tables: tuple[Sequence[HelmholtzTable], Sequence[HelmholtzTable]]
 
     @property
     def mean(self) -> Array:
@@ -176,7 +176,7 @@ def write(
     problem = phases[0].model.reference
     traced = lines(axis, found, problem.units.nktv2p)
     checks = [check.verdict for _, _, check in traced.values() if check]
-    verdict = combine([Verdict("green", ("The differences carry errors from independent repeats.",), True, RELIABLE), *checks])
+    verdict = combine([*_judge_crystals(phases, found), *checks])
     _write_differences(run, phases, axis, found)
     _write_coexistence(run, phases, axis, found, traced)
     run.write_results(
@@ -184,7 +184,15 @@ def write(
             "system": system_entry(problem),
             "phase": {
                 "axis": axis,
-                "phases": [{"name": p.name, "n_atoms": p.n_atoms, "free": list(p.names)} for p in phases],
+                "phases": [
+                    {
+                        "name": p.name,
+                        "n_atoms": p.n_atoms,
+                        "free": list(p.names),
+                        "lowest_ess": min(float(t.ess.min()) for t in own),
+                    }
+                    for p, own in zip(phases, _tables(phases, found), strict=True)
+                ],
                 "differences": [_entry(d, phases) for row in found for d in row],
                 "clausius_clapeyron": [
                     {"pair": [phases[i].name for i in pair], **check.to_dict()} for pair, (_, _, check) in traced.items() if check
@@ -197,9 +205,23 @@ def write(
             },
         }
     )
+    run.write_json("curves.json", _drawn(phases, axis, found, traced))
     run.write_status("done", percent=100.0)
-    attempt("figure", lambda: save(draw_phases, _drawn(phases, axis, found, traced), run.file("phase.png")), console)
+    attempt("figure", lambda: save(draw_phases, run.read_json("curves.json"), run.file("phase.png")), console)
     return verdict
+
+
+def _tables(phases: Sequence[Phase], found: Sequence[Sequence[Difference]]) -> list[list[HelmholtzTable]]:
+    """F over cells of each crystal, in all states."""
+    sides = [(i, own) for row in found for d in row for i, own in zip(d.pair, d.tables, strict=True)]
+    return [[table for i, own in sides if i == index for table in own] for index in range(len(phases))]
+
+
+def _judge_crystals(phases: Sequence[Phase], found: Sequence[Sequence[Difference]]) -> list[Verdict]:
+    """Whether the weights of each crystal are worth something in every cell."""
+    sizes = [phase.config.gibbs.n_samples * phase.config.gibbs.n_repeats for phase in phases]
+    given = zip(phases, _tables(phases, found), sizes, strict=True)
+    return [judge_tables(tables, size, phase.name) for phase, tables, size in given]
 
 
 def _entry(found: Difference, phases: Sequence[Phase]) -> dict[str, Any]:

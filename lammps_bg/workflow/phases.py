@@ -19,7 +19,7 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, StateError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.report.provenance import sha256
+from lammps_bg.report.provenance import MODELS, sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.coexistence import crossing
 from lammps_bg.workflow.energies import choose_potential
@@ -28,7 +28,8 @@ from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_varia
 from lammps_bg.workflow.phase_checks import Phase, require_comparable, require_same_potential, require_states
 from lammps_bg.workflow.phase_results import Coexistence, Difference, show, write
 from lammps_bg.workflow.problem import Problem, ScriptRequest
-from lammps_bg.workflow.run_folder import create_run
+from lammps_bg.workflow.reporting import finish
+from lammps_bg.workflow.run_folder import copy_model, create_run
 from lammps_bg.workflow.share import Share
 from lammps_bg.workflow.stored_run import load_conditional, stored_request, with_model
 
@@ -136,6 +137,7 @@ def execute(phase: PhasePlan, console: Console, stop: StopFlag, *, allow_red: bo
         run = _create(phase, first, phases)
         verdict = write(run, phases, phase.axis, found, phase.config, console, started=phase.started)
         show(console, phases, phase.axis, found, verdict, run)
+        finish(run, phase.config, console)
     return 3 if verdict.colour == "red" and not allow_red else 0
 
 
@@ -143,9 +145,12 @@ def _create(phase: PhasePlan, problem: Problem, phases: Sequence[Phase]) -> RunD
     """The folder of the results, with the inputs of the first model and the hashes of all."""
     sources = [{"name": run.path.name, "sha256": sha256(run.file("model.pt"))} for run in phase.models]
     request = stored_request(phase.models[0])
-    return create_run(
+    created = create_run(
         phase.out, request, phase.config, phase.words, problem, kind="phase", needed_bytes=_BYTES, more={"sources": sources}
     )
+    for index, run in enumerate(phase.models):
+        copy_model(created, run, MODELS / str(index) / run.path.name)
+    return created
 
 
 def _load(phase: PhasePlan, index: int, console: Console, stack: ExitStack) -> Phase:
@@ -228,18 +233,18 @@ def _compare(phase: PhasePlan, phases: Sequence[Phase], state: Mapping[str, floa
         difference = curves[j] - curves[i]
         # equal seeds everywhere: then the replicas of the points of a line belong together
         found = crossing(axis, difference, np.random.default_rng(phase.config.seed))
-        at = [_coexistence(phase, phases, (i, j), state, root.estimate.value, tables, share) for root in found.roots]
-        pairs.append(Difference((i, j), dict(state), axis, difference, found, at))
+        at = [_coexistence(phase, phases, (i, j), state, root.estimate.value, tables=tables, share=share) for root in found.roots]
+        pairs.append(Difference((i, j), dict(state), axis, difference, found, at, (tables[i], tables[j])))
     return pairs
 
 
 def _along_pressure(
     phase: PhasePlan, phases: Sequence[Phase], state: Mapping[str, float], share: Share
-) -> tuple[Array, list[Array], list[HelmholtzTable]]:
+) -> tuple[Array, list[Array], list[list[HelmholtzTable]]]:
     """Pressures, G per atom in each repeat [R, k] of each crystal, and their free energies over cells."""
     units = phases[0].model.reference.units
-    tables = [tables_of(p.model, [state], p.names, p.config, share)[0] for p in phases]
-    covered = [table.surface.pressure_range() for table in tables]
+    tables = [tables_of(p.model, [state], p.names, p.config, share) for p in phases]
+    covered = [table.surface.pressure_range() for (table,) in tables]
     margins = [_INSET * (high - low) for low, high in covered]
     low = max(r[0] + m for r, m in zip(covered, margins, strict=True))
     high = min(r[1] - m for r, m in zip(covered, margins, strict=True))
@@ -259,23 +264,24 @@ def _along_pressure(
             "other volumes"
         )
     axis = np.linspace(low, high, _SCAN)
-    curves = [table.surface.gibbs_repeats(axis) / p.n_atoms for table, p in zip(tables, phases, strict=True)]
+    curves = [table.surface.gibbs_repeats(axis) / p.n_atoms for (table,), p in zip(tables, phases, strict=True)]
     return axis * units.nktv2p, curves, tables
 
 
 def _along_condition(
     phase: PhasePlan, phases: Sequence[Phase], state: Mapping[str, float], share: Share
-) -> tuple[Array, list[Array], list[HelmholtzTable]]:
+) -> tuple[Array, list[Array], list[list[HelmholtzTable]]]:
     """Values of the axis, and G per atom in each repeat [R, k] of each crystal."""
     low, high = _limits(phase, phases)
     axis = 0.5 * (low + high) + 0.5 * (high - low) * chebpts2(_NODES)
     pressure = state[PRESSURE] / phases[0].model.reference.units.nktv2p
     at = {name: value for name, value in state.items() if name != PRESSURE}
-    curves = []
+    curves, all_tables = [], []
     for entry in phases:
         tables = tables_of(entry.model, [{**at, phase.axis: float(a)} for a in axis], entry.names, entry.config, share)
         curves.append(np.concatenate([table.surface.gibbs_repeats([pressure]) for table in tables], 1) / entry.n_atoms)
-    return axis, curves, []
+        all_tables.append(tables)
+    return axis, curves, all_tables
 
 
 def _coexistence(
@@ -284,7 +290,8 @@ def _coexistence(
     pair: tuple[int, int],
     state: Mapping[str, float],
     place: float,
-    tables: Sequence[HelmholtzTable],
+    *,
+    tables: Sequence[Sequence[HelmholtzTable]],
     share: Share,
 ) -> Coexistence:
     """Volumes and enthalpies of both crystals at a crossing."""
@@ -293,6 +300,7 @@ def _coexistence(
     both = []
     for index in pair:
         entry = phases[index]
-        table = tables[index] if tables else tables_of(entry.model, [at], entry.names, entry.config, share)[0]
+        same = phase.axis == PRESSURE  # at any P, F is what it was along the axis
+        table = tables[index][0] if same else tables_of(entry.model, [at], entry.names, entry.config, share)[0]
         both.append((entry.n_atoms, table))
     return Coexistence.of(where, both, phases[0].model.reference.units.nktv2p)
