@@ -16,6 +16,7 @@ from lammps_bg.crystal.structure import Array
 from lammps_bg.report.console import Console
 from lammps_bg.report.figures.gibbs import draw_gibbs
 from lammps_bg.report.figures.style import save
+from lammps_bg.report.numbers import unit
 from lammps_bg.report.numbers import with_error as written
 from lammps_bg.report.run_directory import RunDirectory, Table
 from lammps_bg.thermo.free_energy import EstimateResult
@@ -262,7 +263,10 @@ def _write_states(run: RunDirectory, model: ConditionalModel, found: Sequence[Gi
 def _drawn(model: ConditionalModel, found: Sequence[GibbsState], compared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the figure shows: F + P V over the volume, and the volume over the pressure."""
     units = model.reference.units
-    labels = {"volume": f"volume per atom ({units.labels.length}³)", "pressure": f"pressure ({units.labels.pressure})"}
+    labels = {
+        "volume": f"volume per atom ({unit(units.labels.length)}³)",
+        "pressure": f"pressure ({unit(units.labels.pressure)})",
+    }
     md = [row for row in compared if row["quantity"] == "volume per atom"]
     return {"labels": labels, "wells": [_well(model, s) for s in found], "isotherms": list(_isotherms(model, found)), "md": md}
 

@@ -14,6 +14,7 @@ from lammps_bg.crystal.structure import Array
 from lammps_bg.report.console import Console
 from lammps_bg.report.figures.phases import draw_phases
 from lammps_bg.report.figures.style import save
+from lammps_bg.report.numbers import unit as symbol
 from lammps_bg.report.numbers import with_error as written
 from lammps_bg.report.run_directory import RunDirectory, Table
 from lammps_bg.thermo.coexistence import Crossings
@@ -303,13 +304,13 @@ def _drawn(
             {"label": names, "outer": _axis_label(outer, units), "x": line.outer, "y": line.values, "error": line.errors}
         )
     return {
-        "axis": _axis_label(axis, units), "energy": f"ΔG per atom ({units.labels.energy})", "curves": curves, "lines": shown,
+        "axis": _axis_label(axis, units), "energy": f"ΔG per atom ({symbol(units.labels.energy)})", "curves": curves, "lines": shown,
     }  # fmt: skip
 
 
 def _axis_label(name: str, units: Any) -> str:  # noqa: ANN401
     unit = {"P": units.labels.pressure, "T": units.labels.temperature}.get(name)
-    return f"{name} ({unit})" if unit else name
+    return f"{name} ({symbol(unit)})" if unit else name
 
 
 def show(

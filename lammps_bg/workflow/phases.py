@@ -2,8 +2,8 @@
 """`phase`: where crystals have the same Gibbs free energy along one axis, traced over a second one."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.polynomial.chebyshev import chebpts2
 
 from lammps_bg.config import Config, load_config
+from lammps_bg.crystal.cell_variables import CELL_VARIABLES
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.structure import Array
 from lammps_bg.engine.lammps_engine import LammpsFlags
@@ -202,6 +203,10 @@ def _outer_states(phase: PhasePlan, phases: Sequence[Phase]) -> list[dict[str, A
 def _limits(phase: PhasePlan, phases: Sequence[Phase]) -> tuple[float, float]:
     """Ends of an axis other than the pressure, within what all models were trained for."""
     ranges = []
+    if phase.axis in CELL_VARIABLES:
+        raise ConfigError(
+            f"expected --axis P, T or a parameter of the potential, got {phase.axis}, in which the Gibbs free energy is minimised; use --axis P"
+        )
     for entry in phases:
         axis = next((axis for axis in entry.model.conditions.axes if axis.name == phase.axis and not axis.is_cell), None)
         if axis is None:
@@ -224,6 +229,15 @@ def _limits(phase: PhasePlan, phases: Sequence[Phase]) -> tuple[float, float]:
     return low, high
 
 
+@contextmanager
+def _naming(entry: Phase) -> Iterator[None]:
+    """Which crystal a refused state belongs to."""
+    try:
+        yield
+    except StateError as error:
+        raise StateError(f"{entry.name}: {error}") from None
+
+
 def _compare(phase: PhasePlan, phases: Sequence[Phase], state: Mapping[str, float], share: Share) -> list[Difference]:
     """All pairs of crystals along the axis, at one point off it."""
     along = _along_pressure if phase.axis == PRESSURE else _along_condition
@@ -243,8 +257,11 @@ def _along_pressure(
 ) -> tuple[Array, list[Array], list[list[HelmholtzTable]]]:
     """Pressures, G per atom in each repeat [R, k] of each crystal, and their free energies over cells."""
     units = phases[0].model.reference.units
-    tables = [tables_of(p.model, [state], p.names, p.config, share) for p in phases]
-    covered = [table.surface.pressure_range() for (table,) in tables]
+    tables, covered = [], []
+    for entry in phases:
+        with _naming(entry):
+            tables.append(tables_of(entry.model, [state], entry.names, entry.config, share))
+            covered.append(tables[-1][0].surface.pressure_range())
     margins = [_INSET * (high - low) for low, high in covered]
     low = max(r[0] + m for r, m in zip(covered, margins, strict=True))
     high = min(r[1] - m for r, m in zip(covered, margins, strict=True))
@@ -278,8 +295,9 @@ def _along_condition(
     at = {name: value for name, value in state.items() if name != PRESSURE}
     curves, all_tables = [], []
     for entry in phases:
-        tables = tables_of(entry.model, [{**at, phase.axis: float(a)} for a in axis], entry.names, entry.config, share)
-        curves.append(np.concatenate([table.surface.gibbs_repeats([pressure]) for table in tables], 1) / entry.n_atoms)
+        with _naming(entry):
+            tables = tables_of(entry.model, [{**at, phase.axis: float(a)} for a in axis], entry.names, entry.config, share)
+            curves.append(np.concatenate([table.surface.gibbs_repeats([pressure]) for table in tables], 1) / entry.n_atoms)
         all_tables.append(tables)
     return axis, curves, all_tables
 
