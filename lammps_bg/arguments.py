@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     report = _command(
         commands, "report", "one HTML page with all numbers and figures of a finished run; the figures as PNG and JSON"
     )
-    report.add_argument("run", type=Path, metavar="RUN", help="folder of a finished `run`, `sample`, `estimate -out` or `md`")
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of any finished command but `train`")
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser

@@ -146,6 +146,17 @@ class Engine(Evaluator):
         except Exception:  # LAMMPS raises plain Exception; ValueError and TypeError where it is no number
             return None
 
+    def script_value(self, name: str) -> str:
+        """Value that the script itself gives to an index variable, which -var replaces; empty where it gives none.
+
+        Args:
+            name: Name of the variable.
+        """
+        for command in self.reader.trace.commands:
+            if command.target == name and command.kind == "variable":
+                return command.text.split()[3]
+        return ""
+
     def variable_text(self, name: str) -> str | None:
         """Value of a LAMMPS variable as text, or nothing where the script has none of that name.
 

@@ -5,7 +5,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from lammps_bg.thermo.free_energy import absolute_constant
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]
+Kind = Literal["flow", "md", "gibbs", "phase"]
 KINDS = ("base", "flow", "reweighted", "md")
 """Ensembles in the order in which they are drawn and tabulated."""
 NAMES = {"base": "base", "flow": "flow", "reweighted": "flow, reweighted", "md": "MD"}
@@ -37,6 +38,7 @@ class RunContents:
         samples: Columns of samples.csv.
         thermo: Columns of thermo.csv.
         picture: The file samples.png, None where there is none.
+        curves: curves.json, what `gibbs` and `phase` draw.
     """
 
     path: Path
@@ -49,6 +51,15 @@ class RunContents:
     samples: Columns
     thermo: Columns
     picture: Path | None
+    curves: Mapping[str, Any]
+
+    @property
+    def kind(self) -> Kind:
+        """What made it, which decides on the form of the report."""
+        for name in ("gibbs", "phase", "md"):
+            if name in self.results:
+                return name
+        return "flow"
 
     @property
     def is_md(self) -> bool:
@@ -135,6 +146,7 @@ def read_contents(run: RunDirectory) -> RunContents:
         samples=samples,
         thermo=read_columns(run.file("thermo.csv")),
         picture=picture if picture.is_file() else None,
+        curves=_optional_json(run, "curves.json"),
     )
 
 

@@ -4,11 +4,13 @@
 import base64
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lammps_bg.errors import RunDirectoryError
-from lammps_bg.report import sections
-from lammps_bg.report.contents import RunContents, read_contents
+from lammps_bg.report import gibbs_page, phase_page, sections
+from lammps_bg.report.contents import Kind, RunContents, read_contents
 from lammps_bg.report.figures.catalogue import FIGURES, FigureKind
 from lammps_bg.report.figures.style import ReportError, render, require_package
 from lammps_bg.report.run_directory import RunDirectory
@@ -20,6 +22,8 @@ REPORT, FOLDER = "report.html", "figures"
 _PICTURE_WIDTH = 900  # pixels
 _FLOW_ONLY = ("estimators", "training", "work", "convergence")
 _MD_ONLY = ("thermo",)
+_ONLY: dict[Kind, str] = {"gibbs": "gibbs", "phase": "phases"}
+_OWN = tuple(_ONLY.values())
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -40,26 +44,48 @@ def write_report(run: RunDirectory) -> Path:
     contents = read_contents(run)
     _make_folder(run.file(FOLDER))
     figures = {kind.name: _figure(run, contents, kind) for kind in FIGURES}
-    arrange = sections.md_sections if contents.is_md else sections.flow_sections
-    parts = arrange(contents, figures, _samples(contents))
     templates = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("report.html.j2").render(
-        title=sections.title(contents),
-        facts=sections.facts(contents),
-        verdict=sections.verdict(contents),
-        tiles=sections.tiles(contents),
-        sections=parts,
+        **_content(contents, figures),
         versions=contents.provenance.get("versions") or {},
     )
     run.write_text(REPORT, page)
     return run.file(REPORT)
 
 
+def _content(run: RunContents, figures: Mapping[str, Block]) -> dict[str, Any]:
+    """What the template fills in."""
+    if run.kind in ("gibbs", "phase"):
+        gibbs = run.kind == "gibbs"
+        page = gibbs_page if gibbs else phase_page
+        return {
+            "title": page.title(run),
+            "facts": sections.facts(run) if gibbs else phase_page.facts(run),
+            "verdict": page.verdict(run),
+            "tiles": page.tiles(run),
+            "sections": page.arrange(run, figures),
+        }
+    arrange = sections.md_sections if run.is_md else sections.flow_sections
+    return {
+        "title": sections.title(run),
+        "facts": sections.facts(run),
+        "verdict": sections.verdict(run),
+        "tiles": sections.tiles(run),
+        "sections": arrange(run, figures, _samples(run)),
+    }
+
+
+def _wanted(run: RunContents, name: str) -> bool:
+    """Whether a figure belongs to a report of this kind."""
+    if run.kind in _ONLY or name in _OWN:
+        return name == _ONLY.get(run.kind)
+    return name not in (_FLOW_ONLY if run.is_md else _MD_ONLY)
+
+
 def _figure(run: RunDirectory, contents: RunContents, kind: FigureKind) -> Block:
     """Write the files of one figure; returns it for the page, or the sentence that stands in its place."""
-    wanted = kind.name not in (_FLOW_ONLY if contents.is_md else _MD_ONLY)
-    data = kind.data(contents) if wanted else None
+    data = kind.data(contents) if _wanted(contents, kind.name) else None
     picture, numbers = (f"{FOLDER}/{kind.name}.{ending}" for ending in ("png", "json"))
     if data is None:
         for name in (picture, numbers):

@@ -16,6 +16,8 @@ from lammps_bg.errors import RunDirectoryError
 
 SCHEMA = {"schema": "lammps-bg-provenance", "schema_version": 1}
 _PACKAGES = ("lammps-bg", "lammps", "torch", "numpy", "scipy", "pymbar", "ase", "spglib", "networkx", "mpi4py", "mpich", "ovito")
+MODELS = Path("models")
+"""Where a comparison of several models keeps their runs, each in a numbered folder."""
 _SCRIPT_FLAGS = ("-in", "-i")
 _OUTPUT_FLAGS = ("-log", "-l", "-screen", "-sc")  # a repetition must not write to the files of the run
 
@@ -144,7 +146,7 @@ def rerun_script(command: Sequence[str], seeds: Mapping[str, int], script: str) 
     stored |= dict.fromkeys(_OUTPUT_FLAGS, "none")
     stored |= dict.fromkeys(_SCRIPT_FLAGS, '"$here/inputs/"' + shlex.quote(script))
     given = [word for word in command if word != "--resume"]
-    words = [stored.get(before, shlex.quote(word)) for before, word in zip(["", *given], given, strict=False)]
+    words = [stored.get(before, other) for before, other in zip(["", *given], _with_folders(given), strict=False)]
     if "-out" not in given:
         words += ["-out", stored["-out"]]
     if "-config" not in given:
@@ -161,3 +163,18 @@ export LAMMPS_POTENTIALS="$here/inputs/potentials"
 cd "$here/inputs"
 exec lammps-bg {" ".join(words)}
 """
+
+
+def _with_folders(words: Sequence[str]) -> list[str]:
+    """The words of a command for a shell elsewhere: models of a comparison are the copies, simulations have their whole path."""
+    found, flag, index = [], "", 0
+    for word in words:
+        if word.startswith("-"):
+            flag, index = word, 0
+            found.append(shlex.quote(word))
+        elif flag == "-models":
+            found.append(f'"$here"/{shlex.quote(str(MODELS / str(index) / Path(word).absolute().name))}')
+            index += 1
+        else:
+            found.append(shlex.quote(str(Path(word).absolute()) if flag == "-md" else word))
+    return found

@@ -152,7 +152,11 @@ def facts(run: RunContents) -> str:
     cells = " × ".join(map(str, system.get("replicate") or []))
     length = (system.get("length_scale") or {}).get("value")
     parts = [
-        "reference molecular dynamics" if run.is_md else "Boltzmann generator",
+        "reference molecular dynamics"
+        if run.is_md
+        else "Boltzmann generator"
+        if run.kind == "flow"
+        else "Boltzmann generator over cells",
         f"space group {system['space_group']}" if system.get("space_group") else "",
         f"{cells} cells" if cells else "",
         f"V = {plain(system.get('volume'))} {unit(run.labels.length)}³" if is_number(system.get("volume")) else "",
@@ -169,15 +173,24 @@ def verdict(run: RunContents) -> Verdict:
     Args:
         run: The run.
     """
-    given, best = run.results.get("verdict") or {}, free_energies.headline(run)
-    colour = given.get("colour") if given.get("colour") in ("green", "amber", "red") else "grey"
-    reasons, next_step = [str(reason) for reason in given.get("reasons") or []], str(given.get("next_step") or "")
+    (colour, reasons, next_step), best = judged(run), free_energies.headline(run)
     if best is None and run.is_md:
-        return Verdict(str(colour), "", "no free energy from this kind of MD", reasons, next_step)
+        return Verdict(colour, "", "no free energy from this kind of MD", reasons, next_step)
     known = best is not None and best.value is not None and run.reliable
     number = with_error(best.value, best.error) if known and best else NOT_RELIABLE
     name = f" · {best.name}" if best is not None else ""
-    return Verdict(str(colour), number, f"βF/N, kT per atom{name}", reasons, next_step)
+    return Verdict(colour, number, f"βF/N, kT per atom{name}", reasons, next_step)
+
+
+def judged(run: RunContents) -> tuple[str, list[str], str]:
+    """Colour of the verdict, its reasons, and what to do now.
+
+    Args:
+        run: The run.
+    """
+    given = run.results.get("verdict") or {}
+    colour = str(given.get("colour")) if given.get("colour") in ("green", "amber", "red") else "grey"
+    return colour, [str(reason) for reason in given.get("reasons") or []], str(given.get("next_step") or "")
 
 
 def tiles(run: RunContents) -> list[tuple[str, str]]:
@@ -222,7 +235,7 @@ def flow_sections(run: RunContents, figures: Mapping[str, Block], samples: Block
         Section("Convergence", [figures["convergence"]]),
         *_windows(run, figures),
         Section("Samples", [samples]),
-        *_ending(run),
+        *ending(run),
     ]
 
 
@@ -247,7 +260,7 @@ def md_sections(run: RunContents, figures: Mapping[str, Block], samples: Block) 
         Section("Structure", [figures["rdf"], *_figures(figures, "msd")]),
         *_windows(run, figures),
         *([Section("Frames", [samples])] if isinstance(samples, Picture) else []),
-        *_ending(run),
+        *ending(run),
     ]
 
 
@@ -285,8 +298,12 @@ def _overlap(run: RunContents) -> list[Block]:
     return [Text(" ".join(parts))] if parts else []
 
 
-def _ending(run: RunContents) -> list[Section]:
-    """Cost, warnings, provenance and references, which every run has."""
+def ending(run: RunContents) -> list[Section]:
+    """Cost, warnings, provenance and references, which every run has.
+
+    Args:
+        run: The run.
+    """
     warnings: list[Any] = list(run.results.get("warnings") or run.provenance.get("warnings") or [])
     config: list[Block] = [Listing("config.toml: every setting of this run", run.config)] if run.config else []
     shown: list[Block] = [Text(str(warning), "warning") for warning in warnings]

@@ -4,7 +4,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, product
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 from lammps_bg.config import Config, load_config
@@ -19,11 +20,13 @@ from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.workflow.conditional import ConditionalModel
 from lammps_bg.workflow.energies import choose_potential
 from lammps_bg.workflow.gibbs_md import MdAtCell, compare_with_md
-from lammps_bg.workflow.gibbs_results import GibbsState, show, write
+from lammps_bg.workflow.gibbs_results import GibbsState, Outcome, show, write
 from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_variables, over_cells, sample_cell
 from lammps_bg.workflow.pressure import script_pressure
 from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.reporting import finish
 from lammps_bg.workflow.run_folder import create_run
+from lammps_bg.workflow.share import Share
 from lammps_bg.workflow.stored_run import load_conditional, stored_request, with_model
 
 _BYTES = 2_000_000
@@ -137,14 +140,17 @@ def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bo
         states = states_of(gibbs.grid, problem, model)
         md = [MdAtCell.load(path, problem) for path in gibbs.md]
         with console.progress("cells     ") as bar:
-            tables = tables_of(model, states, names, config, bar.update, stop)
+            share = Share(bar.update, stop, len(states) * len(cell_design(len(names), config.gibbs.n_volumes)))
+            tables = tables_of(model, states, names, config, share)
         found = [_at_pressure(model, table, p, config) for table in tables for p in pressures]
         compared = [row for entry in md for row in compare_with_md(entry, model, tables, config)]
         run = create_run(
             gibbs.out, gibbs.request, config, gibbs.words, problem, kind="gibbs", needed_bytes=_BYTES, model=gibbs.model
         )
-        verdict = write(run, problem, model, tables, found, compared, config, console, started=gibbs.started)
-        show(console, model, found, compared, verdict, run)
+        outcome = Outcome(model, tables, found, compared)
+        verdict = write(run, problem, outcome, config, console, started=gibbs.started)
+        show(console, outcome, verdict, run)
+        finish(run, config, console)
     return 3 if verdict.colour == "red" and not allow_red else 0
 
 
@@ -198,12 +204,7 @@ def _is_cell(model: ConditionalModel, name: str) -> bool:
 
 
 def tables_of(
-    model: ConditionalModel,
-    states: Sequence[Mapping[str, float]],
-    names: Sequence[str],
-    config: Config,
-    update: Callable[[float, str], object],
-    stop: StopFlag,
+    model: ConditionalModel, states: Sequence[Mapping[str, float]], names: Sequence[str], config: Config, share: Share
 ) -> list[HelmholtzTable]:
     """F over cells in each state.
 
@@ -212,19 +213,12 @@ def tables_of(
         states: T and parameters of each.
         names: Free cell variables.
         config: The configuration.
-        update: Called with the share that is done and a text.
-        stop: Set by signals.
+        share: Counts the cells.
     """
-    total = len(states) * len(cell_design(len(names), config.gibbs.n_volumes))
-    tables, done = list[HelmholtzTable](), count(1)
+    tables = []
     for state in states:
         shown = ", ".join(f"{name} = {value:g}" for name, value in state.items())
-
-        def tick(shown: str = shown) -> None:
-            stop.check("nothing was written")
-            update(next(done) / total, shown)
-
-        tables.append(over_cells(model, state, names, config.gibbs, config.seed, tick))
+        tables.append(over_cells(model, state, names, config.gibbs, config.seed, partial(share.tick, shown)))
     return tables
 
 

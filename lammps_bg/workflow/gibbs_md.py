@@ -11,6 +11,8 @@ import numpy as np
 
 from lammps_bg.config import Config
 from lammps_bg.crystal.cell_variables import cell_variables
+from lammps_bg.crystal.conditions import TEMPERATURE
+from lammps_bg.engine.parameters import same
 from lammps_bg.errors import CrystalError, RunDirectoryError, StateError
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.workflow.conditional import ConditionalModel
@@ -30,11 +32,13 @@ class MdAtCell:
         path: Its folder.
         mode: npt or mbar.
         results: Its results.json.
+        variables: Values of index variables that it was given.
     """
 
     path: Path
     mode: str
     results: Mapping[str, Any]
+    variables: Mapping[str, Sequence[str]]
 
     @classmethod
     def load(cls, path: Path, problem: Problem) -> "MdAtCell":
@@ -63,7 +67,8 @@ class MdAtCell:
                     "the same script and -rep"
                 )
         run.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
-        return cls(run.path, mode, results)
+        variables = (run.read_json("provenance.json").get("request") or {}).get("variables", {})
+        return cls(run.path, mode, results, variables)
 
     def cell_values(self, model: ConditionalModel) -> dict[str, float]:
         """Cell variables of the cell it started in, which is that of the windows.
@@ -101,10 +106,14 @@ def compare_with_md(
 
 
 def _is_state(md: MdAtCell, model: ConditionalModel, table: HelmholtzTable) -> bool:
-    """Whether T agrees, and the parameters of the potential, which the static energy in the run's cell tells."""
+    """Whether T agrees, and the parameters of the potential; what the script makes of them, the static energy in the run's cell tells."""
     system = md.results["system"]
     if not math.isclose(system["temperature"], table.values["T"], rel_tol=_SAME_STATE):
         return False
+    for name, value in table.values.items():
+        own = md.variables.get(name) or [model.reference.engine.script_value(name)]
+        if name != TEMPERATURE and not same(str(own[0]), repr(float(value))):
+            return False
     static = model.reference.at({**table.values, **md.cell_values(model)}).surface.static_energy
     return math.isclose(static / system["n_atoms"], system["static_energy_per_atom"], rel_tol=_SAME_ENERGY)
 

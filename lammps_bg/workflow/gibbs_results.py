@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from lammps_bg.config import Config
 from lammps_bg.crystal.pressure import describe_pressure
@@ -14,6 +16,7 @@ from lammps_bg.crystal.structure import Array
 from lammps_bg.report.console import Console
 from lammps_bg.report.figures.gibbs import draw_gibbs
 from lammps_bg.report.figures.style import save
+from lammps_bg.report.numbers import unit
 from lammps_bg.report.numbers import with_error as written
 from lammps_bg.report.run_directory import RunDirectory, Table
 from lammps_bg.thermo.free_energy import EstimateResult
@@ -76,16 +79,19 @@ def _mean(values: Array) -> EstimateResult:
     return with_error(float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5, len(values))
 
 
-def judge_table(table: HelmholtzTable, n_samples: int) -> Verdict:
-    """Whether the weights of every cell are worth something.
+def judge_tables(tables: Sequence[HelmholtzTable], n_samples: int, name: str = "") -> Verdict:
+    """Whether the weights of every cell are worth something, by the worst of all.
 
     Args:
-        table: F over cells.
+        tables: F over cells in each state.
         n_samples: Samples at each cell, all repeats together.
+        name: Of the crystal, where there are several.
     """
+    table = min(tables, key=lambda table: float(table.ess.min()))
     worst = int(np.argmin(table.ess))
-    ess, where = float(table.ess[worst]), ", ".join(f"{n} = {v:.4g}" for n, v in zip(table.names, table.x[worst], strict=True))
-    said = f"The lowest ESS over the cells is {ess:.1%} of {n_samples} (at {where})."
+    ess, place = float(table.ess[worst]), {**table.values, **dict(zip(table.names, table.x[worst], strict=True))}
+    where = ", ".join(f"{name} = {value:.4g}" for name, value in place.items())
+    said = f"The lowest ESS over the cells{name and ' of '}{name} is {ess:.1%} of {n_samples} (at {where})."
     if ess < _LOW_ESS or ess * n_samples < _FEWEST_ESS:
         return Verdict("red", (said,), False, "Train longer, over a smaller range, or draw more with gibbs.n_samples.")
     if ess < 10 * _LOW_ESS:
@@ -93,19 +99,30 @@ def judge_table(table: HelmholtzTable, n_samples: int) -> Verdict:
     return Verdict("green", (said,), True, RELIABLE)
 
 
-def judge_check(state: GibbsState, problem: Problem) -> Verdict:
-    """Whether fresh samples at the cell give the polynomial's F and, by their virial, the pressure that was asked for.
+def judge_checks(found: Sequence[GibbsState], problem: Problem) -> Verdict:
+    """Whether fresh samples at each cell give the polynomial's F and, by their virial, the pressure that was asked for.
+
+    Red where the worst is less likely than three standard errors of a normal distribution, by Student's one of as many repeats:
+    the errors come from few.
 
     Args:
-        state: A state at a pressure.
+        found: All states and pressures.
         problem: Units.
     """
+
+    def size(state: GibbsState) -> float:
+        z = np.abs(state.scores(problem.units.nktv2p))
+        return float(np.nan_to_num(z, nan=np.inf).max())
+
+    state = max(found, key=size)
     free, pressure = state.scores(problem.units.nktv2p)
+    limit = float(student.isf(norm.sf(RED_Z), len(state.check.free_energy) - 1))
+    where = ", ".join(f"{name} = {value:g}" for name, value in state.table.values.items())
     said = (
-        f"At P = {describe_pressure(state.pressure, problem.units)} fresh samples differ by {free:+.1f} (F) and {pressure:+.1f} (virial "
-        "pressure) standard errors."
+        f"Fresh samples at the cells that were found differ most by {free:+.1f} (F) and {pressure:+.1f} (virial pressure) standard "
+        f"errors, at {where}, P = {describe_pressure(state.pressure, problem.units)}."
     )
-    if not max(abs(free), abs(pressure)) <= RED_Z:
+    if not size(state) <= limit:
         return Verdict("red", (said,), False, "Use more volumes (gibbs.n_volumes), a smaller trained range, or more samples.")
     return Verdict("green", (said,), True, RELIABLE)
 
@@ -122,34 +139,37 @@ def judge_comparison(row: Mapping[str, Any]) -> Verdict:
     return Verdict("green", (said,), True, RELIABLE)
 
 
-def write(
-    run: RunDirectory,
-    problem: Problem,
-    model: ConditionalModel,
-    tables: Sequence[HelmholtzTable],
-    found: Sequence[GibbsState],
-    compared: Sequence[Mapping[str, Any]],
-    config: Config,
-    console: Console,
-    *,
-    started: float,
-) -> Verdict:
+@dataclass(frozen=True)
+class Outcome:
+    """What was evaluated.
+
+    Attributes:
+        model: The conditional model.
+        tables: F over cells in each state.
+        found: G in each state and at each pressure.
+        compared: Flow against MD.
+    """
+
+    model: ConditionalModel
+    tables: Sequence[HelmholtzTable]
+    found: Sequence[GibbsState]
+    compared: Sequence[Mapping[str, Any]]
+
+
+def write(run: RunDirectory, problem: Problem, outcome: Outcome, config: Config, console: Console, *, started: float) -> Verdict:
     """Write all files of a `gibbs` command, and judge it.
 
     Args:
         run: The folder.
         problem: The crystal in the script's own state.
-        model: The conditional model.
-        tables: F over cells in each state.
-        found: G in each state and at each pressure.
-        compared: Flow against MD.
+        outcome: What was evaluated.
         config: The configuration.
         console: Where to say why there is no figure.
         started: time.monotonic() at the start of the command.
     """
+    model, tables, found, compared = outcome.model, outcome.tables, outcome.found, outcome.compared
     n_samples = config.gibbs.n_samples * config.gibbs.n_repeats
-    verdicts = [judge_table(table, n_samples) for table in tables] + [judge_check(state, problem) for state in found]
-    verdict = combine([*verdicts, *map(judge_comparison, compared)])
+    verdict = combine([judge_tables(tables, n_samples), judge_checks(found, problem), *map(judge_comparison, compared)])
     _write_tables(run, model, tables)
     _write_states(run, model, found)
     run.write_results(
@@ -165,8 +185,9 @@ def write(
             "cost": {"energy_evaluations": problem.n_evaluations, "wall_seconds": time.monotonic() - started},
         }
     )
+    run.write_json("curves.json", _drawn(model, found, compared))
     run.write_status("done", percent=100.0)
-    attempt("figure", lambda: save(draw_gibbs, _drawn(model, found, compared), run.file("gibbs.png")), console)
+    attempt("figure", lambda: save(draw_gibbs, run.read_json("curves.json"), run.file("gibbs.png")), console)
     return verdict
 
 
@@ -242,7 +263,10 @@ def _write_states(run: RunDirectory, model: ConditionalModel, found: Sequence[Gi
 def _drawn(model: ConditionalModel, found: Sequence[GibbsState], compared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the figure shows: F + P V over the volume, and the volume over the pressure."""
     units = model.reference.units
-    labels = {"volume": f"volume per atom ({units.labels.length}³)", "pressure": f"pressure ({units.labels.pressure})"}
+    labels = {
+        "volume": f"volume per atom ({unit(units.labels.length)}³)",
+        "pressure": f"pressure ({unit(units.labels.pressure)})",
+    }
     md = [row for row in compared if row["quantity"] == "volume per atom"]
     return {"labels": labels, "wells": [_well(model, s) for s in found], "isotherms": list(_isotherms(model, found)), "md": md}
 
@@ -289,27 +313,19 @@ def _label(state: GibbsState) -> str:
     return ", ".join([*(f"{name} = {value:g}" for name, value in state.table.values.items()), f"P = {state.pressure:g}"])
 
 
-def show(
-    console: Console,
-    model: ConditionalModel,
-    found: Sequence[GibbsState],
-    compared: Sequence[Mapping[str, Any]],
-    verdict: Verdict,
-    run: RunDirectory,
-) -> None:
+def show(console: Console, outcome: Outcome, verdict: Verdict, run: RunDirectory) -> None:
     """The summary on the console.
 
     Args:
         console: Where to report.
-        model: Units.
-        found: G in each state and at each pressure.
-        compared: Flow against MD.
+        outcome: What was evaluated.
         verdict: What to think of it.
         run: The folder.
     """
+    model = outcome.model
     labels = model.reference.units.labels
     console.say("")
-    for state in found:
+    for state in outcome.found:
         entry = state_entry(state, model)
         rows = [
             (f"G, {labels.energy} per atom", _written(entry["G_per_atom"])),
@@ -325,7 +341,7 @@ def show(
         console.table(
             f"Gibbs free energy at {', '.join([*where, 'P = ' + describe_pressure(state.pressure, model.reference.units)])}", rows
         )
-    for row in compared:
+    for row in outcome.compared:
         shown = f"flow {_written(row['flow'])}, MD {_written(row['md'])}, z = {row['z']:+.1f}"
         console.say(f"MD         {row['quantity']}{row['unit'] and ', '}{row['unit']} ({row['md_run']}): {shown}")
     console.say(f"verdict    {verdict.colour}: {' '.join(verdict.reasons)} {verdict.next_step}")

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,22 +14,19 @@ from lammps_bg.crystal.structure import Array
 from lammps_bg.report.console import Console
 from lammps_bg.report.figures.phases import draw_phases
 from lammps_bg.report.figures.style import save
+from lammps_bg.report.numbers import unit as symbol
 from lammps_bg.report.numbers import with_error as written
 from lammps_bg.report.run_directory import RunDirectory, Table
 from lammps_bg.thermo.coexistence import Crossings
 from lammps_bg.thermo.coexistence_line import ClausiusClapeyron, CoexistenceLine
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.repeats import with_error
-from lammps_bg.thermo.verdict import RELIABLE, Verdict, combine
+from lammps_bg.thermo.verdict import Verdict, combine
 from lammps_bg.workflow.entries import system_entry
+from lammps_bg.workflow.gibbs_results import judge_tables
 from lammps_bg.workflow.helmholtz import HelmholtzTable
+from lammps_bg.workflow.phase_checks import Phase
 from lammps_bg.workflow.reporting import attempt
-
-if TYPE_CHECKING:
-    from lammps_bg.workflow.phases import Phase
-
-_MOST_CELLS = 0.01  # ESS below which a crystal's free energies are worth nothing
-
 
 Traced = tuple[str, CoexistenceLine, ClausiusClapeyron | None]
 """Name of the second axis, the line, and the check of its slope."""
@@ -90,6 +87,7 @@ class Difference:
         difference: G per atom of the second minus that of the first in each repeat, energy units, shape [R, k].
         crossings: Its zeros.
         coexistence: Volumes and enthalpies at these.
+        tables: F over cells of each of the two, at the points of the axis.
     """
 
     pair: tuple[int, int]
@@ -98,6 +96,7 @@ class Difference:
     difference: Array
     crossings: Crossings
     coexistence: Sequence[Coexistence]
+    tables: tuple[Sequence[HelmholtzTable], Sequence[HelmholtzTable]]
 
     @property
     def mean(self) -> Array:
@@ -156,7 +155,7 @@ def _clapeyron(
 
 def write(
     run: RunDirectory,
-    phases: "Sequence[Phase]",
+    phases: Sequence[Phase],
     axis: str,
     found: Sequence[Sequence[Difference]],
     config: Config,
@@ -178,7 +177,7 @@ def write(
     problem = phases[0].model.reference
     traced = lines(axis, found, problem.units.nktv2p)
     checks = [check.verdict for _, _, check in traced.values() if check]
-    verdict = combine([Verdict("green", ("The differences carry errors from independent repeats.",), True, RELIABLE), *checks])
+    verdict = combine([*_judge_crystals(phases, found), *checks])
     _write_differences(run, phases, axis, found)
     _write_coexistence(run, phases, axis, found, traced)
     run.write_results(
@@ -186,7 +185,15 @@ def write(
             "system": system_entry(problem),
             "phase": {
                 "axis": axis,
-                "phases": [{"name": p.name, "n_atoms": p.n_atoms, "free": list(p.names)} for p in phases],
+                "phases": [
+                    {
+                        "name": p.name,
+                        "n_atoms": p.n_atoms,
+                        "free": list(p.names),
+                        "lowest_ess": min(float(t.ess.min()) for t in own),
+                    }
+                    for p, own in zip(phases, _tables(phases, found), strict=True)
+                ],
                 "differences": [_entry(d, phases) for row in found for d in row],
                 "clausius_clapeyron": [
                     {"pair": [phases[i].name for i in pair], **check.to_dict()} for pair, (_, _, check) in traced.items() if check
@@ -199,12 +206,26 @@ def write(
             },
         }
     )
+    run.write_json("curves.json", _drawn(phases, axis, found, traced))
     run.write_status("done", percent=100.0)
-    attempt("figure", lambda: save(draw_phases, _drawn(phases, axis, found, traced), run.file("phase.png")), console)
+    attempt("figure", lambda: save(draw_phases, run.read_json("curves.json"), run.file("phase.png")), console)
     return verdict
 
 
-def _entry(found: Difference, phases: "Sequence[Phase]") -> dict[str, Any]:
+def _tables(phases: Sequence[Phase], found: Sequence[Sequence[Difference]]) -> list[list[HelmholtzTable]]:
+    """F over cells of each crystal, in all states."""
+    sides = [(i, own) for row in found for d in row for i, own in zip(d.pair, d.tables, strict=True)]
+    return [[table for i, own in sides if i == index for table in own] for index in range(len(phases))]
+
+
+def _judge_crystals(phases: Sequence[Phase], found: Sequence[Sequence[Difference]]) -> list[Verdict]:
+    """Whether the weights of each crystal are worth something in every cell."""
+    sizes = [phase.config.gibbs.n_samples * phase.config.gibbs.n_repeats for phase in phases]
+    given = zip(phases, _tables(phases, found), sizes, strict=True)
+    return [judge_tables(tables, size, phase.name) for phase, tables, size in given]
+
+
+def _entry(found: Difference, phases: Sequence[Phase]) -> dict[str, Any]:
     first, second = (phases[i].name for i in found.pair)
     at = [
         {
@@ -229,7 +250,7 @@ def _number(value: EstimateResult) -> dict[str, float]:
     return {"value": value.value, "error": value.error}
 
 
-def _write_differences(run: RunDirectory, phases: "Sequence[Phase]", axis: str, found: Sequence[Sequence[Difference]]) -> None:
+def _write_differences(run: RunDirectory, phases: Sequence[Phase], axis: str, found: Sequence[Sequence[Difference]]) -> None:
     """difference.csv: G per atom of the second crystal minus that of the first, in energy units and in kT."""
     outer = list(found[0][0].state)
     units = phases[0].model.reference.units
@@ -245,7 +266,7 @@ def _write_differences(run: RunDirectory, phases: "Sequence[Phase]", axis: str, 
 
 
 def _write_coexistence(
-    run: RunDirectory, phases: "Sequence[Phase]", axis: str, found: Sequence[Sequence[Difference]], traced: Mapping[Any, Any]
+    run: RunDirectory, phases: Sequence[Phase], axis: str, found: Sequence[Sequence[Difference]], traced: Mapping[Any, Any]
 ) -> None:
     """coexistence.csv: the crossings with volumes and enthalpies."""
     outer = list(found[0][0].state)
@@ -261,7 +282,7 @@ def _write_coexistence(
 
 
 def _drawn(
-    phases: "Sequence[Phase]", axis: str, found: Sequence[Sequence[Difference]], traced: Mapping[Any, Any]
+    phases: Sequence[Phase], axis: str, found: Sequence[Sequence[Difference]], traced: Mapping[Any, Any]
 ) -> dict[str, Any]:
     """What the figure shows: Delta g along the axis, and the lines."""
     units = phases[0].model.reference.units
@@ -283,18 +304,18 @@ def _drawn(
             {"label": names, "outer": _axis_label(outer, units), "x": line.outer, "y": line.values, "error": line.errors}
         )
     return {
-        "axis": _axis_label(axis, units), "energy": f"ΔG per atom ({units.labels.energy})", "curves": curves, "lines": shown,
+        "axis": _axis_label(axis, units), "energy": f"ΔG per atom ({symbol(units.labels.energy)})", "curves": curves, "lines": shown,
     }  # fmt: skip
 
 
 def _axis_label(name: str, units: Any) -> str:  # noqa: ANN401
     unit = {"P": units.labels.pressure, "T": units.labels.temperature}.get(name)
-    return f"{name} ({unit})" if unit else name
+    return f"{name} ({symbol(unit)})" if unit else name
 
 
 def show(
     console: Console,
-    phases: "Sequence[Phase]",
+    phases: Sequence[Phase],
     axis: str,
     found: Sequence[Sequence[Difference]],
     verdict: Verdict,

@@ -2,8 +2,8 @@
 """`phase`: where crystals have the same Gibbs free energy along one axis, traced over a second one."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
@@ -13,22 +13,25 @@ import numpy as np
 from numpy.polynomial.chebyshev import chebpts2
 
 from lammps_bg.config import Config, load_config
+from lammps_bg.crystal.cell_variables import CELL_VARIABLES
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.structure import Array
 from lammps_bg.engine.lammps_engine import LammpsFlags
-from lammps_bg.errors import ConfigError, CrystalError, StateError
+from lammps_bg.errors import ConfigError, StateError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.report.provenance import sha256
+from lammps_bg.report.provenance import MODELS, sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.coexistence import crossing
-from lammps_bg.workflow.conditional import ConditionalModel
 from lammps_bg.workflow.energies import choose_potential
-from lammps_bg.workflow.gibbs import pressures_of, tables_of
-from lammps_bg.workflow.helmholtz import HelmholtzTable, free_variables
+from lammps_bg.workflow.gibbs import numbers, pressures_of, tables_of
+from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_variables
+from lammps_bg.workflow.phase_checks import Phase, require_comparable, require_same_potential, require_states
 from lammps_bg.workflow.phase_results import Coexistence, Difference, show, write
 from lammps_bg.workflow.problem import Problem, ScriptRequest
-from lammps_bg.workflow.run_folder import create_run
+from lammps_bg.workflow.reporting import finish
+from lammps_bg.workflow.run_folder import copy_model, create_run
+from lammps_bg.workflow.share import Share
 from lammps_bg.workflow.stored_run import load_conditional, stored_request, with_model
 
 PRESSURE = "P"
@@ -69,28 +72,6 @@ class PhasePlan:
     cell: tuple[str, ...]
     other_sizes: bool
     started: float
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One crystal of a comparison.
-
-    Attributes:
-        name: Name of its run.
-        model: Its conditional model.
-        names: Its free cell variables.
-        config: Its configuration.
-    """
-
-    name: str
-    model: ConditionalModel
-    names: tuple[str, ...]
-    config: Config
-
-    @property
-    def n_atoms(self) -> int:
-        """Number of atoms."""
-        return self.model.reference.crystal.n_sites
 
 
 def plan(
@@ -143,14 +124,21 @@ def execute(phase: PhasePlan, console: Console, stop: StopFlag, *, allow_red: bo
     """
     with ExitStack() as stack:
         phases = [_load(phase, index, console, stack) for index in range(len(phase.models))]
-        _require_comparable(phases, other_sizes=phase.other_sizes)
+        require_comparable(phases, other_sizes=phase.other_sizes)
         first = phases[0].model.reference
-        outer = _outer_states(phase, first)
+        outer = _outer_states(phase, phases)
+        require_states(phases, outer)
+        require_same_potential(phases, outer[0])
         with console.progress("cells     ") as bar:
-            found = [_compare(phase, phases, state, bar.update, stop) for state in outer]
+            share = Share(bar.update, stop, _cells_of_a_point(phase, phases), parts=len(outer))
+            found = []
+            for state in outer:
+                found.append(_compare(phase, phases, state, share))
+                share.end_part()
         run = _create(phase, first, phases)
         verdict = write(run, phases, phase.axis, found, phase.config, console, started=phase.started)
         show(console, phases, phase.axis, found, verdict, run)
+        finish(run, phase.config, console)
     return 3 if verdict.colour == "red" and not allow_red else 0
 
 
@@ -158,9 +146,12 @@ def _create(phase: PhasePlan, problem: Problem, phases: Sequence[Phase]) -> RunD
     """The folder of the results, with the inputs of the first model and the hashes of all."""
     sources = [{"name": run.path.name, "sha256": sha256(run.file("model.pt"))} for run in phase.models]
     request = stored_request(phase.models[0])
-    return create_run(
+    created = create_run(
         phase.out, request, phase.config, phase.words, problem, kind="phase", needed_bytes=_BYTES, more={"sources": sources}
     )
+    for index, run in enumerate(phase.models):
+        copy_model(created, run, MODELS / str(index) / run.path.name)
+    return created
 
 
 def _load(phase: PhasePlan, index: int, console: Console, stack: ExitStack) -> Phase:
@@ -185,51 +176,26 @@ def _load(phase: PhasePlan, index: int, console: Console, stack: ExitStack) -> P
     return Phase(run.path.name, model, free_variables(model.conditions, cell), config)
 
 
-def _require_comparable(phases: Sequence[Phase], *, other_sizes: bool) -> None:
-    """Refuse crystals whose free energies per atom do not compare.
-
-    Raises:
-        CrystalError: Unequal numbers of atoms, units or potentials.
-    """
-    first = phases[0].model.reference
-    for phase in phases[1:]:
-        other = phase.model.reference
-        if phase.n_atoms != phases[0].n_atoms and not other_sizes:
-            raise CrystalError(
-                f"expected crystals of equally many atoms, {phases[0].n_atoms} in {phases[0].name}, got {phase.n_atoms} in {phase.name}; give "
-                "each its -rep, or accept an error of the order ln(N)/N per atom with --other-sizes"
-            )
-        for what, one, two in (
-            ("units", first.units.name, other.units.name),
-            ("potential", _potential(first), _potential(other)),
-            ("Lambda of the absolute free energy", first.length_scale, other.length_scale),
-        ):
-            if one != two:
-                raise CrystalError(
-                    f"expected the {what} of {phases[0].name} in {phase.name}, got another; their free energies do not compare, so use one "
-                    "potential and one set of units in both scripts"
-                )
+def _cells_of_a_point(phase: PhasePlan, phases: Sequence[Phase]) -> int:
+    """Cells to be evaluated at one point off the axis, with one crossing for each pair where these cost any."""
+    cells = [len(cell_design(len(entry.names), entry.config.gibbs.n_volumes)) for entry in phases]
+    if phase.axis == PRESSURE:
+        return sum(cells)
+    return _NODES * sum(cells) + (len(phases) - 1) * sum(cells)
 
 
-def _potential(problem: Problem) -> tuple[Any, ...]:
-    """What defines the potential, with the contents of its files in place of their names."""
-    pair = problem.engine.pair
-
-    def known(word: str) -> str:
-        path = pair.files.get(word)
-        return sha256(path) if path is not None and path.is_file() else word
-
-    coefficients = [tuple(map(known, words)) for words in pair.coefficients]
-    return pair.style, pair.args, tuple(coefficients), pair.modifiers, pair.others
-
-
-def _outer_states(phase: PhasePlan, problem: Problem) -> list[dict[str, Any]]:
+def _outer_states(phase: PhasePlan, phases: Sequence[Phase]) -> list[dict[str, Any]]:
     """All points off the axis: T and parameters, and P where it is not the axis."""
-    own = {TEMPERATURE: problem.temperature, **problem.surface.parameters}
-    own.pop(phase.axis, None)
-    pressures: list[float | None] = [None] if phase.axis == PRESSURE else list(pressures_of(phase.pressures, problem))
+    if PRESSURE in phase.grid:
+        raise ConfigError("expected pressures by -P, got them by -var; give for example -P 0 1 GPa")
     if phase.axis == PRESSURE and phase.pressures:
         raise ConfigError("expected P as the axis with its ends in --range, got -P; leave -P out")
+    own: dict[str, float] = {}
+    for entry in reversed(phases):
+        own |= entry.own()
+    own.pop(phase.axis, None)
+    problem = phases[0].model.reference
+    pressures: list[float | None] = [None] if phase.axis == PRESSURE else list(pressures_of(phase.pressures, problem))
     points = [{**own, **dict(zip(phase.grid, values, strict=True))} for values in product(*phase.grid.values())]
     return [{**point, **({} if p is None else {PRESSURE: p})} for point in points for p in pressures]
 
@@ -237,6 +203,10 @@ def _outer_states(phase: PhasePlan, problem: Problem) -> list[dict[str, Any]]:
 def _limits(phase: PhasePlan, phases: Sequence[Phase]) -> tuple[float, float]:
     """Ends of an axis other than the pressure, within what all models were trained for."""
     ranges = []
+    if phase.axis in CELL_VARIABLES:
+        raise ConfigError(
+            f"expected --axis P, T or a parameter of the potential, got {phase.axis}, in which the Gibbs free energy is minimised; use --axis P"
+        )
     for entry in phases:
         axis = next((axis for axis in entry.model.conditions.axes if axis.name == phase.axis and not axis.is_cell), None)
         if axis is None:
@@ -247,7 +217,7 @@ def _limits(phase: PhasePlan, phases: Sequence[Phase]) -> tuple[float, float]:
         ranges.append((axis.low, axis.high))
     low, high = max(low for low, _ in ranges), min(high for _, high in ranges)
     if phase.limits:
-        given = tuple(map(float, phase.limits))
+        given = numbers(phase.limits)
         if len(given) != 2 or not low <= given[0] < given[1] <= high:
             raise StateError(
                 f"expected --range of {phase.axis} inside [{low:g}, {high:g}], which all models were trained for, got {' '.join(phase.limits)}; "
@@ -259,29 +229,39 @@ def _limits(phase: PhasePlan, phases: Sequence[Phase]) -> tuple[float, float]:
     return low, high
 
 
-def _compare(
-    phase: PhasePlan, phases: Sequence[Phase], state: Mapping[str, float], update: Callable[[float, str], object], stop: StopFlag
-) -> list[Difference]:
+@contextmanager
+def _naming(entry: Phase) -> Iterator[None]:
+    """Which crystal a refused state belongs to."""
+    try:
+        yield
+    except StateError as error:
+        raise StateError(f"{entry.name}: {error}") from None
+
+
+def _compare(phase: PhasePlan, phases: Sequence[Phase], state: Mapping[str, float], share: Share) -> list[Difference]:
     """All pairs of crystals along the axis, at one point off it."""
     along = _along_pressure if phase.axis == PRESSURE else _along_condition
-    axis, curves, tables = along(phase, phases, state, update, stop)
+    axis, curves, tables = along(phase, phases, state, share)
     pairs = []
     for i, j in combinations(range(len(phases)), 2):
         difference = curves[j] - curves[i]
         # equal seeds everywhere: then the replicas of the points of a line belong together
         found = crossing(axis, difference, np.random.default_rng(phase.config.seed))
-        at = [_coexistence(phase, phases, (i, j), state, root.estimate.value, tables, update, stop) for root in found.roots]
-        pairs.append(Difference((i, j), dict(state), axis, difference, found, at))
+        at = [_coexistence(phase, phases, (i, j), state, root.estimate.value, tables=tables, share=share) for root in found.roots]
+        pairs.append(Difference((i, j), dict(state), axis, difference, found, at, (tables[i], tables[j])))
     return pairs
 
 
 def _along_pressure(
-    phase: PhasePlan, phases: Sequence[Phase], state: Mapping[str, float], update: Callable[[float, str], object], stop: StopFlag
-) -> tuple[Array, list[Array], list[HelmholtzTable]]:
+    phase: PhasePlan, phases: Sequence[Phase], state: Mapping[str, float], share: Share
+) -> tuple[Array, list[Array], list[list[HelmholtzTable]]]:
     """Pressures, G per atom in each repeat [R, k] of each crystal, and their free energies over cells."""
     units = phases[0].model.reference.units
-    tables = [tables_of(p.model, [state], p.names, p.config, update, stop)[0] for p in phases]
-    covered = [table.surface.pressure_range() for table in tables]
+    tables, covered = [], []
+    for entry in phases:
+        with _naming(entry):
+            tables.append(tables_of(entry.model, [state], entry.names, entry.config, share))
+            covered.append(tables[-1][0].surface.pressure_range())
     margins = [_INSET * (high - low) for low, high in covered]
     low = max(r[0] + m for r, m in zip(covered, margins, strict=True))
     high = min(r[1] - m for r, m in zip(covered, margins, strict=True))
@@ -301,23 +281,25 @@ def _along_pressure(
             "other volumes"
         )
     axis = np.linspace(low, high, _SCAN)
-    curves = [table.surface.gibbs_repeats(axis) / p.n_atoms for table, p in zip(tables, phases, strict=True)]
+    curves = [table.surface.gibbs_repeats(axis) / p.n_atoms for (table,), p in zip(tables, phases, strict=True)]
     return axis * units.nktv2p, curves, tables
 
 
 def _along_condition(
-    phase: PhasePlan, phases: Sequence[Phase], state: Mapping[str, float], update: Callable[[float, str], object], stop: StopFlag
-) -> tuple[Array, list[Array], list[HelmholtzTable]]:
+    phase: PhasePlan, phases: Sequence[Phase], state: Mapping[str, float], share: Share
+) -> tuple[Array, list[Array], list[list[HelmholtzTable]]]:
     """Values of the axis, and G per atom in each repeat [R, k] of each crystal."""
     low, high = _limits(phase, phases)
     axis = 0.5 * (low + high) + 0.5 * (high - low) * chebpts2(_NODES)
     pressure = state[PRESSURE] / phases[0].model.reference.units.nktv2p
     at = {name: value for name, value in state.items() if name != PRESSURE}
-    curves = []
+    curves, all_tables = [], []
     for entry in phases:
-        tables = tables_of(entry.model, [{**at, phase.axis: float(a)} for a in axis], entry.names, entry.config, update, stop)
-        curves.append(np.concatenate([table.surface.gibbs_repeats([pressure]) for table in tables], 1) / entry.n_atoms)
-    return axis, curves, []
+        with _naming(entry):
+            tables = tables_of(entry.model, [{**at, phase.axis: float(a)} for a in axis], entry.names, entry.config, share)
+            curves.append(np.concatenate([table.surface.gibbs_repeats([pressure]) for table in tables], 1) / entry.n_atoms)
+        all_tables.append(tables)
+    return axis, curves, all_tables
 
 
 def _coexistence(
@@ -326,9 +308,9 @@ def _coexistence(
     pair: tuple[int, int],
     state: Mapping[str, float],
     place: float,
-    tables: Sequence[HelmholtzTable],
-    update: Callable[[float, str], object],
-    stop: StopFlag,
+    *,
+    tables: Sequence[Sequence[HelmholtzTable]],
+    share: Share,
 ) -> Coexistence:
     """Volumes and enthalpies of both crystals at a crossing."""
     where = {**state, phase.axis: place}
@@ -336,6 +318,7 @@ def _coexistence(
     both = []
     for index in pair:
         entry = phases[index]
-        table = tables[index] if tables else tables_of(entry.model, [at], entry.names, entry.config, update, stop)[0]
+        same = phase.axis == PRESSURE  # at any P, F is what it was along the axis
+        table = tables[index][0] if same else tables_of(entry.model, [at], entry.names, entry.config, share)[0]
         both.append((entry.n_atoms, table))
     return Coexistence.of(where, both, phases[0].model.reference.units.nktv2p)

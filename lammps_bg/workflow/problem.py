@@ -321,7 +321,8 @@ def require_known_variables(engine: Engine, request: ScriptRequest) -> None:
         ConfigError: It would have no effect.
     """
     text = "\n".join(path.read_text(errors="replace") for path in engine.script_files)
-    named = {"T", "P", "Lambda", *re.findall(r"\w+", text)}
+    without_comments = re.sub(r"#.*", "", text)
+    named = {"T", "P", "Lambda", *re.findall(r"\w+", without_comments)}
     for name in request.variables:
         if name not in named:
             defined = re.findall(r"^\s*variable\s+(\w+)", text, re.MULTILINE)

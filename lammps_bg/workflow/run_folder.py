@@ -66,6 +66,20 @@ def create_run(
     return run
 
 
+def copy_model(run: RunDirectory, source: RunDirectory, folder: Path) -> None:
+    """Store what a model's run needs to be used again: its inputs, configuration and weights.
+
+    Args:
+        run: The run directory.
+        source: The run of the model.
+        folder: Where the copy goes, below the run directory.
+    """
+    inputs = [path.relative_to(source.path) for path in source.file("inputs").rglob("*") if path.is_file()]
+    for name in (Path("provenance.json"), Path("config.toml"), Path("model.pt"), *inputs):
+        (run.path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        run.copy_in(source.path / name, str(folder / name))
+
+
 def require_same_request(before: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Refuse --resume with another crystal or state than the one of the run.
 

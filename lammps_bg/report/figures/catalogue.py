@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lammps_bg.report.contents import RunContents
-from lammps_bg.report.figures import auxiliaries, dynamics, estimates, histograms, structure, training
+from lammps_bg.report.figures import auxiliaries, dynamics, estimates, gibbs, histograms, phases, structure, training
 from lammps_bg.report.figures.style import Data
 
 if TYPE_CHECKING:
@@ -152,5 +152,25 @@ FIGURES = (
         "Chance that a frame of one window (row) belongs to another (column). Good: neighbours of at least 0.03; below that, add "
         "windows there.",
         "This run has no overlap matrix; it comes with lambda windows: lammps-bg md with --mode mbar.",
+    ),
+    FigureKind(
+        "gibbs",
+        "Free energy over the volume at each pressure, and volume over pressure",
+        gibbs.gibbs_data,
+        gibbs.draw_gibbs,
+        "Left: F + PV above its minimum, for each state and pressure; points are the cells that were evaluated, dotted lines the minima. Good: "
+        "one well with its minimum far from both ends. Right: volume over pressure with a band of one standard error; circles are the "
+        "pressures asked for, squares NPT dynamics, which should lie on the curve.",
+        "This folder has no curves.json; evaluate it again: lammps-bg gibbs -model RUN -out NEW.",
+    ),
+    FigureKind(
+        "phases",
+        "Difference of Gibbs free energies along the axis, and the coexistence line",
+        phases.phases_data,
+        phases.draw_phases,
+        "Left: difference of the Gibbs free energies per atom with a band of one standard error; below zero the second crystal is the stable "
+        "one, ticks mark the crossings. Good: a band that is narrow where it crosses zero. Right, where a second axis varies: the crossings "
+        "over it, the coexistence line.",
+        "This folder has no curves.json; compare again: lammps-bg phase -models A B --axis P -out NEW.",
     ),
 )

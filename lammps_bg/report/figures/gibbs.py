@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lammps_bg.report.figures.style import INK, new_figure
+from lammps_bg.report.contents import RunContents
+from lammps_bg.report.figures.style import INK, Data, legend_above, literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 8  # curves that can be told apart
+
+
+def gibbs_data(run: RunContents) -> Data | None:
+    """What `gibbs` stored for its figure; None where it did not.
+
+    Args:
+        run: The run.
+    """
+    return dict(run.curves) or None
 
 
 def draw_gibbs(data: Mapping[str, Any]) -> "Figure":
@@ -20,10 +30,10 @@ def draw_gibbs(data: Mapping[str, Any]) -> "Figure":
     Args:
         data: `wells` and `isotherms` with their curves, `md` with volumes of constant-pressure dynamics, `labels` of the axes.
     """
-    figure, (left, right) = new_figure(3.8, 9.0, ncols=2)
+    figure, (left, right) = new_figure(4.4, 9.0, ncols=2)
     for index, well in enumerate(data["wells"][:_MOST]):
         colour = f"C{index}"
-        left.plot(well["volume"], well["curve"], color=colour, label=well["label"])
+        left.plot(well["volume"], well["curve"], color=colour, label=literal(well["label"]))
         left.plot(well["at"], well["points"], "o", color=colour, markersize=3.5)
         left.axvline(well["minimum"], color=colour, linestyle=":", linewidth=0.8)
     tops = [max(well["curve"]) for well in data["wells"]]
@@ -31,7 +41,7 @@ def draw_gibbs(data: Mapping[str, Any]) -> "Figure":
     for index, isotherm in enumerate(data["isotherms"][:_MOST]):
         colour = f"C{index}"
         volume, error = np.asarray(isotherm["volume"]), np.asarray(isotherm["error"])
-        right.plot(isotherm["pressure"], volume, color=colour, label=isotherm["label"])
+        right.plot(isotherm["pressure"], volume, color=colour, label=literal(isotherm["label"]))
         right.fill_between(isotherm["pressure"], volume - error, volume + error, color=colour, alpha=0.3, linewidth=0)
         right.plot(isotherm["asked_pressure"], isotherm["asked_volume"], "o", color=colour, markersize=4)
     if data["md"]:
@@ -42,5 +52,5 @@ def draw_gibbs(data: Mapping[str, Any]) -> "Figure":
         )  # fmt: skip
     right.set(xlabel=data["labels"]["pressure"], ylabel=data["labels"]["volume"])
     for axes in (left, right):
-        axes.legend(fontsize=7, frameon=False)
+        legend_above(axes, 2)
     return figure

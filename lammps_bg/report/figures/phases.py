@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lammps_bg.report.figures.style import INK, new_figure
+from lammps_bg.report.contents import RunContents
+from lammps_bg.report.figures.style import INK, Data, legend_above, literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 10  # curves that can be told apart
+
+
+def phases_data(run: RunContents) -> Data | None:
+    """What `phase` stored for its figure; None where it did not.
+
+    Args:
+        run: The run.
+    """
+    return dict(run.curves) or None
 
 
 def draw_phases(data: Mapping[str, Any]) -> "Figure":
@@ -26,15 +36,15 @@ def draw_phases(data: Mapping[str, Any]) -> "Figure":
     for index, curve in enumerate(data["curves"][:_MOST]):
         colour = f"C{index}"
         x, y, error = (np.asarray(curve[name]) for name in ("x", "y", "error"))
-        left.plot(x, y, color=colour, marker="o" if len(x) < 12 else "", markersize=4, label=curve["label"])
+        left.plot(x, y, color=colour, marker="o" if len(x) < 12 else "", markersize=4, label=literal(curve["label"]))
         left.fill_between(x, y - error, y + error, color=colour, alpha=0.3, linewidth=0)
         left.plot(curve["roots"], np.zeros(len(curve["roots"])), "|", color=colour, markersize=14)
-    left.set(xlabel=data["axis"], ylabel=data["energy"])
-    left.legend(fontsize=7, frameon=False)
+    left.set(xlabel=literal(data["axis"]), ylabel=data["energy"])
+    legend_above(left, 2)
     if data["lines"]:
         right = panels[0, 1]
         for line in data["lines"]:
-            right.errorbar(line["x"], line["y"], line["error"], fmt="o-", capsize=2, label=line["label"])
-        right.set(xlabel=data["lines"][0]["outer"], ylabel=data["axis"])
-        right.legend(fontsize=7, frameon=False)
+            right.errorbar(line["x"], line["y"], line["error"], fmt="o-", capsize=2, label=literal(line["label"]))
+        right.set(xlabel=literal(data["lines"][0]["outer"]), ylabel=literal(data["axis"]))
+        legend_above(right, 2)
     return figure
