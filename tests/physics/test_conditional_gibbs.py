@@ -2,7 +2,6 @@
 """The whole chain of a conditional model on anharmonic crystals with a known F(V, T): G, V, compressibility and coexistence."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
