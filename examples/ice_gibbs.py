@@ -329,7 +329,7 @@ LOOKS = {"cubic": "o", "hexagonal": "s"}
 
 def draw(results):
     """Free energies, their difference, and densities, over the number of atoms."""
-    figure = Figure(figsize=(10.2, 3.7), layout="constrained")
+    figure = Figure(figsize=(10.2, 4.0), layout="constrained")
     free, change, dense = figure.subplots(1, 3)
     sizes = sorted({row["n_atoms"] for row in results["rows"]})
     for phase, title in PHASES.items():
@@ -351,8 +351,7 @@ def draw(results):
                 *zip(*points, strict=True), fmt="D", color=colour, capsize=2, ms=5, label="flow" if name == "flow" else "MD"
             )
     change.axhline(0.0, color=INK, lw=0.8, zorder=0)
-    change.legend()
-    dense.legend(fontsize=7)
+    figure.legend(*dense.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     free.set(ylabel="βG/N", title="(a) Gibbs free energy")
     change.set(ylabel="β(G$_{Ih}$ − G$_{Ic}$)/N  (10$^{-3}$)", title="(b) hexagonal − cubic")
     dense.set(ylabel="density (g/cm³)", title="(c) density")
