@@ -32,6 +32,8 @@ class Crystal:
         settings: Of its training.
         cell: How its cell may change in the molecular dynamics.
         colour: In the figure.
+        lasting: Molecular dynamics stays in this crystal as long as it is run. Else its windows are short, in the cell that the flow
+            found, and dynamics at constant pressure, once, shows what becomes of it.
     """
 
     title: str
@@ -41,6 +43,7 @@ class Crystal:
     settings: tuple[str, ...]
     cell: str = "iso"
     colour: str = "k"
+    lasting: bool = True
 
     def n_atoms(self, size):
         """Atoms at a size."""
@@ -62,6 +65,7 @@ class Scan:
         gibbs: Settings of the Gibbs free energies by size.
         pressure: Settings of the molecular dynamics at constant pressure by size.
         windows: Settings of the lambda windows by size.
+        short: The same for crystals that do not last.
         more: Settings of one crystal's training in this profile.
     """
 
@@ -75,6 +79,7 @@ class Scan:
     gibbs: dict[str, tuple[str, ...]]
     pressure: dict[str, tuple[str, ...]]
     windows: dict[str, tuple[str, ...]]
+    short: tuple[str, ...] = ()
     more: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -83,27 +88,38 @@ class Scan:
 
 def run_crystal(commands, key, crystal, scan, seed):
     """Model, molecular dynamics and Gibbs free energies of one crystal."""
-    model = f"models/{key}"  # the last word names the crystal in the results of `phase`
     low, high = scan.trained
     settings = (f"condition.parameters.{scan.name}=[{low:g},{high:g}]", *scan.train, *crystal.settings, *scan.more.get(key, ()))
-    commands.make(model, "train", *source(crystal, FIRST), "--seed", str(seed), *words(*settings))
+    # the last word of the folder names the crystal in the results of `phase`
+    commands.make(f"models/{key}", "train", *source(crystal, FIRST), "--seed", str(seed), *words(*settings))
     for size in scan.sizes:
+        if not crystal.lasting:
+            run_gibbs(commands, key, crystal, scan, size, "cell", scan.md)
         runs = [run for value in scan.md for run in run_dynamics(commands, key, crystal, scan, size, value, seed + 1)]
-        grid = ["-rep", *map(str, crystal.sizes[size]), "-var", scan.name, *(f"{value:g}" for value in scan.values)]
-        beside = ["-md", *map(commands.folder, runs)] if runs else []
-        arguments = ["-model", commands.folder(model), *grid, *beside, *words(*scan.gibbs[size]), "--allow-red"]
-        commands.make(f"{key}/gibbs_{size}", "gibbs", *arguments)
+        run_gibbs(
+            commands, key, crystal, scan, size, "gibbs", scan.values, *(["-md", *map(commands.folder, runs)] if runs else [])
+        )
+
+
+def run_gibbs(commands, key, crystal, scan, size, name, values, *beside):
+    """Gibbs free energies at some values of the parameter."""
+    grid = ["-rep", *map(str, crystal.sizes[size]), "-var", scan.name, *(f"{value:g}" for value in values)]
+    model = ["-model", commands.folder(f"models/{key}")]
+    commands.make(f"{key}/{name}_{size}", "gibbs", *model, *grid, *beside, *words(*scan.gibbs[size]), "--allow-red")
 
 
 def run_dynamics(commands, key, crystal, scan, size, value, seed):
-    """Molecular dynamics at constant pressure, then lambda windows in its mean cell; the names of both runs."""
+    """Molecular dynamics at constant pressure, then lambda windows in its mean cell; the names of the runs to compare with."""
     common = [*source(crystal, size), "-var", scan.name, f"{value:g}", "--seed", str(seed)]
     npt, mbar = (f"{key}/{mode}_{size}_{value:g}" for mode in ("npt", "mbar"))
     settings = words(f"md.cell={crystal.cell}", *scan.pressure[size])
-    commands.make(npt, "md", *common, "--mode", "npt", *settings, "--allow-red")
-    strain = ["--strain", *mean_cell(commands, npt, crystal)]
-    commands.make(mbar, "md", *common, "--mode", "mbar", *strain, *words(*scan.windows[size]), "--allow-red")
-    return npt, mbar
+    if crystal.lasting or (size, value) == (FIRST, scan.md[0]):
+        commands.make(npt, "md", *common, "--mode", "npt", *settings, "--allow-red")
+    cell = mean_cell(commands, npt, crystal) if crystal.lasting else flow_cell(commands, f"{key}/cell_{size}", scan.name, value)
+    strain = ["--strain", *(f"{name}={x}" for name, x in cell.items())]
+    windows = words(*scan.windows[size], *(() if crystal.lasting else scan.short))
+    commands.make(mbar, "md", *common, "--mode", "mbar", *strain, *windows, "--allow-red")
+    return (npt, mbar) if crystal.lasting else (mbar,)
 
 
 def source(crystal, size):
@@ -111,16 +127,25 @@ def source(crystal, size):
 
 
 def mean_cell(commands, npt, crystal):
-    """Words of --strain for the mean cell of a run at constant pressure; a place holder where it has not been run."""
+    """The mean cell of a run at constant pressure for --strain; place holders where it has not been run."""
     names = ("volume",) if crystal.cell == "iso" else ("volume", "c/a")
     if npt not in commands.finished:
-        return [f"{name}=MEAN" for name in names]
+        return dict.fromkeys(names, "MEAN")
     results = commands.results(npt)
     a, b, c = np.diag(results["system"]["cell"])
     lx, ly, lz = (results["npt"][edge]["value"] for edge in ("lx", "ly", "lz"))
     volume = results["npt"]["volume"]["value"]
     found = {"volume": math.log(volume / (a * b * c)), "c/a": math.log(lz / math.sqrt(lx * ly)) - math.log(c / math.sqrt(a * b))}
-    return [f"{name}={found[name]:.4f}" for name in names]
+    return {name: f"{found[name]:.4f}" for name in names}
+
+
+def flow_cell(commands, run, name, value):
+    """The cell that the flow found at a value of the parameter; place holders where it has not been run."""
+    if run not in commands.finished:
+        return {"volume": "FLOW"}
+    states = commands.results(run)["gibbs"]["states"]
+    cell = next(state["cell"] for state in states if state["state"][name] == value)
+    return {variable: f"{entry['value']:.4f}" for variable, entry in cell.items()}
 
 
 def compare_crystals(commands, crystals, scan, size, segment, number, seed):
@@ -175,7 +200,7 @@ def rows_of(commands, key, crystal, scan, size):
             "pressure": state["pressure"], "md": None,
         }  # fmt: skip
         if value in scan.md:
-            row["md"] = beside(commands, found, state, value, key, size)
+            row["md"] = beside(commands, found, state, value, key, size, lasting=crystal.lasting)
         rows.append(row)
     return rows
 
@@ -185,21 +210,22 @@ def inverse(entry):
     return {"value": 1 / entry["value"], "error": entry["error"] / entry["value"] ** 2}
 
 
-def beside(commands, found, state, value, key, size):
-    """Molecular dynamics of one state: the comparisons that the program made, the density, and G = F + P V in the mean cell."""
+def beside(commands, found, state, value, key, size, *, lasting):
+    """Molecular dynamics of one state: the comparisons that the program made, the density, and G = F + P V in the windows' cell."""
     npt, mbar = (f"{mode}_{size}_{value:g}" for mode in ("npt", "mbar"))
     compared = [row for row in found["gibbs"]["comparison"] if row["md_run"] in (npt, mbar)]
-    dynamics, windows = (commands.results(f"{key}/{name}") for name in (npt, mbar))
+    windows = commands.results(f"{key}/{mbar}")
     system = windows["system"]
-    # F + P V is smallest in the mean cell: the error of that cell counts in second order only
+    # F + P V is smallest in the mean cell, whose error counts in second order only
     beta_pv = system["beta"] * state["PV_per_atom"] * system["volume"] / system["n_atoms"] / state["volume_per_atom"]["value"]
     free = windows["estimates"]["mbar"]["beta_F_per_atom"]
     gibbs = {"value": free["value"] + beta_pv, "error": free["error"]}
     own = state["beta_G_per_atom"]
-    volume = {name: dynamics["npt"]["volume"][name] / system["n_atoms"] for name in ("value", "error")}
+    total = commands.results(f"{key}/{npt}")["npt"]["volume"] if lasting else None
+    volume = {name: total[name] / system["n_atoms"] for name in ("value", "error")} if total else None
     return {
         "comparison": [{name: row[name] for name in ("quantity", "flow", "md", "z")} for row in compared],
-        "density": inverse(volume),
+        "density": inverse(volume) if volume else None,
         "beta_G": gibbs,
         "z_G": z_score(own["value"], own["error"], gibbs["value"], gibbs["error"]),
     }
@@ -268,8 +294,8 @@ def table_of_states(results, crystals, name, unit):
             with_error(**md["beta_G"]) if md else "",
             signed(z.get("beta F per atom")) if md else "",
             with_error(**row["density"]),
-            with_error(**md["density"]) if md else "",
-            signed(z.get("volume per atom")) if md else "",
+            with_error(**md["density"]) if md and md["density"] else "",
+            signed(z["volume per atom"]) if "volume per atom" in z else "",
             f"{row['ess']['lowest']:.0%}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -347,7 +373,7 @@ def draw_densities(axes, results, crystals):
             x, y, error = zip(*((r["value"], r["density"]["value"], r["density"]["error"]) for r in rows), strict=True)
             label = f"{crystal.title}, N = {rows[0]['n_atoms']}"
             axes.errorbar(x, y, error, fmt="o", color=crystal.colour, mfc=fill, ms=5, capsize=2, label=label)
-            md = [(r["value"], r["md"]["density"]) for r in rows if r["md"]]
+            md = [(r["value"], r["md"]["density"]) for r in rows if r["md"] and r["md"]["density"]]
             for value, entry in md:
                 axes.errorbar(value, entry["value"], entry["error"], fmt="x", color=INK, ms=7, capsize=2, zorder=5)
 

@@ -14,10 +14,11 @@ Writes figure6_tetrahedrality.json, .md (tables) and .png from results.json of t
 """
 
 import itertools
+import math
 import sys
 
 import numpy as np
-from command_runs import Commands, command_line, commands_section, publish, run_chains, settings_of
+from command_runs import Commands, command_line, commands_section, publish, run_chains, settings_of, signed
 from crystals_compared import (
     FIRST,
     LARGE,
@@ -28,6 +29,7 @@ from crystals_compared import (
     collect,
     draw_densities,
     draw_difference,
+    inverse,
     largest_error,
     table_of_crossings,
     table_of_differences,
@@ -56,7 +58,7 @@ CRYSTALS = {
     ),
     "betatin": Crystal(
         "beta-tin", "in.gsw_betatin", 4, {FIRST: (2, 2, 4), LARGE: (3, 3, 6)},
-        ("condition.volume=[-0.015,0.03]", "condition.c_over_a=[-0.02,0.02]"), "aniso", COLOURS["reweighted"],
+        ("condition.volume=[-0.015,0.03]", "condition.c_over_a=[-0.02,0.02]"), "aniso", COLOURS["reweighted"], lasting=False,
     ),
     # below this volume, or above this lambda, its harmonic crystal has negative modes and the program refuses the base
     "bcc": Crystal(
@@ -67,6 +69,7 @@ CRYSTALS = {
 MD = ("estimate.report=false", "sample.picture=false", "md.n_dump=0")
 NPT = (*MD, "md.timestep=2", "md.damp=100", "md.pressure_damp=500", "md.sample_every=50")
 MBAR = (*MD, "md.timestep=4", "md.damp=40", "md.sample_every=10")
+SHORT = ("md.window_frames=50", "md.target_error=0.02")  # some 3 ps at each value of the coupling: beta-tin has not left by then
 RANGE = (18.3, 18.95)
 PROFILES = {
     "quick": Scan(
@@ -77,6 +80,7 @@ PROFILES = {
         segments=(RANGE,),
         sizes=(FIRST, LARGE),
         train=("base.pilot_steps=0", "train.steps=1000000", "train.max_seconds=100"),
+        short=SHORT,
         gibbs={FIRST: ("gibbs.n_volumes=5", "gibbs.n_samples=128"), LARGE: ("gibbs.n_volumes=5", "gibbs.n_samples=48")},
         pressure={FIRST: (*NPT, "md.n_frames=400"), LARGE: (*NPT, "md.n_frames=200")},
         windows=dict.fromkeys((FIRST, LARGE), (*MBAR, "md.window_frames=100", "md.target_error=2e-3")),
@@ -89,6 +93,7 @@ PROFILES = {
         segments=(RANGE,),
         sizes=(FIRST, LARGE),
         train=("train.steps=200000", "train.batch_size=128", "condition.pool=1024"),
+        short=SHORT,
         gibbs=dict.fromkeys((FIRST, LARGE), ("gibbs.n_samples=4096",)),
         pressure=dict.fromkeys((FIRST, LARGE), (*NPT, "md.n_frames=4000", "md.max_steps=50000000")),
         windows=dict.fromkeys((FIRST, LARGE), (*MBAR, "md.target_error=2e-4", "md.max_steps=50000000")),
@@ -101,6 +106,7 @@ PROFILES = {
         segments=(RANGE,),
         sizes=(FIRST,),
         train=("base.pilot_steps=0", "condition.base_samples=60", "condition.pool=16", "train.steps=30", "flow.width=16"),
+        short=SHORT,
         gibbs={FIRST: ("gibbs.n_volumes=5", "gibbs.n_samples=16", "gibbs.n_repeats=4")},
         pressure={FIRST: (*NPT, "md.n_frames=50")},
         windows={FIRST: (*MBAR, "md.window_frames=50", "md.target_error=0.05")},
@@ -122,17 +128,18 @@ def crystals_of(profile):
 # ---- energies of the lattices at T = 0 -----------------------------------------------------------------------------------------
 
 
-def static_terms(key, edge, ratio):
+def static_terms(key, edge, ratio, shifts=0.0):
     """Two-body energy, and three-body energy for lambda = 1, of an atom of the perfect lattice, epsilon.
 
     Args:
         key: The lattice; its atoms are equivalent.
         edge: a, Angstrom.
         ratio: c / a.
+        shifts: Of the sites of the cell, in edges.
     """
     basis, unit, *_ = LATTICES[key]
     cells = np.array(list(itertools.product(range(-3, 4), repeat=3)))
-    sites = (cells[:, None] + np.array(basis) / unit).reshape(-1, 3) * edge * np.array([1.0, 1.0, ratio]) / SIGMA
+    sites = (cells[:, None] + np.array(basis) / unit + shifts).reshape(-1, 3) * edge * np.array([1.0, 1.0, ratio]) / SIGMA
     r = np.linalg.norm(sites, axis=1)
     near = (r > 0) & (r < REACH)
     vectors, r = sites[near], r[near]
@@ -168,6 +175,41 @@ def static_energies(n=14):
     scale = EPSILON / (BOLTZMANN * TEMPERATURE)
     over = {key: (scale * (energies[key] - energies["diamond"])).tolist() for key in LATTICES}
     return {"values": values.tolist(), "over_diamond": over, "crossings": crossings}
+
+
+def displaced_path(value):
+    """E of beta-tin with its four sites displaced towards t-X, cell relaxed, minus that of beta-tin, kT per atom; barrier and lowest.
+
+    Args:
+        value: Of lambda.
+    """
+    energies, x = [], [LATTICES["betatin"][2], LATTICES["betatin"][3]]
+    places = np.arange(0.0, 0.0851, 0.005)
+    for delta in places:
+        found = minimize(displaced_energy, x, args=(delta, value), method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-8})
+        x = found.x
+        energies.append(found.fun)
+    over = (np.array(energies) - energies[0]) * EPSILON / (BOLTZMANN * TEMPERATURE)
+    lowest = int(over.argmin())
+    return {"delta": float(places[lowest]), "well": float(over[lowest]), "barrier": float(over[: lowest + 1].max())}
+
+
+def displaced_energy(x, delta, value):
+    """Energy per atom of displaced beta-tin, whose four sites stay equivalent, epsilon."""
+    shifts = delta * np.array([(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0)])
+    pair, triplet = static_terms("betatin", *x, shifts)
+    return pair + value * triplet
+
+
+def trapped(commands, value):
+    """What becomes of beta-tin in molecular dynamics at constant pressure: density and difference of the edges along x and y."""
+    found = commands.results(f"betatin/npt_{FIRST}_{value:g}")
+    cell, n_atoms = found["npt"], found["system"]["n_atoms"]
+    volume = {name: cell["volume"][name] / n_atoms for name in ("value", "error")}
+    x, y = cell["lx"], cell["ly"]
+    spread = math.hypot(*(edge["error"] / edge["value"] for edge in (x, y)))
+    edges = {"value": math.log(y["value"] / x["value"]), "error": spread}
+    return {"value": value, "density": inverse(volume), "edges": edges, **displaced_path(value)}
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------------------
@@ -207,7 +249,7 @@ def table(results):
         "",
         *table_of_states(results, crystals, "lambda", "Å⁻³"),
         "",
-        *shape_rows(results),
+        *trap_text(results),
         "",
         *REMARKS,
         "",
@@ -221,11 +263,10 @@ REMARKS = (
     "ln(N)/N: that difference alone is no property of the crystals. The large crystals have equally many atoms. beta G/N is that of one site "
     "class with Lambda = sigma; an integral over the whole box would lower diamond and beta-tin, two atoms in a primitive cell, by ln(2)/N.",
     "",
-    "Traps. BCC loses its stability with lambda and with compression: at lambda = 21 some modes of 54 atoms are negative, at 19.5 they "
-    "already are where the volume is 1 % below that of the script. The program refuses a base there, which limits the range. "
-    "The structure t-X, a displaced beta-tin, has a lower static energy than beta-tin up to lambda of about 21; beta-tin is a local minimum, in which flow and short "
-    "molecular dynamics stay. These crossings are therefore those of three given crystals, not a phase diagram: t-X, sc16 and the "
-    "liquid are left out.",
+    "BCC loses its stability with lambda and with compression: at lambda = 21 some modes of 54 atoms are negative, at 19.5 they already "
+    "are where the volume is 1 % below that of the script. The program refuses a base there, which limits the range.",
+    "",
+    "These crossings are those of three given crystals, not a phase diagram: t-X (see above), sc16 and the liquid are left out.",
     "",
     "Not known: the grid of lambda, the pressures and the large sizes of the published figure; nothing is compared with it.",
 )
@@ -245,16 +286,38 @@ def stable_text(results, crystals):
     return lines
 
 
-def shape_rows(results):
-    """Table lines: the shape of beta-tin by flow and by molecular dynamics."""
-    lines = ["| beta-tin, N | lambda | change of ln c/a from the script | MD | z |", "|--:|--:|--:|--:|--:|"]
-    for row in (row for row in results["rows"] if row["crystal"] == "betatin"):
-        found = [c for c in (row["md"] or {"comparison": []})["comparison"] if c["quantity"] == "change of ln c/a"]
-        shape = row["cell"]["c/a"]
-        md = f"{found[0]['md']['value']:+.4f} ± {found[0]['md']['error']:.4f}" if found else ""
-        z = f"{found[0]['z']:+.1f}" if found else ""
-        lines.append(f"| {row['n_atoms']} | {row['value']:g} | {shape['value']:+.4f} ± {shape['error']:.4f} | {md} | {z} |")
-    return lines
+def trap_text(results):
+    """Markdown lines: what becomes of beta-tin in molecular dynamics at constant pressure."""
+    trap = results["trap"]
+    row = next(row for row in results["rows"] if row["crystal"] == "betatin" and row["value"] == trap["value"])
+    excess = trap["density"]["value"] / row["density"]["value"] - 1
+    spread = math.hypot(*(trap["density"]["error"], row["density"]["error"])) / row["density"]["value"]
+    left = abs(excess) > 3 * spread
+    return [
+        "## Beta-tin and t-X",
+        "",
+        f"A displaced beta-tin, t-X, has the lower static energy up to lambda of about 21 (Fijan and Wilson 2017). At lambda = {trap['value']:g} "
+        f"its lattice with displacements of {trap['delta']:.2f} edges lies {-trap['well']:.2f} kT per atom below beta-tin, behind a barrier of "
+        f"{trap['barrier']:.2f} kT per atom for all atoms moving together. Beta-tin is a local minimum: the flow, which grew from its "
+        "phonons, stays in it, and its F is that of the ideal crystal.",
+        "",
+        f"Molecular dynamics at constant pressure from beta-tin, {row['n_atoms']} atoms, ended {100 * excess:+.1f} ± {100 * spread:.1f} % "
+        f"in density from the flow's beta-tin, with edges along x and y that differ by {100 * trap['edges']['value']:+.1f} ± "
+        f"{100 * trap['edges']['error']:.1f} %: "
+        + ("it left beta-tin. " if left else "here it stayed near beta-tin, or came back. ")
+        + "So its means are no reference. The lambda windows of beta-tin are kept short, some picoseconds each, in the cell that the flow "
+        "found, and their errors are larger; longer ones leave it, too, where the springs are off. The volume of beta-tin rests on the "
+        "program's own check, the virial pressure of fresh samples in that cell:",
+        "",
+        "| N | lambda | change of ln c/a from the script | z of the virial pressure |",
+        "|--:|--:|--:|--:|",
+        *(
+            f"| {r['n_atoms']} | {r['value']:g} | {r['cell']['c/a']['value']:+.4f} ± {r['cell']['c/a']['error']:.4f} "
+            f"| {signed(r['check']['z_virial_pressure'])} |"
+            for r in results["rows"]
+            if r["crystal"] == "betatin"
+        ),
+    ]
 
 
 # ---- figure --------------------------------------------------------------------------------------------------------------------
@@ -303,6 +366,7 @@ def main():
         "settings": settings_of(options, versions),
         **collect(commands, crystals, scan),
         "static": static_energies(),
+        "trap": trapped(commands, scan.md[0]),
         "commands": commands.summary(),
     }
     publish(options, NAME, results, table, draw)

