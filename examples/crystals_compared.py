@@ -184,7 +184,14 @@ def collect(commands, crystals, scan):
             for number in range(len(scan.segments))
             for curve in curves_of(commands.results(f"phase/{size}_{number}"), size)
         ],
+        "verdicts": [verdict_of(commands, key, size) for key in crystals for size in scan.sizes],
     }
+
+
+def verdict_of(commands, key, size):
+    """What the program thinks of the Gibbs free energies of a crystal."""
+    found = commands.results(f"{key}/gibbs_{size}")["verdict"]
+    return {"crystal": key, "size": size, "colour": found["colour"], "reasons": found["reasons"]}
 
 
 def rows_of(commands, key, crystal, scan, size):
@@ -262,7 +269,7 @@ def curves_of(results, size):
             {
                 "first": entry["first"], "second": entry["second"], "size": size, "axis": entry["axis"],
                 "value": [beta * v for v in per_atom["value"]], "error": [beta * e for e in per_atom["error"]],
-                "roots": roots, "sentence": entry["crossings"]["sentence"],
+                "roots": roots, "sign_known": entry["crossings"]["sign_known"], "sentence": entry["crossings"]["sentence"],
             }
         )  # fmt: skip
     return curves
@@ -332,9 +339,20 @@ def table_of_crossings(results, crystals, name, static):
         n = numbers_of(crystals, (first, second), size)
         roots = [root for part in parts for root in part["roots"]]
         found = ", ".join(with_error(r["value"], r["error"]) + ("" if r["established"] else " (not established)") for r in roots)
-        span = f"none in [{parts[0]['axis'][0]:g}, {parts[-1]['axis'][-1]:g}]"
+        span = "none" if all(part["sign_known"] for part in parts) else "sign uncertain"
+        span += f" in [{parts[0]['axis'][0]:g}, {parts[-1]['axis'][-1]:g}]"
         places = ", ".join(f"{place:.3f}" for place in static.get(f"{first}/{second}", ())) or NOTHING
         lines.append(f"| {one.title} / {two.title} | {n} | {found or span} | {places} |")
+    return lines
+
+
+def verdict_lines(results, crystals):
+    """Markdown lines: the program's own verdict on each crystal."""
+    lines = ["What the program says of its Gibbs free energies:", ""]
+    for entry in results["verdicts"]:
+        crystal = crystals[entry["crystal"]]
+        said = f"{entry['colour']}. {' '.join(entry['reasons'])}"
+        lines.append(f"- {crystal.title}, {crystal.n_atoms(entry['size'])} atoms: {said}")
     return lines
 
 

@@ -33,6 +33,7 @@ from crystals_compared import (
     table_of_crossings,
     table_of_differences,
     table_of_states,
+    verdict_lines,
     zeros,
 )
 from matplotlib.figure import Figure
@@ -60,7 +61,7 @@ PROFILES = {
         sizes=(FIRST,),
         train=(VOLUMES, "base.pilot_steps=0", "train.steps=1000000", "train.max_seconds=280"),
         gibbs={FIRST: ("gibbs.n_volumes=5", "gibbs.n_samples=128")},
-        pressure={FIRST: (*NPT, "md.n_frames=400")},
+        pressure={FIRST: (*NPT, "md.n_frames=250")},
         windows={FIRST: (*MBAR, "md.window_frames=100", "md.target_error=1.5e-3")},
     ),
     "paper": Scan(
@@ -170,6 +171,8 @@ def table(results):
         "## Each crystal",
         "",
         *table_of_states(results, CRYSTALS, "r_c", "σ⁻³"),
+        "",
+        *verdict_lines(results, CRYSTALS),
         "",
         *CONVENTIONS,
         "",

@@ -34,6 +34,7 @@ from crystals_compared import (
     table_of_crossings,
     table_of_differences,
     table_of_states,
+    verdict_lines,
     zeros,
 )
 from matplotlib.figure import Figure
@@ -82,7 +83,7 @@ PROFILES = {
         train=("base.pilot_steps=0", "train.steps=1000000", "train.max_seconds=100"),
         short=SHORT,
         gibbs={FIRST: ("gibbs.n_volumes=5", "gibbs.n_samples=128"), LARGE: ("gibbs.n_volumes=5", "gibbs.n_samples=48")},
-        pressure={FIRST: (*NPT, "md.n_frames=400"), LARGE: (*NPT, "md.n_frames=200")},
+        pressure={FIRST: (*NPT, "md.n_frames=200"), LARGE: (*NPT, "md.n_frames=100")},
         windows=dict.fromkeys((FIRST, LARGE), (*MBAR, "md.window_frames=100", "md.target_error=2e-3")),
     ),
     "paper": Scan(
@@ -248,6 +249,8 @@ def table(results):
         "## Each crystal",
         "",
         *table_of_states(results, crystals, "lambda", "Å⁻³"),
+        "",
+        *verdict_lines(results, crystals),
         "",
         *trap_text(results),
         "",

@@ -67,7 +67,8 @@ class MadeUp:
             for mode, found in quantities.items()
             for quantity in found
         ]
-        return {"gibbs": {"states": states, "comparison": compared}}
+        verdict = {"colour": "green", "reasons": ["The lowest ESS over the cells is 50%."]}
+        return {"gibbs": {"states": states, "comparison": compared}, "verdict": verdict}
 
     def md(self, key, mode, value):
         """100 atoms; the windows' cell has 0.81 per atom, hence beta P V is 0.5 * 30 * 0.81 / 0.8."""
@@ -89,6 +90,7 @@ class MadeUp:
                 inside = low <= self.middle < high
                 root = {"value": self.middle, "error": 0.01, "established": True, "slope": 1.0, "found": 1.0}
                 crossings = {"roots": [root] if inside else [], "sentence": "Crossing." if inside else "No crossing."}
+                crossings["sign_known"] = True
                 energies = [2.0 * (self.beta_g(second, a) - self.beta_g(first, a)) for a in axis]
                 found.append(
                     {
@@ -224,6 +226,17 @@ def test_what_became_of_beta_tin_is_said(modules):
     assert "ended -1.2 ± 0.1 % in density" in text
     assert "differ by +0.0 ± 0.3 %: it left beta-tin" in text
     assert text.count("z (volume)") == 1
+
+
+def test_what_is_not_known_is_said(modules):
+    results = made_up(modules, "figure5_cutoff")
+    text = modules["figure5_cutoff"].table(results)
+    assert text.count("180 atoms: green. The lowest ESS over the cells is 50%.") == 2
+    for curve in results["curves"]:
+        curve |= {"roots": [], "sign_known": True}
+    assert "none in [2.2, 2.7]" in modules["figure5_cutoff"].table(results)
+    results["curves"][0]["sign_known"] = False
+    assert "sign uncertain in [2.2, 2.7]" in modules["figure5_cutoff"].table(results)
 
 
 def test_a_disagreement_is_said(modules):
