@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lammps_bg.config import Config
-from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.self_consistent import FittedBase
 from lammps_bg.thermo.sampler import draw, stream
 from lammps_bg.training.objectives import OBJECTIVES
-from lammps_bg.training.task import SingleState
+from lammps_bg.training.task import SingleState, Task
 from lammps_bg.training.trainer import samples_at_once
+from lammps_bg.workflow.conditional import build_model, conditions_of, fit_family, task_of
 from lammps_bg.workflow.fitting import fit_base
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.training import Trained
@@ -37,9 +36,9 @@ def forecast(problem: Problem, config: Config, out: Path, loaded: Trained | None
     """
     stages, files = "", _FILES
     if loaded is None:
-        base_seconds, fitted = _base_seconds(problem, config)
-        generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
-        train_seconds = _train_seconds(problem, config, generator)
+        base_seconds, task = _trial(problem, config)
+        generator = next(task.evaluated()).generator
+        train_seconds = _train_seconds(task, config)
         stages, files = f"{base_seconds:.0f} s base, {train_seconds:.0f} s training, ", f"{_FILES} {_TRAINING_FILES}"
     else:
         generator = loaded.generator
@@ -69,25 +68,31 @@ def disk_bytes(problem: Problem, config: Config, parameters: int = 800_000) -> i
     return 40 * problem.crystal.n_sites * frames + 80 * config.sample.n_samples + 200 * config.train.steps + 24 * parameters
 
 
-def _base_seconds(problem: Problem, config: Config) -> tuple[float, FittedBase]:
-    """Expected time of the base without the trial of candidates, and one from few samples."""
+def _trial(problem: Problem, config: Config) -> tuple[float, Task]:
+    """Expected time of the base without the trial of candidates, and a task on a base from few samples."""
+    conditions = conditions_of(config.condition, problem)
     start = time.perf_counter()
     fitted = fit_base(problem, config.base.model_copy(update={"iterations": 1, "n_samples": 100}), config.seed)
     drawn = sum(step.n_drawn for step in fitted.history)
-    return (time.perf_counter() - start) / drawn * config.base.n_samples * (config.base.iterations + 2), fitted
+    seconds = (time.perf_counter() - start) / drawn * (config.base.iterations + 2)
+    if conditions is None:
+        generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
+        state = generator, problem.softened_target(config.train.softening), problem.exact_target()
+        return seconds * config.base.n_samples, SingleState(*state)
+    quick = config.base.model_copy(update={"iterations": 0, "n_samples": 50})
+    family = fit_family(problem, quick, conditions, config.seed, check=lambda: None)
+    seconds *= config.condition.base_samples * len(conditions.design())
+    return seconds, task_of(build_model(problem, config, family), config)
 
 
-def _train_seconds(problem: Problem, config: Config, generator: Generator) -> float:
-    """Expected time of the training, from the fastest of three steps."""
-    target = problem.softened_target(config.train.softening)
-    objective, size = (
-        OBJECTIVES[config.train.objective](),
-        samples_at_once(config.train, SingleState(generator, target, problem.exact_target())),
-    )
-    start = generator.prior.sample(min(size, config.train.batch_size), stream(config.seed, "rehearsal", 0))
-    step = min(_timed(lambda: objective(generator, target, start).loss.backward()) for _ in range(3))
-    step *= config.train.batch_size / len(start)
-    return min(step * config.train.steps, config.train.max_seconds or float("inf"))
+def _train_seconds(task: Task, config: Config) -> float:
+    """Expected time of the training, from the fastest of three steps after one that makes what the others use again."""
+    objective, size = OBJECTIVES[config.train.objective](), min(samples_at_once(config.train, task), config.train.batch_size)
+    contexts = task.draw(size, stream(config.seed, "rehearsal", 1))
+    generator, target = task.at(contexts)
+    start = generator.prior.sample(size, stream(config.seed, "rehearsal", 0))
+    step = min(_timed(lambda: objective(generator, target, start).loss.backward()) for _ in range(4))
+    return min(step * config.train.batch_size / size * config.train.steps, config.train.max_seconds or float("inf"))
 
 
 def _peak_bytes() -> int:

@@ -4,7 +4,7 @@
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from lammps_bg.config import Config
 from lammps_bg.crystal.conditions import Conditions
 from lammps_bg.errors import RunDirectoryError, UnstableCrystalError
-from lammps_bg.flow.base_family import PhononFamily
+from lammps_bg.flow.base_family import FittedFamily, PhononFamily
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.model import build_generator
 from lammps_bg.flow.self_consistent import FittedBase, measured
@@ -152,22 +152,29 @@ def _many_states(problem: Problem, conditions: Conditions, config: Config, conso
     efforts = [base]
     if base.kind == "phonon" and base.iterations and base.pilot_steps and config.train.steps:
         efforts.insert(0, base.model_copy(update={"iterations": 0}))
-    candidates = []
+    candidates = list[FittedFamily]()
     for effort in efforts:
-        with suppress(UnstableCrystalError) if effort is not efforts[-1] else nullcontext():
+        try:
             candidates.append(fit_family(problem, effort, conditions, config.seed, check=check))
+        except UnstableCrystalError as error:
+            if effort is not efforts[-1]:
+                continue  # temperature may stabilise it: then the self-consistent crystals are the only ones
+            hint = "; the harmonic crystals are stable at all points, and base.iterations=0 uses them" if candidates else ""
+            raise UnstableCrystalError(f"{error}{hint}") from None
     console.say(f"base       {base.kind}, at {len(conditions.design())} points of the conditions")
     tasks = [task_of(build_model(problem, config, entry), config, known=candidates[-1]) for entry in candidates]
     best, bounds = better_task(tasks, config, stop)
     check()
-    _say_choice(console, config, bounds, iterated=candidates[best].iterated)
     model = build_model(problem, config, candidates[best])
     middle, generator = model.at(conditions.values((0.0,) * len(conditions)))
     own = measured(middle.potential, generator.prior.base, middle.beta, n_samples=_MEASURED, seed=config.seed)
     bases = candidates[best].bases
     constants = bases.constants_at((0.0,) * len(conditions)) if isinstance(bases, PhononFamily) else None
     fitted = FittedBase(generator.prior.base, constants, (own,))
-    return Prepared(task_of(model, config), fitted, reference(middle, fitted), model)
+    known = reference(middle, fitted)
+    shown = [known.value(bound * known.n_atoms + known.beta_static_energy) for bound in bounds]
+    _say_choice(console, config, shown, iterated=candidates[best].iterated)
+    return Prepared(task_of(model, config), fitted, known, model)
 
 
 def _chosen_base(problem: Problem, config: Config, console: Console, stop: StopFlag) -> FittedBase:

@@ -26,7 +26,9 @@ UNITS = Units("lj", 1.0, 1.0, 1.0, 1.0, 0.005)
 FCC = 0.75 * np.array([[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1.0]])
 LENGTH_SCALE, RANGE = 0.7, (-0.08, 0.08)
 CONDITIONS = Conditions((Axis("volume", *RANGE, ""), Axis("T", 0.8, 1.3, "")))
-SIGMAS = 4.5  # with 8 repeats (Student's t of 7) a right number fails once in 360, so a test of 8 numbers once in 45 choices of seeds
+SIGMAS = (
+    4.5  # with 8 repeats (Student's t of 7) a right number fails once in 360, so a test of 8 numbers once in 45 choices of seeds
+)
 
 
 def fcc(n_cells):

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What conditions cost: ESS in one state of models trained over ranges, against that of a model of this state alone, at equal steps.
+
+    python tests/benchmarks/bench_conditional.py                 # cubic ice, 64 molecules: about four minutes on two cores
+    python tests/benchmarks/bench_conditional.py --steps 1000
+    python tests/benchmarks/bench_conditional.py --script inputs/in.lj_fcc --rep 3 3 3
+
+Ratios within one run, all from the same number of samples; the state is that of the script.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lammps_bg.config import load_config
+from lammps_bg.interrupt import StopFlag
+from lammps_bg.report.console import Console
+from lammps_bg.thermo.sampler import draw
+from lammps_bg.thermo.weights import effective_sample_size
+from lammps_bg.training.trainer import Trainer
+from lammps_bg.workflow.conditional import build_model, conditions_of, fit_family, task_of
+from lammps_bg.workflow.energies import choose_potential
+from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.training import _one_state
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = 2048
+
+
+def cases(temperature):
+    """Name and settings of the models."""
+    warm = f"condition.temperature=[{0.75 * temperature:g},{1.25 * temperature:g}]"
+    return {
+        "this state alone": (),
+        "volume": ("condition.volume=[-0.06,0.06]",),
+        "volume, T": ("condition.volume=[-0.06,0.06]", warm),
+        "volume, c/a, b/a, T": (
+            *("condition.volume=[-0.06,0.06]", "condition.c_over_a=[-0.03,0.03]", "condition.b_over_a=[-0.03,0.03]"),
+            warm,
+        ),
+    }
+
+
+def trained(problem, config):
+    """The generator of the script's state, and the seconds of base and training."""
+    start = time.perf_counter()
+    conditions = conditions_of(config.condition, problem)
+    stop, console = StopFlag(), Console(quiet=True)
+    if conditions is None:
+        task = _one_state(problem, config, console, stop).task
+    else:
+        base = config.base.model_copy(update={"n_samples": config.condition.base_samples})
+        model = build_model(problem, config, fit_family(problem, base, conditions, config.seed, check=lambda: None))
+        task = task_of(model, config)
+    fitted = time.perf_counter() - start
+    Trainer(task, config.train, seed=config.seed).run(stop, report=lambda record: None, save=lambda state: None)
+    seconds = time.perf_counter() - start - fitted
+    if conditions is None:
+        return next(task.evaluated()).generator, fitted, seconds
+    return model.at(model.own_values(problem))[1], fitted, seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--script", type=Path, default=ROOT / "inputs" / "in.mw_cubic")
+    parser.add_argument("--rep", nargs=3, type=int, default=(2, 2, 2))
+    parser.add_argument("--steps", type=int, default=300)
+    options = parser.parse_args()
+    print(f"{options.script.name} {' x '.join(map(str, options.rep))}, {options.steps} steps, {SAMPLES} samples")
+    print(f"{'conditions':24s} {'ESS':>7s} {'of alone':>9s} {'base s':>7s} {'train s':>8s}")
+    alone = None
+    with Problem.load(ScriptRequest(options.script, {}, tuple(options.rep))).engine as engine:
+        temperature = engine.variable("T")
+    for name, settings in cases(temperature).items():
+        problem = Problem.load(ScriptRequest(options.script, {}, tuple(options.rep)))
+        with problem.engine:
+            config = load_config(None, (f"train.steps={options.steps}", "energy.source=lammps", *settings))
+            config = choose_potential(problem, config, Console(quiet=True))
+            generator, fitted, seconds = trained(problem, config)
+            log_w = np.concatenate([chunk.log_w for chunk in draw(generator, problem.exact_target(), SAMPLES, seed=5)])
+        ess = effective_sample_size(log_w) / len(log_w)
+        alone = alone or ess
+        print(f"{name:24s} {ess:7.1%} {ess / alone:9.2f} {fitted:7.1f} {seconds:8.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
