@@ -163,7 +163,10 @@ def test_silicon_from_made_up_results(modules, tmp_path, two_wells):
     assert shape["kurtosis"] == pytest.approx(1.0 if two_wells else 3.0, abs=0.35)
     assert ("These are two wells" in example.shape_text(results)[0]) == two_wells
     assert (shape["depth"] > 0.05) == two_wells
-    rendered(example, results)
+    text = rendered(example, results)
+    assert check["P"]["z"] < -3
+    assert "look at β-tin" in text or "look at diamond and β-tin" in text
+    assert "Both agree" not in text
 
 
 def rendered(example, results):
