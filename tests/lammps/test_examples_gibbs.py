@@ -130,6 +130,9 @@ def test_every_command_is_valid(modules, name, profile, tmp_path, monkeypatch, c
     made = {words[words.index("-out") + 1] for words in lines}
     used = [run for words in lines if words[0] in ("gibbs", "phase") for run in words if run.startswith(str(tmp_path))]
     assert made.issuperset(used)  # every folder that a command reads is one that another wrote
+    windows = [words for words in lines if "mbar" in words]
+    assert windows
+    assert not any("betatin" in word for words in windows for word in words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,14 +188,21 @@ def test_numbers_from_the_runs(modules):
     assert results["curves"][0]["value"][0] == pytest.approx(0.02 * (2.2 - 2.45))
 
 
-def test_cells_of_the_windows(modules):
+def test_mean_cell_of_a_run(modules):
     compared = modules["crystals_compared"]
     runs = MadeUp(modules["figure6_tetrahedrality"], "tiny")
-    runs.finished = {"betatin/npt_trained_18.7": {}, "betatin/gibbs_trained": {}}
+    runs.finished = {"betatin/npt_trained_18.7": {}}
     beta_tin = modules["figure6_tetrahedrality"].CRYSTALS["betatin"]
-    assert compared.mean_cell(runs, "betatin/npt_trained_18.7", beta_tin) == {"volume": "0.0124", "c/a": "-0.0147"}
-    assert compared.mean_cell(runs, "betatin/npt_trained_18.9", beta_tin) == {"volume": "MEAN", "c/a": "MEAN"}
-    assert compared.flow_cell(runs, "betatin/gibbs_trained", "lambda", 18.7) == {"volume": "0.0100", "c/a": "0.0020"}
+    assert compared.mean_cell(runs, "betatin/npt_trained_18.7", beta_tin) == ["volume=0.0124", "c/a=-0.0147"]
+    assert compared.mean_cell(runs, "betatin/npt_trained_18.9", beta_tin) == ["volume=MEAN", "c/a=MEAN"]
+
+
+def test_a_crystal_that_does_not_last_has_no_reference(modules):
+    results = made_up(modules, "figure6_tetrahedrality")
+    with_md = {row["crystal"] for row in results["rows"] if row["md"]}
+    assert with_md == {"diamond", "bcc"}
+    pairs = {(entry["first"], entry["second"]) for entry in results["differences"] if entry["md"]}
+    assert pairs == {("diamond", "bcc")}
 
 
 def test_the_way_to_the_displaced_crystal(modules):
