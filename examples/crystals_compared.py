@@ -32,8 +32,8 @@ class Crystal:
         settings: Of its training.
         cell: How its cell may change in the molecular dynamics.
         colour: In the figure.
-        lasting: Molecular dynamics stays in this crystal as long as it is run. Else its windows are short, in the cell that the flow
-            found, and dynamics at constant pressure, once, shows what becomes of it.
+        lasting: Molecular dynamics stays in this crystal. Else it is no reference: one run at constant pressure shows what becomes of
+            the crystal, and nothing is compared with it.
     """
 
     title: str
@@ -65,7 +65,6 @@ class Scan:
         gibbs: Settings of the Gibbs free energies by size.
         pressure: Settings of the molecular dynamics at constant pressure by size.
         windows: Settings of the lambda windows by size.
-        short: The same for crystals that do not last.
         more: Settings of one crystal's training in this profile.
     """
 
@@ -79,7 +78,6 @@ class Scan:
     gibbs: dict[str, tuple[str, ...]]
     pressure: dict[str, tuple[str, ...]]
     windows: dict[str, tuple[str, ...]]
-    short: tuple[str, ...] = ()
     more: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -93,19 +91,11 @@ def run_crystal(commands, key, crystal, scan, seed):
     # the last word of the folder names the crystal in the results of `phase`
     commands.make(f"models/{key}", "train", *source(crystal, FIRST), "--seed", str(seed), *words(*settings))
     for size in scan.sizes:
-        if not crystal.lasting:
-            run_gibbs(commands, key, crystal, scan, size, "cell", scan.md)
         runs = [run for value in scan.md for run in run_dynamics(commands, key, crystal, scan, size, value, seed + 1)]
-        run_gibbs(
-            commands, key, crystal, scan, size, "gibbs", scan.values, *(["-md", *map(commands.folder, runs)] if runs else [])
-        )
-
-
-def run_gibbs(commands, key, crystal, scan, size, name, values, *beside):
-    """Gibbs free energies at some values of the parameter."""
-    grid = ["-rep", *map(str, crystal.sizes[size]), "-var", scan.name, *(f"{value:g}" for value in values)]
-    model = ["-model", commands.folder(f"models/{key}")]
-    commands.make(f"{key}/{name}_{size}", "gibbs", *model, *grid, *beside, *words(*scan.gibbs[size]), "--allow-red")
+        grid = ["-rep", *map(str, crystal.sizes[size]), "-var", scan.name, *(f"{value:g}" for value in scan.values)]
+        beside = ["-md", *map(commands.folder, runs)] if runs else []
+        arguments = ["-model", commands.folder(f"models/{key}"), *grid, *beside, *words(*scan.gibbs[size]), "--allow-red"]
+        commands.make(f"{key}/gibbs_{size}", "gibbs", *arguments)
 
 
 def run_dynamics(commands, key, crystal, scan, size, value, seed):
@@ -115,11 +105,11 @@ def run_dynamics(commands, key, crystal, scan, size, value, seed):
     settings = words(f"md.cell={crystal.cell}", *scan.pressure[size])
     if crystal.lasting or (size, value) == (FIRST, scan.md[0]):
         commands.make(npt, "md", *common, "--mode", "npt", *settings, "--allow-red")
-    cell = mean_cell(commands, npt, crystal) if crystal.lasting else flow_cell(commands, f"{key}/cell_{size}", scan.name, value)
-    strain = ["--strain", *(f"{name}={x}" for name, x in cell.items())]
-    windows = words(*scan.windows[size], *(() if crystal.lasting else scan.short))
-    commands.make(mbar, "md", *common, "--mode", "mbar", *strain, *windows, "--allow-red")
-    return (npt, mbar) if crystal.lasting else (mbar,)
+    if not crystal.lasting:
+        return ()
+    strain = ["--strain", *mean_cell(commands, npt, crystal)]
+    commands.make(mbar, "md", *common, "--mode", "mbar", *strain, *words(*scan.windows[size]), "--allow-red")
+    return npt, mbar
 
 
 def source(crystal, size):
@@ -130,22 +120,13 @@ def mean_cell(commands, npt, crystal):
     """The mean cell of a run at constant pressure for --strain; place holders where it has not been run."""
     names = ("volume",) if crystal.cell == "iso" else ("volume", "c/a")
     if npt not in commands.finished:
-        return dict.fromkeys(names, "MEAN")
+        return [f"{name}=MEAN" for name in names]
     results = commands.results(npt)
     a, b, c = np.diag(results["system"]["cell"])
     lx, ly, lz = (results["npt"][edge]["value"] for edge in ("lx", "ly", "lz"))
     volume = results["npt"]["volume"]["value"]
     found = {"volume": math.log(volume / (a * b * c)), "c/a": math.log(lz / math.sqrt(lx * ly)) - math.log(c / math.sqrt(a * b))}
-    return {name: f"{found[name]:.4f}" for name in names}
-
-
-def flow_cell(commands, run, name, value):
-    """The cell that the flow found at a value of the parameter; place holders where it has not been run."""
-    if run not in commands.finished:
-        return {"volume": "FLOW"}
-    states = commands.results(run)["gibbs"]["states"]
-    cell = next(state["cell"] for state in states if state["state"][name] == value)
-    return {variable: f"{entry['value']:.4f}" for variable, entry in cell.items()}
+    return [f"{name}={found[name]:.4f}" for name in names]
 
 
 def compare_crystals(commands, crystals, scan, size, segment, number, seed):
@@ -206,8 +187,8 @@ def rows_of(commands, key, crystal, scan, size):
             "density": inverse(state["volume_per_atom"]), "cell": state["cell"], "ess": state["ess"], "check": state["check"],
             "pressure": state["pressure"], "md": None,
         }  # fmt: skip
-        if value in scan.md:
-            row["md"] = beside(commands, found, state, value, key, size, lasting=crystal.lasting)
+        if value in scan.md and crystal.lasting:
+            row["md"] = beside(commands, found, state, value, key, size)
         rows.append(row)
     return rows
 
@@ -217,22 +198,21 @@ def inverse(entry):
     return {"value": 1 / entry["value"], "error": entry["error"] / entry["value"] ** 2}
 
 
-def beside(commands, found, state, value, key, size, *, lasting):
+def beside(commands, found, state, value, key, size):
     """Molecular dynamics of one state: the comparisons that the program made, the density, and G = F + P V in the windows' cell."""
     npt, mbar = (f"{mode}_{size}_{value:g}" for mode in ("npt", "mbar"))
     compared = [row for row in found["gibbs"]["comparison"] if row["md_run"] in (npt, mbar)]
-    windows = commands.results(f"{key}/{mbar}")
+    dynamics, windows = (commands.results(f"{key}/{name}") for name in (npt, mbar))
     system = windows["system"]
     # F + P V is smallest in the mean cell, whose error counts in second order only
     beta_pv = system["beta"] * state["PV_per_atom"] * system["volume"] / system["n_atoms"] / state["volume_per_atom"]["value"]
     free = windows["estimates"]["mbar"]["beta_F_per_atom"]
     gibbs = {"value": free["value"] + beta_pv, "error": free["error"]}
     own = state["beta_G_per_atom"]
-    total = commands.results(f"{key}/{npt}")["npt"]["volume"] if lasting else None
-    volume = {name: total[name] / system["n_atoms"] for name in ("value", "error")} if total else None
+    volume = {name: dynamics["npt"]["volume"][name] / system["n_atoms"] for name in ("value", "error")}
     return {
         "comparison": [{name: row[name] for name in ("quantity", "flow", "md", "z")} for row in compared],
-        "density": inverse(volume) if volume else None,
+        "density": inverse(volume),
         "beta_G": gibbs,
         "z_G": z_score(own["value"], own["error"], gibbs["value"], gibbs["error"]),
     }
@@ -301,7 +281,7 @@ def table_of_states(results, crystals, name, unit):
             with_error(**md["beta_G"]) if md else "",
             signed(z.get("beta F per atom")) if md else "",
             with_error(**row["density"]),
-            with_error(**md["density"]) if md and md["density"] else "",
+            with_error(**md["density"]) if md else "",
             signed(z["volume per atom"]) if "volume per atom" in z else "",
             f"{row['ess']['lowest']:.0%}",
         ]
@@ -391,7 +371,7 @@ def draw_densities(axes, results, crystals):
             x, y, error = zip(*((r["value"], r["density"]["value"], r["density"]["error"]) for r in rows), strict=True)
             label = f"{crystal.title}, N = {rows[0]['n_atoms']}"
             axes.errorbar(x, y, error, fmt="o", color=crystal.colour, mfc=fill, ms=5, capsize=2, label=label)
-            md = [(r["value"], r["md"]["density"]) for r in rows if r["md"] and r["md"]["density"]]
+            md = [(r["value"], r["md"]["density"]) for r in rows if r["md"]]
             for value, entry in md:
                 axes.errorbar(value, entry["value"], entry["error"], fmt="x", color=INK, ms=7, capsize=2, zorder=5)
 
