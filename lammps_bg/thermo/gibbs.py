@@ -170,12 +170,23 @@ class FreeEnergySurface:
         return each.mean(0), each.std(0, ddof=1) / math.sqrt(self.n_repeats)
 
     def pressure_range(self) -> tuple[float, float]:
-        """The pressures whose minimum of F + P V lies inside the box, lowest and highest, energy per volume.
+        """The pressures whose minimum of F + P V lies inside the box, for all repeats and without any of them, energy per volume.
+
+        Returns:
+            Lowest and highest.
 
         Raises:
             StateError: There are none.
         """
-        return self._covered(self._at(0.0))
+        surface = self._at(0.0)
+        subsets = [surface.with_coefficients(c) for c in leave_one_out(self.coefficients)]
+        lows, highs = zip(*(self._covered(s) for s in (surface, *subsets)), strict=True)
+        if not max(lows) < min(highs):
+            raise StateError(
+                "expected repeats that cover common pressures, got errors of F as large as its change over the trained cells; "
+                "draw more samples, or train a wider range"
+            )
+        return max(lows), min(highs)
 
     def _covered(self, surface: EnthalpySurface) -> tuple[float, float]:
         path = relaxed_path(surface)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lammps_bg.report.contents import RunContents
-from lammps_bg.report.figures.style import INK, Data, legend_above, literal, new_figure
+from lammps_bg.report.figures.style import INK, Data, legend_of_states, literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ def draw_gibbs(data: Mapping[str, Any]) -> "Figure":
     Args:
         data: `wells` and `isotherms` with their curves, `md` with volumes of constant-pressure dynamics, `labels` of the axes.
     """
-    figure, (left, right) = new_figure(4.4, 9.0, ncols=2)
+    figure, (left, right) = new_figure(4.6, 9.0, ncols=2)
     for index, well in enumerate(data["wells"][:_MOST]):
         colour = f"C{index}"
         left.plot(well["volume"], well["curve"], color=colour, label=literal(well["label"]))
@@ -52,5 +52,5 @@ def draw_gibbs(data: Mapping[str, Any]) -> "Figure":
         )  # fmt: skip
     right.set(xlabel=data["labels"]["pressure"], ylabel=data["labels"]["volume"])
     for axes in (left, right):
-        legend_above(axes, 2)
+        legend_of_states(axes)
     return figure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lammps_bg.report.contents import RunContents
-from lammps_bg.report.figures.style import INK, Data, legend_above, literal, new_figure
+from lammps_bg.report.figures.style import INK, Data, legend_of_states, literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,11 +40,11 @@ def draw_phases(data: Mapping[str, Any]) -> "Figure":
         left.fill_between(x, y - error, y + error, color=colour, alpha=0.3, linewidth=0)
         left.plot(curve["roots"], np.zeros(len(curve["roots"])), "|", color=colour, markersize=14)
     left.set(xlabel=literal(data["axis"]), ylabel=data["energy"])
-    legend_above(left, 2)
+    legend_of_states(left)
     if data["lines"]:
         right = panels[0, 1]
         for line in data["lines"]:
             right.errorbar(line["x"], line["y"], line["error"], fmt="o-", capsize=2, label=literal(line["label"]))
         right.set(xlabel=literal(data["lines"][0]["outer"]), ylabel=literal(data["axis"]))
-        legend_above(right, 2)
+        legend_of_states(right)
     return figure

@@ -4,6 +4,7 @@
 import importlib
 import io
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ LINES = {"base": ":", "flow": "--", "reweighted": "-", "md": "-"}
 INK, FALL, RISE = "#222222", "#56B4E9", "#E69F00"
 WIDTH, HEIGHT = 8.4, 3.7
 """Size of a plain figure, inches."""
+_DPI = 200
+_LONG_LABEL = 36  # characters of which two fit beside each other over half a figure
 
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
@@ -88,11 +91,11 @@ def render(draw: Callable[[Data], "Figure"], data: Data) -> tuple[bytes, bytes]:
         draw: Function that draws the data.
         data: What it draws.
     """
-    with require_package("matplotlib.style").context(["default", _STYLE]):
+    with _styled():
         figure = draw(data)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
-        figure.savefig(png, format="png", dpi=200)
+        figure.savefig(png, format="png", dpi=_DPI)
     return svg.getvalue(), png.getvalue()
 
 
@@ -104,7 +107,13 @@ def save(draw: Callable[[Data], "Figure"], data: Data, path: Path) -> None:
         data: What it draws.
         path: The file.
     """
-    path.write_bytes(render(draw, data)[1])
+    with _styled():
+        draw(data).savefig(path, format="png", dpi=_DPI)
+
+
+def _styled() -> AbstractContextManager[None]:
+    context: AbstractContextManager[None] = require_package("matplotlib.style").context(["default", _STYLE])
+    return context
 
 
 def new_figure(height: float = HEIGHT, width: float = WIDTH, **panels: Any) -> tuple["Figure", Any]:  # noqa: ANN401
@@ -180,6 +189,25 @@ def legend_above(axes: "Axes", columns: int = 4, *, marker: float = 1.0) -> None
         axes.legend(
             loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2, handlelength=2.2, markerscale=marker
         )
+
+
+def legend_of_states(axes: "Axes") -> None:
+    """A legend over the axes in small print, for names as long as that of a state.
+
+    Args:
+        axes: Whose legend.
+    """
+    labels = axes.get_legend_handles_labels()[1]
+    columns = 2 if max(map(len, labels), default=0) <= _LONG_LABEL else 1
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=columns,
+        borderaxespad=0.2,
+        fontsize=6.5,
+        handlelength=1.2,
+        columnspacing=1.0,
+    )
 
 
 def literal(text: str) -> str:

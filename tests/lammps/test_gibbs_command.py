@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`lammps-bg gibbs` through the command line: its files and their numbers, MD beside them, its report, and bad input."""
+
+import json
+import math
+import re
+import shutil
+
+import pytest
+from command_line import call, contents, use
+from conditional_runs import FEW, results, rows, settings
+
+from lammps_bg.cli import main
+from lammps_bg.report.figures import style
+
+NKTV2P = 68568.415  # atm per kcal/mol/Angstrom^3, units real
+GPA = 1e9 / 101325.0  # atm
+FILES = {
+    "config.toml", "curves.json", "gibbs.csv", "gibbs.png", "helmholtz.csv", "inputs", "model.pt", "provenance.json", "rerun.sh",
+    "results.json", "status.json",
+}  # fmt: skip
+MORE = settings("gibbs.n_samples=32", "gibbs.n_repeats=4", "gibbs.n_volumes=5", "estimate.report=true")  # with the report
+FALSE_ALARM = 4.5  # standard errors, by four to eight repeats
+
+
+@pytest.fixture(scope="module")
+def evaluated(crystals, tmp_path_factory):
+    """Two states at two pressures each, beside an NPT run in one of them; and beta-tin with its shape free and not."""
+    folder = tmp_path_factory.mktemp("gibbs") / "runs"
+    shutil.copytree(crystals, folder)
+    few = settings("md.n_frames=50", "md.n_dump=0", "sample.picture=false", "estimate.report=false", "estimate.n_bootstraps=50")
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, folder)
+        npt = ["md", "-in", "in.gsw_diamond", "--mode", "npt", "-rep", "2", "1", "1", "-var", "T", "65", "-var", "lambda", "18.2"]
+        assert main([*npt, "-out", "npt", *few, "--allow-red"]) == 0
+        states = ["-P", "0", "0.1", "GPa", "-T", "65", "-var", "lambda", "18.2", "18.6"]
+        words = ["gibbs", "-model", "gsw", "-rep", "2", "1", "1", *states, "-md", "npt", *MORE, "-out", "many", "--allow-red"]
+        assert main(words) == 0
+        for cell, name in (([], "shape"), (["--cell", "iso"], "iso")):
+            assert (
+                main(
+                    [
+                        "gibbs",
+                        "-model",
+                        "tin",
+                        "-P",
+                        "0",
+                        *cell,
+                        *FEW,
+                        *settings("gibbs.n_samples=16"),
+                        "-out",
+                        name,
+                        "--allow-red",
+                    ]
+                )
+                == 0
+            )
+    return folder
+
+
+def test_files(evaluated):
+    assert {path.name for path in (evaluated / "many").iterdir()} == FILES | {"figures", "report.html"}
+    assert {path.name for path in (evaluated / "iso").iterdir()} == FILES
+    assert json.loads((evaluated / "many" / "status.json").read_text())["stage"] == "done"
+
+
+def test_columns_and_states(evaluated):
+    """Every lambda at every pressure, in the script's unit of pressure."""
+    found = rows(evaluated, "many", "gibbs.csv")
+    assert list(found[0]) == [
+        "T", "lambda", "P", "G_per_atom", "G_error", "F_per_atom", "F_error", "volume_per_atom", "volume_error",
+        "mean_volume_per_atom", "mean_volume_error", "potential_energy_per_atom", "potential_energy_error", "PV_per_atom",
+        "compressibility", "compressibility_error", "volume", "lowest_ess", "z_free_energy", "z_virial_pressure",
+    ]  # fmt: skip
+    expected = [(65, x, p) for x in (18.2, 18.6) for p in (0.0, 0.1 * GPA)]
+    for row, state in zip(found, expected, strict=True):
+        assert tuple(float(row[name]) for name in ("T", "lambda", "P")) == pytest.approx(state)
+    cells = rows(evaluated, "many", "helmholtz.csv")
+    assert len(cells) == 2 * 5
+    assert list(cells[0]) == [
+        "T", "lambda", "volume", "volume_per_atom", "F_per_atom", "F_error", "pe_per_atom", "pe_error", "ess",
+    ]  # fmt: skip
+    assert len({(row["T"], row["lambda"], row["volume"]) for row in cells}) == 10
+
+
+def test_free_energies_belong_together(evaluated):
+    """G = F + P V to 1e-10; V is that of ln V / V0; beta G is G in kT."""
+    boltzmann, reference = 0.0019872067, 6.2018745**3 / 8
+    for row, entry in zip(rows(evaluated, "many", "gibbs.csv"), results(evaluated, "many")["gibbs"]["states"], strict=True):
+        g, f, pv, volume, x = (
+            float(row[name]) for name in ("G_per_atom", "F_per_atom", "PV_per_atom", "volume_per_atom", "volume")
+        )
+        assert g == pytest.approx(f + pv, abs=1e-10)
+        assert pv == pytest.approx(float(row["P"]) * volume / NKTV2P, rel=1e-7)
+        assert volume == pytest.approx(reference * math.exp(x), rel=1e-9)
+        assert entry["G_per_atom"]["value"] == g
+        assert entry["beta_G_per_atom"]["value"] == pytest.approx(g / (boltzmann * float(row["T"])), rel=1e-7)
+        assert float(row["G_error"]) > 0
+
+
+def test_thermodynamics_is_consistent(evaluated):
+    """Fresh samples at each cell give the polynomial's F and, by the virial, the pressure; dG/dP is V within a part in a hundred."""
+    found = rows(evaluated, "many", "gibbs.csv")
+    for row in found:
+        assert abs(float(row["z_free_energy"])) < FALSE_ALARM
+        assert abs(float(row["z_virial_pressure"])) < FALSE_ALARM
+    for low, high in zip(found[::2], found[1::2], strict=True):
+        slope = (float(high["G_per_atom"]) - float(low["G_per_atom"])) / (0.1 * GPA) * NKTV2P
+        middle = 0.5 * (float(low["volume_per_atom"]) + float(high["volume_per_atom"]))
+        assert slope == pytest.approx(middle, rel=1e-3)
+        response = -math.log(float(high["volume_per_atom"]) / float(low["volume_per_atom"])) / (0.1 * GPA)
+        assert response == pytest.approx(0.5 * (float(low["compressibility"]) + float(high["compressibility"])), rel=1e-2)
+
+
+def test_dynamics_is_compared_in_its_own_state_alone(evaluated):
+    """The NPT run was at T = 65 and lambda = 18.2: the other parameter, of almost the same volume, is another state."""
+    comparison = results(evaluated, "many")["gibbs"]["comparison"]
+    assert [(row["quantity"], row["state"], row["md_run"]) for row in comparison] == [
+        ("volume per atom", {"T": 65.0, "lambda": 18.2}, "npt")
+    ]
+    row = comparison[0]
+    z = (row["flow"]["value"] - row["md"]["value"]) / math.hypot(row["flow"]["error"], row["md"]["error"])
+    assert row["z"] == pytest.approx(z)
+    assert row["md"]["value"] == pytest.approx(results(evaluated, "npt")["npt"]["volume"]["value"] / 16)
+
+
+def test_a_free_shape_lowers_the_free_energy(evaluated):
+    """Beta-tin with c/a free has at most the G of the fixed shape; `--cell iso` leaves c/a where it is."""
+    (free,), (fixed,) = (results(evaluated, name)["gibbs"]["states"] for name in ("shape", "iso"))
+    assert list(free["cell"]) == ["volume", "c/a"]
+    assert list(fixed["cell"]) == ["volume"]
+    error = math.hypot(free["G_per_atom"]["error"], fixed["G_per_atom"]["error"])
+    assert free["G_per_atom"]["value"] < fixed["G_per_atom"]["value"] + FALSE_ALARM * error
+    (a, _, _), (_, b, _), (_, _, c) = fixed["box"]
+    assert a == pytest.approx(b)
+    assert c / a == pytest.approx(0.5534635, rel=1e-6)
+    (a, _, _), _, (_, _, c) = free["box"]
+    assert math.log(c / a / 0.5534635) == pytest.approx(free["cell"]["c/a"]["value"], abs=1e-6)
+    assert len(rows(evaluated, "shape", "helmholtz.csv")) == 15
+
+
+def test_verdict_names_the_worst_state(evaluated):
+    verdict = results(evaluated, "many")["verdict"]
+    assert sum("lowest ESS" in reason for reason in verdict["reasons"]) <= 1
+    states = results(evaluated, "many")["gibbs"]["states"]
+    assert min(state["ess"]["lowest"] for state in states) == min(
+        float(row["ess"]) for row in rows(evaluated, "many", "helmholtz.csv")
+    )
+
+
+def test_report(evaluated, tmp_path, monkeypatch, capsys):
+    """`lammps-bg report` makes the page again, with every state, MD, and the numbers behind the figure."""
+    target = tmp_path / "copy"
+    shutil.copytree(evaluated / "many", target / "many")
+    use(monkeypatch, target)
+    page = (target / "many" / "report.html").read_text()
+    (target / "many" / "report.html").unlink()
+    shutil.rmtree(target / "many" / "figures")
+    spoken = call(capsys, target, "report", "many")
+    assert spoken.code == 0, spoken.error
+    assert {name for name in contents(target) if name.startswith("many/figures/")} == {
+        "many/figures/gibbs.json", "many/figures/gibbs.png",
+    }  # fmt: skip
+    again = (target / "many" / "report.html").read_text()
+    for title in ("Gibbs free energies", "Cells", "Comparison with molecular dynamics", "Checks", "Provenance"):
+        assert f"<h2>{title}</h2>" in again
+    assert again.count("<td") == page.count("<td")
+    assert "4 states and pressures" in again
+    assert re.search(r"<td[^>]*>npt</td>", again)
+    assert again.count("data:image/svg+xml") == 1
+    shown = json.loads((target / "many" / "figures" / "gibbs.json").read_text())
+    assert [len(shown[name]) for name in ("wells", "isotherms", "md")] == [4, 2, 1]
+
+
+def test_report_of_one_state(models, capsys):
+    spoken = call(capsys, models, "gibbs", "-model", "vol", "-P", "500", *MORE, "-out", "g", "--allow-red")
+    assert spoken.code == 0, spoken.error
+    page = (models / "g" / "report.html").read_text()
+    assert "No MD beside these numbers yet" in page
+    assert "βG/N, kT per atom, at T = 75, P = 500 atm" in page
+    assert f"report     {models / 'g' / 'report.html'}" in spoken.out
+
+
+def test_no_matplotlib_is_no_obstacle(models, capsys, monkeypatch):
+    def missing(name):
+        raise style.ReportError(f"expected the package {name}")
+
+    monkeypatch.setattr(style, "require_package", missing)
+    spoken = call(capsys, models, "gibbs", "-model", "vol", "-P", "0", *FEW, "-out", "g", "--allow-red")
+    assert spoken.code == 0, spoken.error
+    assert "figure     none: expected the package" in spoken.out
+    assert (models / "g" / "results.json").exists()
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-P", "1", "parsec"], "got '1 parsec'; check the unit"),
+        (["-P", "1", "mbar"], "write Mbar with a capital M"),
+        (["-P", "GPa"], "got 'GPa'"),
+        (["-P", "nan"], "got 'nan'"),
+        (
+            ["-P", "5", "GPa"],
+            "inside the trained range volume in [-0.03, 0.03], got its edge; train a wider range or use a pressure",
+        ),
+        (["-P", "0", "-T", "100"], "expected T in the trained range [60, 90] K, got 100"),
+        (["-P", "0", "-T", "nan"], "expected T in the trained range"),
+        (["-P", "0", "-var", "lambda", "20"], "expected lambda in the trained range [18, 19], got 20"),
+        (["-P", "0", "-var", "lambda", "18", "20"], "expected lambda in the trained range [18, 19], got 20"),
+        (["-P", "0", "-var", "lambda", "a", "b"], "expected numbers as values of a condition, got 'a b'"),
+        (["-P", "0", "-var", "rc", "1", "2"], "expected conditions of the model (volume, T, lambda), got values of rc"),
+        (["-P", "0", "-var", "rc", "1"], "which in.gsw_diamond never uses"),
+        (["-P", "0", "--cell", "xy"], "expected a model that was trained over volume, c/a, got one without c/a"),
+        (["-P", "0", "-md", "gsw"], "expected results.json in"),
+        (["-P", "0", "--set", "condition.volume=[0,1]"], "expected the model's own flow, base, condition and train"),
+    ],
+)
+def test_bad_input(refused_by_models, words, message):
+    refused_by_models(message, "gibbs", "-model", "gsw", *FEW, *words, "-out", "no")
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "message"),
+    [
+        ("one", [], "expected a model that depends on the cell or other conditions, got one of a single state"),
+        ("vol", ["-T", "75", "80"], "got values of T; train a model with a range of it"),
+        ("nothing", [], "there is no such folder"),
+    ],
+)
+def test_models_of_another_kind(refused_by_models, model, words, message):
+    refused_by_models(message, "gibbs", "-model", model, "-P", "0", *FEW, *words, "-out", "no")
