@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Energies and forces of batches of displacements by a potential in torch, with LAMMPS for what its pair table cannot hold."""
 
+import copy
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,6 +43,19 @@ class _Evaluated(NamedTuple):
     energies: Tensor
     gradient: Tensor
     separations: Tensor
+
+
+@dataclass
+class Counts:
+    """What was evaluated.
+
+    Attributes:
+        evaluated: Configurations evaluated in torch.
+        outside: Of those asked for, the ones that left the skin.
+    """
+
+    evaluated: int = 0
+    outside: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,27 +102,52 @@ class NativeSurface:
 
     Attributes:
         static_energy: Energy of the undisplaced crystal in the reference cell, by the first member, energy units.
-        n_evaluations: Configurations evaluated here.
-        n_outside: Configurations that left the skin.
+        counts: What was evaluated, which surfaces of one crystal in several states may share.
 
     Args:
         potential: The potential.
         crystal: The reference crystal.
         other: A surface that is right for any configuration of the reference crystal: LAMMPS.
         device: Where to compute.
+        counts: Where to count; None: a count of its own.
     """
 
     def __init__(
-        self, potential: Potential, crystal: Crystal, other: ExactSurface | None, device: torch.device | str = "cpu"
+        self,
+        potential: Potential,
+        crystal: Crystal,
+        other: ExactSurface | None,
+        device: torch.device | str = "cpu",
+        counts: Counts | None = None,
     ) -> None:
         self.potential, self.crystal, self.other, self.device = potential, crystal, other, torch.device(device)
-        self.n_evaluations = self.n_outside = 0
+        self.counts = counts or Counts()
         self._types = torch.from_numpy(crystal.types - 1).to(device)
         self._wide: PairTable | None = None
         self._told = False
         self._use_skin(_SKIN * crystal.nearest_distance)
         first = np.zeros(1, dtype=np.int64) if potential.stacked else None
         self.static_energy = float(self.energies(np.zeros((1, crystal.n_sites, 3)), member=first)[0])
+
+    @property
+    def n_evaluations(self) -> int:
+        """Configurations evaluated in torch."""
+        return self.counts.evaluated
+
+    @property
+    def n_outside(self) -> int:
+        """Configurations that left the skin."""
+        return self.counts.outside
+
+    def with_potential(self, potential: Potential) -> "NativeSurface":
+        """This surface, its pair tables among it, with another potential whose cutoff is not longer.
+
+        Args:
+            potential: The potential.
+        """
+        other = copy.copy(self)
+        other.potential = potential
+        return other
 
     def _use_skin(self, skin: float) -> None:
         self.table = self._table(skin)
@@ -175,7 +214,7 @@ class NativeSurface:
             far_types = self._types[table.neighbours]
             size = max(1, _PAIRS_AT_ONCE // table.neighbours.numel())
             for at in (indices[start : start + size] for start in range(0, len(indices), size)):
-                self.n_evaluations += len(at)
+                self.counts.evaluated += len(at)
                 u, deformation, member = batch.tensors(at, self.device)
                 separations = table.separations(u, deformation)
                 energies, gradient = self.potential.gradient(separations, self._types, far_types, member)
@@ -191,7 +230,7 @@ class NativeSurface:
         if outside.any() and outside.mean() > _MANY_OUTSIDE and self._can_grow():
             self._use_skin(_GROWTH * self.table.skin)
             return self._sorted(batch)
-        self.n_outside += int(outside.sum())
+        self.counts.outside += int(outside.sum())
         groups = [(self.table, np.flatnonzero(finite & ~outside))]
         if not outside.any() or (batch.is_reference and self.other is not None):
             return groups, np.flatnonzero(outside)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The target density exp(-beta U): exact, and softened for training; the forces of the potential are its gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,18 +24,28 @@ class Surface(Protocol):
         ...
 
 
+EnergiesForces = Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""Energies [n] and forces [n, N, 3] of displacements [n, N, 3]."""
+Numbers = float | NDArray[np.float64]
+
+
 class _ReducedEnergy(torch.autograd.Function):
-    """beta U(u) with the forces saved for the backward pass; above the ceiling it grows only logarithmically."""
+    """beta U(u) with the forces saved for the backward pass; above the ceiling it grows only logarithmically.
+
+    beta and ceiling are one number or one for each sample, shape [n].
+    """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, surface: Surface, beta: float, ceiling: float) -> Tensor:  # noqa: ANN401, D102
+    def forward(ctx: Any, u: Tensor, surface: EnergiesForces, beta: Numbers, ceiling: Numbers) -> Tensor:  # noqa: ANN401, D102
         energies, forces = surface(u.detach().double().numpy())
-        reduced, gradient = torch.from_numpy(beta * energies), torch.from_numpy(-beta * forces)
-        over = (reduced - ceiling).clamp(min=0)
+        beta = np.broadcast_to(beta, energies.shape)
+        reduced, gradient = torch.from_numpy(beta * energies), torch.from_numpy(-beta[:, None, None] * forces)
+        top = torch.from_numpy(np.broadcast_to(ceiling, energies.shape).astype(np.float64))
+        over = (reduced - top).clamp(min=0)
         # a configuration without finite energy keeps +inf: whoever averages leaves it out and counts it, so its gradient is never used
         gradient = torch.where(torch.isfinite(reduced)[:, None, None], gradient / (1 + over)[:, None, None], 0.0)
         ctx.save_for_backward(gradient.to(u.dtype))
-        return torch.where(over > 0, ceiling + torch.log1p(over), reduced)
+        return torch.where(over > 0, top + torch.log1p(over), reduced)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401, D102
@@ -72,11 +82,11 @@ class SoftenedTarget:
     def __init__(self, surface: Surface, beta: float, n_sites: int, softening: float) -> None:
         self.surface, self.beta = surface, beta
         self.shift = beta * surface.static_energy
-        self._ceiling = self.shift + softening * n_sites
+        self.ceiling = self.shift + softening * n_sites
 
     def log_prob(self, u: Tensor) -> Tensor:
         """Unnormalised log-density of displacements u [n, N, 3], shape [n], float64; -inf without finite energy."""
-        return -_ReducedEnergy.apply(u, self.surface, self.beta, self._ceiling)
+        return -_ReducedEnergy.apply(u, self.surface, self.beta, self.ceiling)
 
 
 class ExactTarget:
@@ -106,9 +116,40 @@ class MixedTarget:
 
     def __init__(self, targets: Sequence[SoftenedTarget], counts: Sequence[int], offsets: Sequence[float]) -> None:
         self._targets, self._counts = list(targets), list(counts)
-        shifts = [t.shift + offset for t, offset in zip(targets, offsets, strict=True)]
-        self.shift = torch.tensor(shifts, dtype=torch.float64).repeat_interleave(torch.tensor(self._counts))
+        self.shift = torch.from_numpy(repeated([t.shift + o for t, o in zip(targets, offsets, strict=True)], counts))
 
     def log_prob(self, u: Tensor) -> Tensor:
         """Unnormalised log-density of each under its own target, shape [n], float64."""
         return torch.cat([t.log_prob(some) for t, some in zip(self._targets, u.split(self._counts), strict=True)])
+
+
+class StackedTarget:
+    """The same where one call gives the energies of all conditions: a potential in torch with its cell and parameters per sample.
+
+    Args:
+        surface: Energies and forces of the whole batch, each sample in its cell and with its potential.
+        targets: The targets, for beta, shift and ceiling.
+        counts: Samples of each, in a row.
+        offsets: Added to the shift of each, as for `MixedTarget`.
+    """
+
+    def __init__(
+        self, surface: EnergiesForces, targets: Sequence[SoftenedTarget], counts: Sequence[int], offsets: Sequence[float]
+    ) -> None:
+        self._surface = surface
+        self._beta, self._ceiling = (repeated([getattr(t, name) for t in targets], counts) for name in ("beta", "ceiling"))
+        self.shift = torch.from_numpy(repeated([t.shift + o for t, o in zip(targets, offsets, strict=True)], counts))
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Unnormalised log-density of each under its own target, shape [n], float64."""
+        return -_ReducedEnergy.apply(u, self._surface, self._beta, self._ceiling)
+
+
+def repeated(values: Sequence[float], counts: Sequence[int]) -> NDArray[np.float64]:
+    """Each value as often as its count says, shape [n].
+
+    Args:
+        values: One for each condition.
+        counts: Samples of each.
+    """
+    return np.repeat(np.array(values, dtype=np.float64), counts)

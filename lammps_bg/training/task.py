@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the training loop trains on: one thermodynamic state, or a family of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -18,6 +18,9 @@ from lammps_bg.flow.sublattice import SublatticeFlow
 from lammps_bg.training.target import ExactTarget, MixedTarget, SoftenedTarget, TrainingTarget
 
 _EVALUATED = 4  # states of a family that an evaluation looks at
+
+
+Join = Callable[[Sequence[SoftenedTarget], Sequence[int], Sequence[float]], TrainingTarget]
 
 
 @dataclass
@@ -107,10 +110,12 @@ class ManyStates:
         pool: Contexts of the states, shape [m, C].
         make: Makes the state of a context.
         states_per_batch: States of a batch.
+        join: Makes one target of several, from them, their counts and the offsets of their shifts.
     """
 
-    def __init__(self, pool: Array, make: Callable[[Context], State], *, states_per_batch: int) -> None:
+    def __init__(self, pool: Array, make: Callable[[Context], State], *, states_per_batch: int, join: Join = MixedTarget) -> None:
         self.pool, self._make, self._states_per_batch = torch.from_numpy(pool), make, states_per_batch
+        self._join = join
         self._known: dict[Context, State] = {}
         self._centre = self.state((0.0,) * pool.shape[1])
 
@@ -145,7 +150,7 @@ class ManyStates:
         rows = [(context, len(list(same))) for context, same in groupby(map(tuple, contexts.tolist()))]
         states, counts = [self.state(context) for context, _ in rows], [n for _, n in rows]
         offsets = [self._centre.known - state.known for state in states]
-        return mixed([s.generator for s in states], counts), MixedTarget([s.softened for s in states], counts, offsets)
+        return mixed([s.generator for s in states], counts), self._join([s.softened for s in states], counts, offsets)
 
     def evaluated(self) -> Iterator[State]:
         """The centre and the first states of the pool."""

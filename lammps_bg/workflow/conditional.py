@@ -2,8 +2,9 @@
 """Conditional models: from ranges in the configuration to states of one crystal, and back from a stored model to any state."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,10 @@ from lammps_bg.flow.family import GeneratorFamily
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.model import build_family
 from lammps_bg.flow.self_consistent import FittedBase
-from lammps_bg.training.task import ManyStates, State
+from lammps_bg.potentials.native import NativeSurface
+from lammps_bg.potentials.stacked import stack
+from lammps_bg.training.target import MixedTarget, SoftenedTarget, StackedTarget, Surface, TrainingTarget
+from lammps_bg.training.task import Join, ManyStates, State
 from lammps_bg.workflow.fitting import fit_base
 from lammps_bg.workflow.problem import Problem
 
@@ -230,7 +234,36 @@ def task_of(model: ConditionalModel, config: Config, *, known: FittedFamily | No
         return State(generator, problem.softened_target(config.train.softening), problem.exact_target(), integral)
 
     pool = model.conditions.pool(config.condition.pool, config.seed)
-    return ManyStates(pool, make, states_per_batch=config.condition.states_per_batch)
+    join = _stacked(model) if isinstance(model.reference.potential, NativeSurface) else MixedTarget
+    return ManyStates(pool, make, states_per_batch=config.condition.states_per_batch, join=join)
+
+
+def _stacked(model: ConditionalModel) -> Join:
+    """How targets of a potential in torch are joined: all samples of a batch, each in its cell and with its parameters, in one call."""
+    conditions = model.conditions
+    corners = [model.reference.at(conditions.values(tuple(context))).potential for context in conditions.design()]
+    # a table that holds every pair within the longest cutoff of all
+    own = _native(model.reference.potential)
+    shared = NativeSurface(stack([_potential(c) for c in corners]), model.reference.crystal, None, own.device, own.counts)
+    cell = model.reference.crystal.unit.cell
+
+    def join(targets: Sequence[SoftenedTarget], counts: Sequence[int], offsets: Sequence[float]) -> TrainingTarget:
+        batch = shared.with_potential(stack([_potential(target.surface) for target in targets]))
+        deformations = [np.linalg.solve(cell, _native(target.surface).crystal.unit.cell) for target in targets]
+        deformation, member = np.repeat(deformations, counts, axis=0), np.repeat(np.arange(len(counts)), counts)
+        return StackedTarget(lambda u: batch(u, deformation, member), targets, counts, offsets)
+
+    return join
+
+
+def _native(surface: Surface) -> NativeSurface:
+    if not isinstance(surface, NativeSurface):
+        raise TypeError("a state of a potential in torch has lost it")
+    return surface
+
+
+def _potential(surface: Surface) -> Any:  # noqa: ANN401  (one of the kinds that can be stacked)
+    return _native(surface).potential
 
 
 def at_another_size(fitted: FittedFamily, trained: Problem, config: Config) -> FittedFamily:

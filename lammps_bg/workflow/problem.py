@@ -170,7 +170,7 @@ class Problem:
                 raise PotentialError(
                     f"expected the potential in torch at {dict(values)}, got one that only LAMMPS has; use energy.source=lammps"
                 )
-            problem.potential = NativeSurface(known, crystal, surface, self.potential.device)
+            problem.potential = NativeSurface(known, crystal, surface, self.potential.device, self.potential.counts)
         return problem
 
     def exact_target(self) -> ExactTarget:

@@ -3,13 +3,17 @@
 
 import numpy as np
 import pytest
+import torch
 from command_line import MW
 from test_native import LJ_MIXED, SW_TWO, displacements, in_random_box, native_of, problem_of, sw_file
 
+from lammps_bg.config import Config
 from lammps_bg.errors import PotentialError
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.potentials.stacked import stack
+from lammps_bg.training.target import MixedTarget, StackedTarget
+from lammps_bg.workflow.conditional import build_model, conditions_of, fit_family, task_of
 
 LJ_RC = """
 variable rc index 2.3
@@ -18,6 +22,14 @@ pair_modify shift yes
 pair_coeff * * 1.0 1.0
 """
 LJ_EPS = "variable e index 1.0\n" + LJ_MIXED.replace("1 2 0.9", "1 2 $e")
+LJ_CRYSTAL = """variable T index 1.0
+units lj
+lattice fcc 1.1
+region cell block 0 1 0 1 0 1
+create_box 1 cell
+create_atoms 1 box
+mass 1 1.0
+"""
 SW_PRINTED = """variable lambda3 index 23.15
 print "X X X 6.189 2.3925 1.80 ${lambda3} 1.2 -0.333333333333 7.049556277 0.6022245584 4.0 0.0 0.0" file gen.sw screen no
 pair_style sw
@@ -165,3 +177,33 @@ def test_what_cannot_be_stacked(tmp_path):
         native.energies(u)
     with pytest.raises(ValueError, match="for each of 2 configurations"):
         native.energies(u, None, np.zeros(3))
+
+
+@pytest.mark.parametrize("parameters", [{}, {"rc": (2.1, 2.6)}])
+def test_a_batch_of_many_states_is_one_evaluation_with_the_same_targets(tmp_path, parameters):
+    """Stacked and one by one, the targets of a training batch agree in value, gradient and shift."""
+    problem = problem_of(tmp_path, LJ_CRYSTAL + LJ_RC, (2, 2, 2))
+    settings = {
+        "condition": {"volume": (-0.04, 0.04), "temperature": (0.5, 1.5), "parameters": parameters, "pool": 16},
+        "base": {"iterations": 0},
+        "flow": {"width": 8, "n_sweeps": 1, "n_neighbours": 12},
+    }
+    config = Config.model_validate(settings)
+    problem.potential = NativeSurface(recognise(problem.engine.pair, problem.units.name), problem.crystal, problem.surface)
+    conditions = conditions_of(config.condition, problem)
+    model = build_model(problem, config, fit_family(problem, config.base, conditions, 1, check=lambda: None))
+    task = task_of(model, config)
+    contexts = task.draw(12, torch.Generator().manual_seed(0))
+    generator, joined = task.at(contexts)
+    assert isinstance(joined, StackedTarget)
+    task._join = MixedTarget
+    separate = task.at(contexts)[1]
+    before = problem.n_evaluations
+    found = []
+    for target in (joined, separate):
+        u = generator.prior.sample(12, torch.Generator().manual_seed(1))[:, 0].requires_grad_()
+        value = target.log_prob(u)
+        found.append((value.detach(), target.shift, torch.autograd.grad((value * torch.linspace(1, 2, 12)).sum(), u)[0]))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-8)
+    assert problem.n_evaluations - before >= 24
