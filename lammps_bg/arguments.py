@@ -28,7 +28,11 @@ exit codes: 0 done, 1 training or estimate failed, 2 bad input (one sentence say
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors in one sentence, as everywhere else."""
+    """Errors in one sentence, as everywhere else; negative numbers may have an exponent."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **options)
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[A-Za-z]*$")
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"expected arguments as in `{self.prog} -h`, got a wrong one ({message}){self._did_you_mean(message)}")
@@ -118,7 +122,11 @@ def _sample_command(commands: Any) -> None:  # noqa: ANN401
 
 
 def _gibbs_command(commands: Any) -> None:  # noqa: ANN401
-    gibbs = _command(commands, "gibbs", "Gibbs free energy, volume and compressibility from a model that was trained over cells")
+    gibbs = _command(
+        commands,
+        "gibbs",
+        "Gibbs free energy, volume and compressibility from a model over cells; several values of -var, -T, -P make a table",
+    )
     _model_arguments(gibbs)
     _state_arguments(gibbs)
     cell = "which cell variables are free, as in LAMMPS' fix npt (default: all that the model was trained over)"

@@ -68,7 +68,7 @@ def _request(args: argparse.Namespace) -> ScriptRequest:
 def _strain(args: argparse.Namespace) -> dict[str, float]:
     """Cell variables by --strain."""
     found = {}
-    for text in args.strain:
+    for text in getattr(args, "strain", []):
         name, _, value = text.partition("=")
         try:
             number = float(value)
@@ -234,7 +234,12 @@ def _md_plan(args: argparse.Namespace) -> md.MdPlan:
         if args.script or args.elements:
             raise ConfigError("expected either -in, with --elements where wanted, or -model, got both; leave one out")
         request, config = md.like_run(
-            args.model, replicate=args.rep, variables=variables, flags=_flags(args), overrides=lambda start: _config(args, start)
+            args.model,
+            replicate=args.rep,
+            variables=variables,
+            flags=_flags(args),
+            overrides=lambda start: _config(args, start),
+            strain=_strain(args),
         )
         name = args.model.absolute().name
     else:

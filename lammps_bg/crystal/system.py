@@ -55,6 +55,8 @@ class Crystal:
             deformation: D of cell = this cell @ D, lower triangular, shape [3, 3].
         """
         unit = replace(self.unit, cell=self.unit.cell @ deformation, basis=self.unit.basis @ deformation)
+        if np.abs(np.tril(deformation, -1)).max() > 0:  # a sheared cell has lost the reflections
+            unit = replace(unit, orbit=unit.site_class.copy(), signs=np.ones_like(unit.signs))
         return replace(self, unit=unit)
 
     def assigned(self, structure: Structure) -> "Crystal":

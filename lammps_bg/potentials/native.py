@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Energies and forces of batches of displacements by a potential in torch, with LAMMPS for what its pair table cannot hold."""
 
-import copy
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ class NativeSurface:
         counts: Counts | None = None,
     ) -> None:
         self.potential, self.crystal, self.other, self.device = potential, crystal, other, torch.device(device)
-        self.counts = counts or Counts()
+        self.counts, self._cutoff = counts or Counts(), potential.cutoff
         self._types = torch.from_numpy(crystal.types - 1).to(device)
         self._wide: PairTable | None = None
         self._told = False
@@ -139,21 +138,19 @@ class NativeSurface:
         """Configurations that left the skin."""
         return self.counts.outside
 
-    def with_potential(self, potential: Potential) -> "NativeSurface":
-        """This surface, its pair tables among it, with another potential whose cutoff is not longer.
+    def use(self, potential: Potential) -> None:
+        """Take another potential, of which the pair tables know all pairs: its cutoff is not longer.
 
         Args:
             potential: The potential.
         """
-        other = copy.copy(self)
-        other.potential = potential
-        return other
+        self.potential = potential
 
     def _use_skin(self, skin: float) -> None:
         self.table = self._table(skin)
 
     def _table(self, skin: float) -> PairTable:
-        return PairTable.from_crystal(self.crystal, self.potential.cutoff, skin, self.device)
+        return PairTable.from_crystal(self.crystal, self._cutoff, skin, self.device)
 
     def __call__(
         self, displacements: Array, deformation: Array | None = None, member: Members | None = None

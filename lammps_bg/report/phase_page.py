@@ -101,10 +101,7 @@ def crossings_table(run: RunContents) -> Table | None:
         *_outer(run), _labelled(run, _axis(run)), "established", f"volume of the first ({volume})", f"of the second ({volume})",
         f"ΔV ({volume})", f"ΔH ({energy})",
     )  # fmt: skip
-    note = (
-        "Differences are second minus first. Established: the sign of the difference is known beyond three standard errors on both sides "
-        "of the crossing."
-    )
+    note = "Differences are second minus first. Established: at least 95 % of the bootstrap replicas have the crossing."
     return Table(header, rows, "ll" + "r" * (len(header) - 2), note) if rows else None
 
 

@@ -8,7 +8,7 @@ Two free energy surfaces along the pressure: crossing(p, first.gibbs_repeats(p) 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -159,34 +159,6 @@ def crossing(
     nodes = [_mean_of(column) for column in (table @ curve.weights(points).T).T]
     known = any(low > 0.0 or high < 0.0 for low, high in (node.interval for node in nodes))
     return Crossings(roots, float(points[0]), float(points[-1]), nodes[0], nodes[-1], known)
-
-
-def crossing_of(
-    functions: Sequence[Callable[[float], float]],
-    lower: float,
-    upper: float,
-    rng: np.random.Generator,
-    *,
-    n_scan: int = 33,
-    n_bootstraps: int = N_BOOTSTRAPS,
-) -> Crossings:
-    """As `crossing` where Delta g of each repeat is a smooth function: it is taken at `n_scan` points and joined by a cubic spline.
-
-    Args:
-        functions: Delta g of each repeat as a function of the place on the axis.
-        lower: Lower end of the axis.
-        upper: Upper end.
-        rng: Source of the replicas.
-        n_scan: Number of places at which the functions are evaluated.
-        n_bootstraps: Number of replicas.
-    """
-    if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper) or n_scan < 4:
-        raise EstimateError(
-            f"expected an axis that rises and 4 points or more, got [{lower}, {upper}] and {n_scan}; correct them"
-        )
-    axis = np.linspace(lower, upper, n_scan)
-    table = np.array([[float(function(float(a))) for a in axis] for function in functions]).reshape(len(functions), n_scan)
-    return crossing(axis, table, rng, n_bootstraps=n_bootstraps)
 
 
 def _zeros(scan: Array, values: Array) -> Array:

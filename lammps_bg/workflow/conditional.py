@@ -26,7 +26,7 @@ from lammps_bg.training.task import Join, ManyStates, State
 from lammps_bg.workflow.fitting import fit_base
 from lammps_bg.workflow.problem import Problem
 
-_SAME_CELL = 1e-6  # of a cell variable that is no condition
+SAME_CELL = 1e-6  # of a cell variable that is no condition
 
 
 def conditions_of(config: ConditionConfig, problem: Problem) -> Conditions | None:
@@ -55,12 +55,20 @@ def conditions_of(config: ConditionConfig, problem: Problem) -> Conditions | Non
             )
         axes.append(Axis(TEMPERATURE, *config.temperature, unit))
     for name, ends in config.parameters.items():
+        if name in (*CELL_VARIABLES, TEMPERATURE, "P"):
+            raise ConfigError(
+                f"expected a name of its own for a parameter of the potential, got {name}, which is the name of another condition; "
+                "rename the variable in the script"
+            )
         problem.engine.parameter_use(name)
         axes.append(Axis(name, *ends, ""))
     if not axes:
         return None
     conditions = Conditions(tuple(axes))
     pin_parameters(problem, conditions)
+    for context in conditions.design():  # what LAMMPS refuses, or flips, it shall refuse before anything is written
+        problem.at(conditions.values(tuple(context)))
+    problem.surface.enter()
     return conditions
 
 
@@ -96,7 +104,7 @@ def values_of(problem: Problem, conditions: Conditions, cell: Array) -> dict[str
     """
     own = cell_variables(np.asarray(np.linalg.solve(cell, problem.crystal.unit.cell)))
     for name, value in own.items():
-        if abs(value) > _SAME_CELL and name not in conditions.names:
+        if abs(value) > SAME_CELL and name not in conditions.names:
             raise StateError(
                 f"expected the cell that the model was trained with in {name}, got one that differs by {value:.3g}; train with a range of "
                 f"it in [condition]"
@@ -159,7 +167,13 @@ class ConditionalModel:
 
 
 def fit_family(
-    problem: Problem, config: BaseConfig, conditions: Conditions, seed: int, *, check: Callable[[], None]
+    problem: Problem,
+    config: BaseConfig,
+    conditions: Conditions,
+    seed: int,
+    *,
+    check: Callable[[], None],
+    start: FittedFamily | None = None,
 ) -> FittedFamily:
     """Fit a base at every point of the design.
 
@@ -169,18 +183,17 @@ def fit_family(
         conditions: The axes.
         seed: Seed of the displacements.
         check: Called before every batch of energies; may raise to stop the fit.
+        start: Phonon crystals of the same points to start from.
 
     Raises:
         UnstableCrystalError: The crystal is unstable at a point, which is named.
     """
     nodes, fitted = conditions.design(), list[FittedBase]()
-    for context in nodes:
+    known = start.bases.constants if start and isinstance(start.bases, PhononFamily) else [None] * len(nodes)
+    for context, constants in zip(nodes, known, strict=True):
         values = conditions.values(tuple(context))
-        state = problem.at(values)
         try:
-            harmonic = config.model_copy(update={"iterations": 0})
-            start = fit_base(state, harmonic, seed, check=check) if config.iterations and config.kind == "phonon" else None
-            fitted.append(fit_base(state, config, seed, start=start, check=check))
+            fitted.append(fit_base(problem.at(values), config, seed, start=constants, check=check))
         except UnstableCrystalError as error:
             raise UnstableCrystalError(f"at {conditions.describe(values)}: {error}") from None
     return FittedFamily(conditions, family_of(nodes, fitted), config.iterations > 0)
@@ -248,10 +261,15 @@ def _stacked(model: ConditionalModel) -> Join:
     cell = model.reference.crystal.unit.cell
 
     def join(targets: Sequence[SoftenedTarget], counts: Sequence[int], offsets: Sequence[float]) -> TrainingTarget:
-        batch = shared.with_potential(stack([_potential(target.surface) for target in targets]))
+        potential = stack([_potential(target.surface) for target in targets])
         deformations = [np.linalg.solve(cell, _native(target.surface).crystal.unit.cell) for target in targets]
         deformation, member = np.repeat(deformations, counts, axis=0), np.repeat(np.arange(len(counts)), counts)
-        return StackedTarget(lambda u: batch(u, deformation, member), targets, counts, offsets)
+
+        def energies_forces(u: Array) -> tuple[Array, Array]:
+            shared.use(potential)
+            return shared(u, deformation, member)
+
+        return StackedTarget(energies_forces, targets, counts, offsets)
 
     return join
 
@@ -275,7 +293,8 @@ def at_another_size(fitted: FittedFamily, trained: Problem, config: Config) -> F
         config: The configuration.
     """
     if isinstance(fitted.bases, EinsteinFamily) or not fitted.iterated:
-        base = config.base if isinstance(fitted.bases, EinsteinFamily) else config.base.model_copy(update={"iterations": 0})
+        effort = {"n_samples": config.condition.base_samples}
+        base = config.base.model_copy(update=effort if isinstance(fitted.bases, EinsteinFamily) else {**effort, "iterations": 0})
         return fit_family(trained, base, fitted.conditions, config.seed, check=lambda: None)
     target = trained.crystal
     source = replace(target, replicate=fitted.bases.constants[0].grid, atom_ids=np.empty(0, dtype=np.int64))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from lammps_bg.config import BaseConfig, Config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import UnstableCrystalError
+from lammps_bg.flow.force_constants import ForceConstants
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.self_consistent import EinsteinFit, FittedBase, PhononFit, measured
 from lammps_bg.report.console import Console
@@ -26,7 +27,7 @@ def fit_base(
     config: BaseConfig,
     seed: int,
     *,
-    start: FittedBase | None = None,
+    start: ForceConstants | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> FittedBase:
     """Fit the base to the potential.
@@ -35,7 +36,7 @@ def fit_base(
         problem: Crystal and temperature.
         config: Kind of the base and effort.
         seed: Seed of the displacements.
-        start: A base of the same kind to start from.
+        start: Force constants to start from, for phonons; None: those at the minimum.
         check: Called before every batch of energies; may raise to stop the fit.
     """
 
@@ -49,7 +50,7 @@ def fit_base(
     if config.kind == "einstein":
         return EinsteinFit(force_field, crystal, problem.beta, seed=seed).run(iterations=config.iterations, n_samples=n_samples)
     phonon = PhononFit(force_field, crystal, problem.units, problem.beta, seed=seed)
-    return phonon.run(iterations=config.iterations, n_samples=n_samples, start=start.constants if start else None)
+    return phonon.run(iterations=config.iterations, n_samples=n_samples, start=start)
 
 
 def refine_base(problem: Problem, config: Config, generator: Generator, fitted: FittedBase) -> FittedBase:

@@ -13,14 +13,15 @@ from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.pressure import parse_pressure
 from lammps_bg.crystal.system import Counts
 from lammps_bg.engine.lammps_engine import LammpsFlags
-from lammps_bg.errors import ConfigError
+from lammps_bg.errors import ConfigError, StateError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.workflow.conditional import ConditionalModel
 from lammps_bg.workflow.energies import choose_potential
-from lammps_bg.workflow.gibbs_md import MdAtCell, compare_with_md
-from lammps_bg.workflow.gibbs_results import GibbsState, Outcome, show, write
+from lammps_bg.workflow.gibbs_md import MdAtCell, compare_with_md, require_comparable
+from lammps_bg.workflow.gibbs_results import show, write
+from lammps_bg.workflow.gibbs_state import GibbsState, Outcome
 from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_variables, over_cells, sample_cell
 from lammps_bg.workflow.pressure import script_pressure
 from lammps_bg.workflow.problem import Problem, ScriptRequest
@@ -100,7 +101,7 @@ def plan(
     many = {name: numbers(values) for name, values in variables.items() if name != "P" and len(values) > 1}
     single = {name: values for name, values in variables.items() if name not in many}
     request = replace(request, variables={**request.variables, **single}, replicate=replicate or request.replicate, flags=flags)
-    grid = {**({TEMPERATURE: tuple(temperatures)} if temperatures else {}), **many}
+    grid = {**({TEMPERATURE: tuple(dict.fromkeys(temperatures))} if temperatures else {}), **many}
     out = out or run.path.with_name(f"{run.path.name}_gibbs")
     RunDirectory.check_new(out)
     return GibbsPlan(run, request, config, out, words, tuple(pressures), grid, cell, tuple(md), time.monotonic())
@@ -116,7 +117,7 @@ def numbers(texts: Sequence[str]) -> tuple[float, ...]:
         ConfigError: One is no number.
     """
     try:
-        return tuple(map(float, texts))
+        return tuple(dict.fromkeys(map(float, texts)))
     except ValueError:
         shown = " ".join(texts)
         raise ConfigError(f"expected numbers as values of a condition, got '{shown}'; give for example -var rc 2.2 2.5") from None
@@ -139,19 +140,40 @@ def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bo
         pressures = pressures_of(gibbs.pressures, problem)
         states = states_of(gibbs.grid, problem, model)
         md = [MdAtCell.load(path, problem) for path in gibbs.md]
+        for entry in md:
+            require_comparable(entry, model, states, names)
         with console.progress("cells     ") as bar:
             share = Share(bar.update, stop, len(states) * len(cell_design(len(names), config.gibbs.n_volumes)))
             tables = tables_of(model, states, names, config, share)
-        found = [_at_pressure(model, table, p, config) for table in tables for p in pressures]
+        found, refused = _at_pressures(model, tables, pressures, config)
         compared = [row for entry in md for row in compare_with_md(entry, model, tables, config)]
         run = create_run(
             gibbs.out, gibbs.request, config, gibbs.words, problem, kind="gibbs", needed_bytes=_BYTES, model=gibbs.model
         )
-        outcome = Outcome(model, tables, found, compared)
+        outcome = Outcome(model, tables, found, compared, refused)
         verdict = write(run, problem, outcome, config, console, started=gibbs.started)
         show(console, outcome, verdict, run)
         finish(run, config, console)
     return 3 if verdict.colour == "red" and not allow_red else 0
+
+
+def _at_pressures(
+    model: ConditionalModel, tables: Sequence[HelmholtzTable], pressures: Sequence[float], config: Config
+) -> tuple[list[GibbsState], list[str]]:
+    """G wherever the cells cover the pressure, and a sentence for each where they do not.
+
+    Raises:
+        StateError: They cover none of them.
+    """
+    found, refused = list[GibbsState](), list[str]()
+    for table, pressure in product(tables, pressures):
+        try:
+            found.append(_at_pressure(model, table, pressure, config))
+        except StateError as error:
+            refused.append(str(error))
+    if not found:
+        raise StateError(refused[0])
+    return found, refused
 
 
 def pressures_of(typed: Sequence[str], problem: Problem) -> list[float]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from lammps_bg.config import Config
-from lammps_bg.crystal.cell_variables import cell_variables
+from lammps_bg.crystal.cell_variables import FREE, cell_variables
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.engine.parameters import same
 from lammps_bg.errors import CrystalError, RunDirectoryError, StateError
 from lammps_bg.report.run_directory import RunDirectory
-from lammps_bg.workflow.conditional import ConditionalModel
+from lammps_bg.workflow.conditional import SAME_CELL, ConditionalModel
 from lammps_bg.workflow.helmholtz import HelmholtzTable, sample_cell
 from lammps_bg.workflow.problem import Problem
 
@@ -80,49 +80,99 @@ class MdAtCell:
         return cell_variables(np.asarray(np.linalg.solve(model.reference.crystal.supercell, cell)))
 
 
+def require_comparable(
+    md: MdAtCell, model: ConditionalModel, states: Sequence[Mapping[str, float]], names: Sequence[str]
+) -> None:
+    """Refuse a run that has nothing to compare, before anything is evaluated.
+
+    Args:
+        md: The run.
+        model: The conditional model.
+        states: T and parameters of each state.
+        names: The free cell variables.
+
+    Raises:
+        StateError: No state is that of the run, its free energy is not reliable, or it stands in a cell that the model does not know.
+        CrystalError: It has another Lambda.
+    """
+    system = md.results["system"]
+    same = [state for state in states if _is_state(md, model, state)]
+    if not same:
+        raise StateError(
+            f"expected MD in one of the states that are evaluated, got T = {system['temperature']:g} (and its own parameters of the potential) "
+            f"in {md.path}; add its state with -T or -var"
+        )
+    unknown = {k: v for k, v in md.cell_values(model).items() if abs(v) > SAME_CELL and k not in model.conditions.names}
+    if unknown:
+        name, value = next(iter(unknown.items()))
+        raise StateError(
+            f"expected MD in a cell that the model knows, got one that differs in {name} by {value:.3g} in {md.path}; run it without that --strain"
+        )
+    if md.mode == "npt" and not set(names) <= set(FREE[md.results["npt"]["free"]]):
+        raise StateError(
+            f"expected NPT dynamics in which {', '.join(names)} may change, as in the model, got md.cell={md.results['npt']['free']} in {md.path}; "
+            "run it with --set md.cell=aniso or tri, or compare with `gibbs --cell iso`"
+        )
+    if md.mode == "mbar":
+        _require_free_energy(md, model.reference.at(dict(same[0])).length_scale)
+
+
+def _require_free_energy(md: MdAtCell, length_scale: float) -> None:
+    """Refuse lambda windows without a reliable free energy, or with another Lambda in it."""
+    if md.results["estimates"]["mbar"]["beta_F_per_atom"]["value"] is None:
+        raise StateError(
+            f"expected a free energy in {md.path}, got one that is not reliable; give the windows more frames with `lammps-bg md --resume`"
+        )
+    own = md.results["system"]["length_scale"]["value"]
+    if not math.isclose(own, length_scale, rel_tol=_SAME_ENERGY):
+        raise CrystalError(
+            f"expected MD with the Lambda of the model, {length_scale:.8g}, got {own:.8g} in {md.path}; use the same estimate.length_scale"
+        )
+
+
 def compare_with_md(
     md: MdAtCell, model: ConditionalModel, tables: Sequence[HelmholtzTable], config: Config
 ) -> list[dict[str, Any]]:
-    """Rows of flow against MD, for the states that both have.
+    """Rows of flow against MD, for the states that both have; see `require_comparable`.
 
     Args:
         md: The run.
         model: The conditional model.
         tables: F over cells in each state.
         config: The configuration.
-
-    Raises:
-        StateError: No state is that of the run.
     """
-    same = [table for table in tables if _is_state(md, model, table)]
-    if not same:
-        t = md.results["system"]["temperature"]
-        raise StateError(
-            f"expected MD in one of the states that are evaluated, got T = {t:g} (and its own parameters of the potential) in {md.path}; "
-            "add its state with -T or -var"
-        )
     compare = _volumes if md.mode == "npt" else _free_energy
-    return [row for table in same for row in compare(md, model, table, config)]
+    return [row for table in tables if _is_state(md, model, table.values) for row in compare(md, model, table, config)]
 
 
-def _is_state(md: MdAtCell, model: ConditionalModel, table: HelmholtzTable) -> bool:
+def _is_state(md: MdAtCell, model: ConditionalModel, values: Mapping[str, float]) -> bool:
     """Whether T agrees, and the parameters of the potential; what the script makes of them, the static energy in the run's cell tells."""
     system = md.results["system"]
-    if not math.isclose(system["temperature"], table.values["T"], rel_tol=_SAME_STATE):
+    if not math.isclose(system["temperature"], values[TEMPERATURE], rel_tol=_SAME_STATE):
         return False
-    for name, value in table.values.items():
+    for name, value in values.items():
         own = md.variables.get(name) or [model.reference.engine.script_value(name)]
         if name != TEMPERATURE and not same(str(own[0]), repr(float(value))):
             return False
-    static = model.reference.at({**table.values, **md.cell_values(model)}).surface.static_energy
+    static = model.reference.at({**values, **md.cell_values(model)}).surface.static_energy
     return math.isclose(static / system["n_atoms"], system["static_energy_per_atom"], rel_tol=_SAME_ENERGY)
 
 
-def _row(quantity: str, unit: str, md: MdAtCell, values: Sequence[float], **more: Any) -> dict[str, Any]:  # noqa: ANN401
+def _row(
+    quantity: str,
+    unit: str,
+    md: MdAtCell,
+    values: Sequence[float],
+    repeats: int,
+    **more: Any,  # noqa: ANN401
+) -> dict[str, Any]:
     """One line: flow and MD with errors, and their difference in standard errors."""
     flow, flow_error, own, own_error = (float(value) for value in values)
     z = (flow - own) / max(math.hypot(flow_error, own_error), _FLOOR)
     numbers = {"flow": {"value": flow, "error": flow_error}, "md": {"value": own, "error": own_error}, "z": z}
+    # Welch: the flow's error rests on few repeats, that of MD on many frames
+    freedom = (repeats - 1) * (math.hypot(flow_error, own_error) / max(flow_error, _FLOOR)) ** 4
+    numbers["degrees_of_freedom"] = freedom
     return {"quantity": quantity, "unit": unit, "md_run": md.path.name, **more, **numbers}
 
 
@@ -136,33 +186,33 @@ def _volumes(md: MdAtCell, model: ConditionalModel, table: HelmholtzTable, confi
     rows = [
         _row(
             "volume per atom", f"{length}^3", md,
-            (volume.value / n, volume.error / n, npt["volume"]["value"] / n, npt["volume"]["error"] / n), **where,
+            (volume.value / n, volume.error / n, npt["volume"]["value"] / n, npt["volume"]["error"] / n), volume.n, **where,
         )
     ]  # fmt: skip
     if "c/a" in table.names and npt["free"] != "iso":
         ratio = point.cell[table.names.index("c/a")]
-        edges = [npt[name] for name in ("lx", "ly", "lz")]
-        lx, ly, lz = (edge["value"] for edge in edges)
-        spread = math.hypot(*(w * e["error"] / e["value"] for w, e in zip((0.5, 0.5, 1.0), edges, strict=True)))
         a, b, c = np.diag(model.reference.crystal.supercell)
-        own = math.log(lz / math.sqrt(lx * ly)) - math.log(c / math.sqrt(a * b))
-        rows.append(_row("change of ln c/a", "", md, (ratio.value, ratio.error, own, spread), **where))
+        own, spread = (npt["ln_c_over_a"][part] for part in ("value", "error"))
+        own -= math.log(c / math.sqrt(a * b))
+        rows.append(_row("change of ln c/a", "", md, (ratio.value, ratio.error, own, spread), ratio.n, **where))
     return rows
 
 
 def _free_energy(md: MdAtCell, model: ConditionalModel, table: HelmholtzTable, config: Config) -> list[dict[str, Any]]:
     """F per atom in kT in the cell of the windows, where fresh samples are drawn."""
     entry = md.results["estimates"]["mbar"]["beta_F_per_atom"]
-    if entry["value"] is None:
-        raise StateError(
-            f"expected a free energy in {md.path}, got one that is not reliable; give the windows more frames with `lammps-bg md --resume`"
-        )
     values = {**md.cell_values(model), **table.values}
     found = sample_cell(*model.at(values), config.gibbs, config.seed + 2).free_energy / (table.kt * table.n_atoms)
     error = float(found.std(ddof=1)) / math.sqrt(len(found))
     cell = {name: values[name] for name in table.names}
     return [
         _row(
-            "beta F per atom", "", md, (found.mean(), error, entry["value"], entry["error"]), state=dict(table.values), cell=cell
+            "beta F per atom",
+            "",
+            md,
+            (found.mean(), error, entry["value"], entry["error"]),
+            len(found),
+            state=dict(table.values),
+            cell=cell,
         )
     ]

@@ -3,12 +3,9 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
 
 from lammps_bg.config import Config
 from lammps_bg.crystal.pressure import describe_pressure
@@ -21,140 +18,16 @@ from lammps_bg.report.numbers import unit
 from lammps_bg.report.numbers import with_error as written
 from lammps_bg.report.run_directory import RunDirectory, Table
 from lammps_bg.thermo.free_energy import EstimateResult
-from lammps_bg.thermo.gibbs import GibbsPoint
-from lammps_bg.thermo.repeats import with_error
-from lammps_bg.thermo.verdict import RED_Z, RELIABLE, Verdict, combine
+from lammps_bg.thermo.verdict import Verdict, combine
 from lammps_bg.workflow.conditional import ConditionalModel
 from lammps_bg.workflow.entries import system_entry
-from lammps_bg.workflow.helmholtz import CellSamples, HelmholtzTable
+from lammps_bg.workflow.gibbs_judging import judge_checks, judge_comparison, judge_edges, judge_surfaces, judge_tables
+from lammps_bg.workflow.gibbs_state import GibbsState, Outcome, mean_of
+from lammps_bg.workflow.helmholtz import HelmholtzTable
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.reporting import attempt
 
-_FEWEST_ESS, _LOW_ESS = 50.0, 0.01  # effective samples at a cell, all repeats together; and their share
 _CURVE = 60  # points of a drawn curve
-
-
-@dataclass(frozen=True)
-class GibbsState:
-    """The crystal in one state at one pressure.
-
-    Attributes:
-        table: F over cells in this state.
-        pressure: Pressure units of the script.
-        point: G, cell and response.
-        check: Samples at the cell that was found.
-    """
-
-    table: HelmholtzTable
-    pressure: float
-    point: GibbsPoint
-    check: CellSamples
-
-    @property
-    def cell(self) -> list[float]:
-        """Values of the free cell variables."""
-        return [entry.value for entry in self.point.cell]
-
-    def helmholtz(self) -> EstimateResult:
-        """F of the whole crystal at the cell, by the polynomial, energy units."""
-        value, error = self.table.surface.helmholtz([self.cell])
-        return with_error(float(value[0]), float(error[0]), len(self.table.free_energy))
-
-    def scores(self, nktv2p: float) -> tuple[float, float]:
-        """Differences of fresh samples' F and virial pressure from the polynomial's F and from P, in their standard errors.
-
-        Args:
-            nktv2p: Pressure units per energy per volume.
-        """
-        curve, fresh = self.helmholtz(), _mean(self.check.free_energy)
-        own = _mean(self.check.pressure if self.check.pressure is not None else np.full(2, np.nan))
-        # P is exact, the volume is not: an error of the volume is one of the pressure there
-        spread = self.point.volume.error / (self.point.volume.value * self.point.compressibility.value) * nktv2p
-        return (
-            float((fresh.value - curve.value) / np.hypot(fresh.error, curve.error)),
-            float((own.value - self.pressure) / np.hypot(own.error, spread)),
-        )
-
-
-def _mean(values: Array) -> EstimateResult:
-    return with_error(float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5, len(values))
-
-
-def judge_tables(tables: Sequence[HelmholtzTable], n_samples: int, name: str = "") -> Verdict:
-    """Whether the weights of every cell are worth something, by the worst of all.
-
-    Args:
-        tables: F over cells in each state.
-        n_samples: Samples at each cell, all repeats together.
-        name: Of the crystal, where there are several.
-    """
-    table = min(tables, key=lambda table: float(table.ess.min()))
-    worst = int(np.argmin(table.ess))
-    ess, place = float(table.ess[worst]), {**table.values, **dict(zip(table.names, table.x[worst], strict=True))}
-    where = ", ".join(f"{name} = {value:.4g}" for name, value in place.items())
-    said = f"The lowest ESS over the cells{name and ' of '}{name} is {ess:.1%} of {n_samples} (at {where})."
-    if ess < _LOW_ESS or ess * n_samples < _FEWEST_ESS:
-        return Verdict("red", (said,), False, "Train longer, over a smaller range, or draw more with gibbs.n_samples.")
-    if ess < 10 * _LOW_ESS:
-        return Verdict("amber", (said,), True, "Look at the errors and at the check at the cell that was found.")
-    return Verdict("green", (said,), True, RELIABLE)
-
-
-def judge_checks(found: Sequence[GibbsState], problem: Problem) -> Verdict:
-    """Whether fresh samples at each cell give the polynomial's F and, by their virial, the pressure that was asked for.
-
-    Red where the worst is less likely than three standard errors of a normal distribution, by Student's one of as many repeats:
-    the errors come from few.
-
-    Args:
-        found: All states and pressures.
-        problem: Units.
-    """
-
-    def size(state: GibbsState) -> float:
-        z = np.abs(state.scores(problem.units.nktv2p))
-        return float(np.nan_to_num(z, nan=np.inf).max())
-
-    state = max(found, key=size)
-    free, pressure = state.scores(problem.units.nktv2p)
-    limit = float(student.isf(norm.sf(RED_Z), len(state.check.free_energy) - 1))
-    where = ", ".join(f"{name} = {value:g}" for name, value in state.table.values.items())
-    said = (
-        f"Fresh samples at the cells that were found differ most by {free:+.1f} (F) and {pressure:+.1f} (virial pressure) standard "
-        f"errors, at {where}, P = {describe_pressure(state.pressure, problem.units)}."
-    )
-    if not size(state) <= limit:
-        return Verdict("red", (said,), False, "Use more volumes (gibbs.n_volumes), a smaller trained range, or more samples.")
-    return Verdict("green", (said,), True, RELIABLE)
-
-
-def judge_comparison(row: Mapping[str, Any]) -> Verdict:
-    """Whether flow and MD agree.
-
-    Args:
-        row: Of `compare_with_md`.
-    """
-    said = f"{row['quantity']} differs from MD ({row['md_run']}) by {row['z']:+.1f} standard errors."
-    if not abs(row["z"]) <= RED_Z:
-        return Verdict("red", (said,), False, "Train longer, or make the MD longer, and look at both.")
-    return Verdict("green", (said,), True, RELIABLE)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was evaluated.
-
-    Attributes:
-        model: The conditional model.
-        tables: F over cells in each state.
-        found: G in each state and at each pressure.
-        compared: Flow against MD.
-    """
-
-    model: ConditionalModel
-    tables: Sequence[HelmholtzTable]
-    found: Sequence[GibbsState]
-    compared: Sequence[Mapping[str, Any]]
 
 
 def write(run: RunDirectory, problem: Problem, outcome: Outcome, config: Config, console: Console, *, started: float) -> Verdict:
@@ -170,7 +43,11 @@ def write(run: RunDirectory, problem: Problem, outcome: Outcome, config: Config,
     """
     model, tables, found, compared = outcome.model, outcome.tables, outcome.found, outcome.compared
     n_samples = config.gibbs.n_samples * config.gibbs.n_repeats
-    verdict = combine([judge_tables(tables, n_samples), judge_checks(found, problem), *map(judge_comparison, compared)])
+    verdicts = [judge_tables(tables, n_samples), judge_checks(found, problem), *judge_surfaces(tables), *judge_edges(found)]
+    verdicts += [judge_comparison(row, len(compared)) for row in compared]
+    verdict = combine(
+        [*verdicts, *(Verdict("amber", (sentence,), True, "Train over a wider range.") for sentence in outcome.refused)]
+    )
     _write_tables(run, model, tables)
     _write_states(run, model, found)
     run.write_results(
@@ -181,6 +58,7 @@ def write(run: RunDirectory, problem: Problem, outcome: Outcome, config: Config,
                 "conditions": [{"name": a.name, "range": [a.low, a.high], "unit": a.unit} for a in model.conditions.axes],
                 "states": [state_entry(state, model) for state in found],
                 "comparison": [dict(row) for row in compared],
+                "refused": list(outcome.refused),
             },
             "verdict": verdict.to_dict(),
             "cost": {"energy_evaluations": problem.n_evaluations, "wall_seconds": time.monotonic() - started},
@@ -232,7 +110,7 @@ def _write_tables(run: RunDirectory, model: ConditionalModel, tables: Sequence[H
         for table in tables:
             for index, cell in enumerate(table.x):
                 volume = model.reference.crystal.volume * float(np.exp(cell[0])) / table.n_atoms
-                free, energy = (_mean(values[:, index]) for values in (table.free_energy, table.energy))
+                free, energy = (mean_of(values[:, index]) for values in (table.free_energy, table.energy))
                 per_atom = [x / table.n_atoms for e in (free, energy) for x in (e.value, e.error)]
                 file.write(*(table.values[n] for n in names), *cell.tolist(), volume, *per_atom, float(table.ess[index]))
 

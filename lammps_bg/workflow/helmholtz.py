@@ -16,7 +16,7 @@ from lammps_bg.errors import ConfigError, StateError
 from lammps_bg.flow.generator import Generator
 from lammps_bg.thermo.free_energy import CrystalReference, EstimateResult
 from lammps_bg.thermo.gibbs import FreeEnergySurface, PressureUnit
-from lammps_bg.thermo.repeats import with_error
+from lammps_bg.thermo.repeats import pseudo_values, with_error
 from lammps_bg.thermo.sampler import Chunk, draw
 from lammps_bg.thermo.weights import effective_sample_size
 from lammps_bg.workflow.conditional import ConditionalModel
@@ -31,10 +31,10 @@ class CellSamples:
     """What the samples of one cell say.
 
     Attributes:
-        free_energy: F of each repeat, energy units, shape [R].
-        energy: Mean potential energy of each repeat, energy units, shape [R].
+        free_energy: F, one number per repeat (see `_repeats`), energy units, shape [R].
+        energy: Mean potential energy, likewise, energy units, shape [R].
         ess: Effective sample size of all samples together, as a fraction.
-        pressure: Mean pressure of each repeat from the virial, pressure units, shape [R]; None if it was not asked for.
+        pressure: Mean pressure from the virial, likewise, pressure units, shape [R]; None if it was not asked for.
     """
 
     free_energy: Array
@@ -150,7 +150,7 @@ def sample_cell(
     known = CrystalReference(
         problem.beta * problem.surface.static_energy, base.log_integral, crystal.n_sites, crystal.volume, problem.length_scale
     )
-    free, energies, pressures, weights = [], [], [], []
+    energies, pressures, weights = [], [], []
     for repeat in range(config.n_repeats):
         chunks = list(draw(generator, problem.exact_target(), config.n_samples, seed=seed + _REPEAT_SEED * repeat))
         log_w = np.concatenate([chunk.log_w for chunk in chunks])
@@ -159,27 +159,46 @@ def sample_cell(
                 f"expected samples with finite energies at volume {crystal.volume:.6g}, got none of {len(log_w)}; train longer, or "
                 "over a smaller range"
             )
-        total = float(logsumexp(log_w) - np.log(len(log_w)))
-        free.append(crystal.n_sites * known.value(-total) / problem.beta)
-        energies.append(_weighted(np.concatenate([chunk.energies for chunk in chunks]), log_w))
+        energies.append(np.concatenate([chunk.energies for chunk in chunks]))
         weights.append(log_w)
         if with_pressure:
-            pressures.append(_pressure(problem, chunks, log_w))
+            pressures.append(_pressures(problem, chunks))
+    log_z = _repeats(lambda some: _log_mean(np.concatenate([weights[r] for r in some])), config.n_repeats)
+    free = crystal.n_sites * np.array([known.value(-value) for value in log_z]) / problem.beta
     ess = effective_sample_size(np.concatenate(weights)) / sum(map(len, weights))
-    return CellSamples(np.array(free), np.array(energies), ess, np.array(pressures) if with_pressure else None)
+    own = _means(pressures, weights) if with_pressure else None
+    return CellSamples(free, _means(energies, weights), ess, own)
 
 
-def _pressure(problem: Problem, chunks: Sequence[Chunk], log_w: Array) -> float:
-    """Pressure with its kinetic part, from the virials of weighted samples."""
+def _repeats(estimate: Callable[[list[int]], float], n: int) -> Array:
+    """One number per repeat from an estimate of pooled repeats: jackknife pseudo-values, which lack most of its bias, shape [n].
+
+    The mean of -ln <w> over the repeats would keep the bias of the single ones, however many there are.
+    """
+    every = list(range(n))
+    without = np.array([estimate([r for r in every if r != left]) for left in every])
+    return pseudo_values(np.asarray(estimate(every)), without)
+
+
+def _log_mean(log_w: Array) -> float:
+    return float(logsumexp(log_w) - np.log(len(log_w)))
+
+
+def _means(values: Sequence[Array], weights: Sequence[Array]) -> Array:
+    """Weighted means as one number per repeat, shape [R]; values that are not finite have no weight."""
+
+    def mean(some: list[int]) -> float:
+        x, log_w = (np.concatenate([column[r] for r in some]) for column in (values, weights))
+        usable = np.isfinite(log_w) & np.isfinite(x)
+        return float(softmax(log_w[usable]) @ x[usable])
+
+    return _repeats(mean, len(values))
+
+
+def _pressures(problem: Problem, chunks: Sequence[Chunk]) -> Array:
+    """Pressures with their kinetic part, pressure units; nan where there is none."""
     virials = np.concatenate([problem.surface.virial_pressures(chunk.displacements) for chunk in chunks])
-    return _weighted(virials, np.where(np.isfinite(virials), log_w, -np.inf)) + float(
-        problem.ideal_pressure(problem.crystal.volume)
-    )
-
-
-def _weighted(values: Array, log_w: Array) -> float:
-    usable = np.isfinite(log_w)
-    return float(softmax(log_w[usable]) @ values[usable])
+    return np.asarray(virials + problem.ideal_pressure(problem.crystal.volume))
 
 
 def over_cells(

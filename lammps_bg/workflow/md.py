@@ -78,6 +78,7 @@ def like_run(
     variables: Mapping[str, Sequence[str]],
     flags: LammpsFlags,
     overrides: Callable[[Config], Config],
+    strain: Mapping[str, float] | None = None,
 ) -> tuple[ScriptRequest, Config]:
     """The request and configuration of an earlier run, whose crystal and temperature the simulation shall have.
 
@@ -87,11 +88,14 @@ def like_run(
         variables: Further index variables.
         flags: LAMMPS' own flags.
         overrides: Applies -config and --set to the stored configuration.
+        strain: Cell variables of the state; none: those of the run.
     """
     run = RunDirectory.open(source)
     request, config = stored_request(run), overrides(load_config(run.file("config.toml")))
     nx, ny, nz = replicate or request.replicate
-    return replace(request, replicate=(nx, ny, nz), variables={**request.variables, **variables}, flags=flags), config
+    variables = {**request.variables, **variables}
+    strain = strain or request.strain
+    return replace(request, replicate=(nx, ny, nz), variables=variables, flags=flags, strain=strain), config
 
 
 def resumed(

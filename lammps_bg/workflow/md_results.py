@@ -184,6 +184,9 @@ def cell_entry(job: Job, trajectories: Sequence[Trajectory], found: Sequence[Dec
     return {
         "mean": cells.mean(0).tolist(),
         **{name: _mean(series, found) for name, series in vectors.items()},
+        "ln_c_over_a": _mean(
+            [np.log(p.cells[:, 2, 2] / np.sqrt(p.cells[:, 0, 0] * p.cells[:, 1, 1])) for p in trajectories], found
+        ),
         "volume": _mean(volumes, found),
         "number_density": _mean([n_atoms / series for series in volumes], found),
         "unit": length,

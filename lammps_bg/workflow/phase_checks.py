@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One crystal of a phase diagram, and what keeps several of them from being compared."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,10 +61,18 @@ def require_comparable(phases: Sequence[Phase], *, other_sizes: bool) -> None:
             )
         for what, one, two in (
             ("units", first.units.name, other.units.name),
-            ("Lambda of the absolute free energy", first.length_scale, other.length_scale),
+            ("Lambda of the absolute free energy", _lambda(first), _lambda(other, first)),
         ):
             if one != two:
                 raise _unlike(what, phases[0], phase)
+
+
+def _lambda(problem: Problem, like: Problem | None = None) -> tuple[str, float | None]:
+    """Whether Lambda is the thermal wavelength, and its value where it is not; equal but for rounding to that of another problem, it is that one."""
+    if problem.thermal_length:
+        return "thermal", None
+    same = like is not None and math.isclose(problem.length_scale, like.length_scale, rel_tol=1e-9)
+    return ("", like.length_scale) if same and like else ("", problem.length_scale)
 
 
 def _unlike(what: str, first: Phase, other: Phase) -> CrystalError:

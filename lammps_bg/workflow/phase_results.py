@@ -23,7 +23,7 @@ from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.repeats import with_error
 from lammps_bg.thermo.verdict import Verdict, combine
 from lammps_bg.workflow.entries import system_entry
-from lammps_bg.workflow.gibbs_results import judge_tables
+from lammps_bg.workflow.gibbs_judging import judge_surfaces, judge_tables
 from lammps_bg.workflow.helmholtz import HelmholtzTable
 from lammps_bg.workflow.phase_checks import Phase
 from lammps_bg.workflow.reporting import attempt
@@ -130,7 +130,9 @@ def lines(axis: str, found: Sequence[Sequence[Difference]], nktv2p: float) -> di
         ]
         if len(kept) < 3:
             continue
-        line = CoexistenceLine.of([d.state[outer] for d, _, _ in kept], [root.estimate for _, root, _ in kept])
+        # the points share their random numbers, and so the replicas belong together
+        replicas = np.stack([root.replicas for _, root, _ in kept])
+        line = CoexistenceLine.of([d.state[outer] for d, _, _ in kept], [root.estimate for _, root, _ in kept], replicas=replicas)
         traced[found[0][index].pair] = (outer, line, _clapeyron(axis, outer, line, [c for *_, c in kept], nktv2p))
     return traced
 
@@ -177,7 +179,7 @@ def write(
     problem = phases[0].model.reference
     traced = lines(axis, found, problem.units.nktv2p)
     checks = [check.verdict for _, _, check in traced.values() if check]
-    verdict = combine([*_judge_crystals(phases, found), *checks])
+    verdict = combine([*_judge_crystals(phases, found), *_judge_crossings(phases, found), *checks])
     _write_differences(run, phases, axis, found)
     _write_coexistence(run, phases, axis, found, traced)
     run.write_results(
@@ -222,7 +224,20 @@ def _judge_crystals(phases: Sequence[Phase], found: Sequence[Sequence[Difference
     """Whether the weights of each crystal are worth something in every cell."""
     sizes = [phase.config.gibbs.n_samples * phase.config.gibbs.n_repeats for phase in phases]
     given = zip(phases, _tables(phases, found), sizes, strict=True)
-    return [judge_tables(tables, size, phase.name) for phase, tables, size in given]
+    return [v for p, own, size in given for v in (judge_tables(own, size, p.name), *judge_surfaces(own, p.name))]
+
+
+def _judge_crossings(phases: Sequence[Phase], found: Sequence[Sequence[Difference]]) -> list[Verdict]:
+    """Amber where the errors leave open whether there is a crossing."""
+    verdicts = []
+    for entry in (d for row in found for d in row):
+        if entry.crossings.sign_known and all(root.established for root in entry.crossings.roots):
+            continue
+        first, second = (phases[i].name for i in entry.pair)
+        where = ", ".join(f"{name} = {value:g}" for name, value in entry.state.items())
+        said = f"Whether {second} and {first} cross{where and ' at '}{where} is open within the errors."
+        verdicts.append(Verdict("amber", (said,), True, "Draw more samples (gibbs.n_samples), or train longer."))
+    return verdicts
 
 
 def _entry(found: Difference, phases: Sequence[Phase]) -> dict[str, Any]:
@@ -333,6 +348,12 @@ def show(
     """
     labels = phases[0].model.reference.units.labels
     console.say("")
+    for pair, (outer, line, _) in lines(axis, found, phases[0].model.reference.units.nktv2p).items():
+        if len(line.outer) < len(found):
+            console.say(
+                f"line       {len(found) - len(line.outer)} of {len(found)} values of {outer} have no single established crossing of "
+                f"{phases[pair[1]].name} and {phases[pair[0]].name} and are left out of their line"
+            )
     for entry in (d for row in found for d in row):
         first, second = (phases[i].name for i in entry.pair)
         where = ", ".join(f"{name} = {value:g}" for name, value in entry.state.items())

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`phase`: where crystals have the same Gibbs free energy along one axis, traced over a second one."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,7 @@ from lammps_bg.workflow.run_folder import copy_model, create_run
 from lammps_bg.workflow.share import Share
 from lammps_bg.workflow.stored_run import load_conditional, stored_request, with_model
 
+log = logging.getLogger(__name__)
 PRESSURE = "P"
 _SCAN = 33  # pressures at which G is minimised
 _NODES = 5  # places on an axis other than the pressure, where F is evaluated
@@ -102,12 +104,17 @@ def plan(
             raise ConfigError(f"expected {what} once, or once for each of the {len(runs)} models, got {len(given)}; repeat it")
     sizes: list[tuple[int, int, int] | None] = [(x, y, z) for x, y, z in replicates] or [None]
     sizes = sizes * len(runs) if len(sizes) == 1 else sizes
-    many = {**(grid or {}), **({TEMPERATURE: tuple(temperatures)} if temperatures else {})}
+    many = {**(grid or {}), **({TEMPERATURE: tuple(dict.fromkeys(temperatures))} if temperatures else {})}
     if axis in many:
         raise ConfigError(f"expected {axis}, the axis, with its ends in --range, got values of it; leave them out")
     out = out or Path("runs") / "_".join([*(run.path.name for run in runs), "phase"])
     RunDirectory.check_new(out)
-    config = overrides(load_config(runs[0].file("config.toml")))
+    stored = load_config(runs[0].file("config.toml"))
+    config = overrides(stored)
+    if any(getattr(config, name) != getattr(stored, name) for name in ("base", "flow", "condition", "train", "sample", "md")):
+        raise ConfigError(
+            "expected --set of gibbs, estimate, energy or device alone, got another one; the models have their own settings"
+        )
     return PhasePlan(
         runs, config, out, words, axis, tuple(limits), tuple(pressures), many, tuple(sizes), tuple(cell), other_sizes, time.monotonic()
     )  # fmt: skip
@@ -160,8 +167,10 @@ def _load(phase: PhasePlan, index: int, console: Console, stack: ExitStack) -> P
     stored = load_config(run.file("config.toml"))
     config = stored.model_copy(
         update={
-            "energy": stored.energy.model_copy(update={"chosen": None}),
+            "energy": stored.energy.model_copy(update={"chosen": None, "source": phase.config.energy.source}),
+            "estimate": stored.estimate.model_copy(update={"length_scale": phase.config.estimate.length_scale}),
             "gibbs": phase.config.gibbs,
+            "device": phase.config.device,
             "seed": phase.config.seed,
         }
     )
@@ -271,7 +280,10 @@ def _along_pressure(
             raise StateError(
                 f"expected --range with two rising pressures, got {' '.join(phase.limits)}; give for example 0 20 GPa"
             )
-        low, high = max(low, given[0]), min(high, given[1])
+        asked, (low, high) = (given[0], given[1]), (max(low, given[0]), min(high, given[1]))
+        if (low, high) != asked:
+            shown = f"{low * units.nktv2p:.6g} to {high * units.nktv2p:.6g} {units.labels.pressure}"
+            log.warning("of --range only %s is looked at, which the trained cells of all crystals cover", shown)
     if not low < high:
         shown = "; ".join(
             f"{p.name} {a * units.nktv2p:.4g} to {b * units.nktv2p:.4g}" for p, (a, b) in zip(phases, covered, strict=True)
@@ -313,12 +325,14 @@ def _coexistence(
     share: Share,
 ) -> Coexistence:
     """Volumes and enthalpies of both crystals at a crossing."""
-    where = {**state, phase.axis: place}
+    where, units = {**state, phase.axis: place}, phases[0].model.reference.units
     at = {name: value for name, value in where.items() if name != PRESSURE}
     both = []
     for index in pair:
         entry = phases[index]
         same = phase.axis == PRESSURE  # at any P, F is what it was along the axis
-        table = tables[index][0] if same else tables_of(entry.model, [at], entry.names, entry.config, share)[0]
+        with _naming(entry):
+            table = tables[index][0] if same else tables_of(entry.model, [at], entry.names, entry.config, share)[0]
+            table.surface.gibbs(where[PRESSURE] / units.nktv2p)
         both.append((entry.n_atoms, table))
-    return Coexistence.of(where, both, phases[0].model.reference.units.nktv2p)
+    return Coexistence.of(where, both, units.nktv2p)

@@ -134,6 +134,11 @@ class Problem:
         return self.units.beta(self.temperature)
 
     @property
+    def thermal_length(self) -> bool:
+        """Whether Lambda is the thermal wavelength, which depends on T."""
+        return self.length_source == _WAVELENGTH
+
+    @property
     def n_evaluations(self) -> int:
         """Configurations evaluated so far, by whatever."""
         native = self.potential.n_evaluations if isinstance(self.potential, NativeSurface) else 0
@@ -161,7 +166,7 @@ class Problem:
         surface = EnergySurface(self.engine, crystal, {**self.surface.parameters, **given})
         temperature = values.get(TEMPERATURE, self.temperature)
         scale = self.length_scale
-        if self.length_source == _WAVELENGTH:
+        if self.thermal_length:
             scale = _thermal_wavelength(self.units, crystal, temperature)
         problem = Problem(surface, temperature, scale, self.length_source)
         if isinstance(self.potential, NativeSurface):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The files of `relax`: the relaxed script, and the potentials it names where it goes into another folder."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -61,7 +62,7 @@ def write_relaxed(
     """
     text = script_text(engine.script_files[0])
     made: list[Path] = []
-    draft = target.with_name(f"{target.name}.tmp")
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     written: Engine | None = None
     new_folder = not target.parent.exists()
     try:

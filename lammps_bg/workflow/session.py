@@ -103,6 +103,10 @@ def resumed(
     sampled = before.get("kind") == "sample"
     if before.get("kind") == "md":
         raise ConfigError(f"expected --resume of `lammps-bg md` in {out}, got {words[0]}; use `lammps-bg md --resume`")
+    if before.get("kind") in ("gibbs", "phase"):
+        raise ConfigError(
+            f"expected --resume of `lammps-bg run`, `train` or `sample`, got the results of `{before['kind']}` in {out}; run that command again"
+        )
     if any(getattr(config, name) != getattr(stored, name) for name in ("base", "flow", "condition", "seed")):
         raise ConfigError(
             "expected --resume with the base, flow, conditions and seed of the run, got other ones; start a new run with another -out"

@@ -138,6 +138,10 @@ def _conditional(source: RunDirectory, saved: SavedModel, problem: Problem, conf
     if fitted is None:
         raise TypeError("the model has no conditions")
     pin_parameters(problem, fitted.conditions)
+    if saved.state.get("length_source") == problem.length_source and not problem.thermal_length:
+        problem.length_scale = saved.state[
+            "length_scale"
+        ]  # one Lambda for all states, also where it is a parameter of the potential
     if TEMPERATURE not in fitted.conditions.names:
         _state_differences(source, saved, problem, force=False)
     cell = reference_cell(source.file("model.pt"))

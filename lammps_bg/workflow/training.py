@@ -155,7 +155,8 @@ def _many_states(problem: Problem, conditions: Conditions, config: Config, conso
     candidates = list[FittedFamily]()
     for effort in efforts:
         try:
-            candidates.append(fit_family(problem, effort, conditions, config.seed, check=check))
+            start = candidates[0] if candidates else None
+            candidates.append(fit_family(problem, effort, conditions, config.seed, check=check, start=start))
         except UnstableCrystalError as error:
             if effort is not efforts[-1]:
                 continue  # temperature may stabilise it: then the self-consistent crystals are the only ones
@@ -187,7 +188,9 @@ def _chosen_base(problem: Problem, config: Config, console: Console, stop: StopF
     if config.base.kind == "phonon" and config.base.iterations and config.base.pilot_steps and config.train.steps:
         with suppress(UnstableCrystalError):  # temperature may stabilise it: then the self-consistent crystal is the only one
             candidates.append(fit_base(problem, config.base.model_copy(update={"iterations": 0}), config.seed, check=check))
-    candidates.append(fit_base(problem, config.base, config.seed, start=candidates[0] if candidates else None, check=check))
+    candidates.append(
+        fit_base(problem, config.base, config.seed, start=candidates[0].constants if candidates else None, check=check)
+    )
     announce(problem, config.base, candidates[-1], console)
 
     def task(fitted: FittedBase) -> Task:
@@ -276,4 +279,7 @@ def loop(trainer: Trainer, run: RunDirectory, console: Console, stop: StopFlag, 
 
 def problem_state(problem: Problem) -> dict[str, Any]:
     """What a model must agree with to be used again."""
-    return {"temperature": problem.temperature, "units": problem.units.name, "pair_style": problem.engine.pair_style}
+    length = {"length_scale": problem.length_scale, "length_source": problem.length_source}
+    return {
+        "temperature": problem.temperature, "units": problem.units.name, "pair_style": problem.engine.pair_style, **length,
+    }  # fmt: skip
