@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import call
-from conditional_runs import MODELS, TINY, results, rows, settings
+from conditional_runs import FEW, MODELS, TINY, results, rows, settings
 from lammps_scripts import plain_energy_forces
 
 from lammps_bg import parallel
@@ -179,6 +179,20 @@ def test_dynamics_in_a_strained_cell(models, capsys):
     assert min(abs(float(row["pe"]) - own) for row in columns) < 1e-6 * abs(own)
 
 
+def test_dynamics_like_a_run_in_another_cell(models, capsys):
+    """`md -model RUN --strain` has the crystal of the run in that cell; beside a model that does not know it, it is refused."""
+    few = settings("md.n_frames=50", "md.sample_every=20", "md.n_dump=0", "sample.picture=false", "estimate.report=false")
+    words = ["md", "-model", "vol", "--mode", "npt", "-var", "P", "0", "--strain", "c/a=0.02", *few, "-out", "npt", "--allow-red"]
+    spoken = call(capsys, models, *words)
+    assert spoken.code == 0, spoken.error
+    cell = np.diag(results(models, "npt")["system"]["cell"])
+    assert np.log(cell[2] / cell[0]) == pytest.approx(0.02, abs=1e-9)
+    spoken = call(capsys, models, "gibbs", "-model", "vol", "-P", "0", *FEW, "-md", "npt", "-out", "no")
+    assert spoken.code == 2
+    assert "expected MD in a cell that the model knows, got one that differs in c/a by 0.02" in spoken.error
+    assert not (models / "no").exists()
+
+
 # ---- bad input
 
 
@@ -205,7 +219,9 @@ def test_states_that_a_model_does_not_know(refused_by_models, words, message):
     [
         (["condition.shear=[-0.7,0.7]"], "where it flips; use a smaller range of"),
         (["condition.parameters.epsilon=[1,2]"], "the script has no such variable"),
-        (["condition.parameters.P=[0,1]"], "the script never uses it in its potential"),
+        (["condition.parameters.P=[0,1]"], "got P, which is the name of another condition"),
+        (["condition.parameters.xy=[0,1]"], "got xy, which is the name of another condition"),
+        (["condition.parameters.lambda=[-1e400,1]"], "finite number"),
         (["condition.parameters.a=[6,7]"], "it changes the crystal"),
         (["condition.temperature=[-5,100]"], "expected condition.temperature above 0 K"),
         (["condition.volume=[0.2,0.1]"], "the low end must lie below the high end"),

@@ -180,6 +180,10 @@ def test_a_deformed_crystal_keeps_its_sites_and_loses_symmetries():
     moved = lattice.deformed(deformation({"volume": 0.1}))
     assert moved.volume == pytest.approx(lattice.volume * np.exp(0.1))
     np.testing.assert_allclose(moved.sites - moved.origin, (lattice.sites - lattice.origin) * np.exp(0.1 / 3), atol=1e-12)
+    sheared = lattice.deformed(deformation({"xy": 0.02}))
+    assert (sheared.signs == 1).all()
+    assert (sheared.orbit == sheared.site_class).all()
+    assert len(set(lattice.orbit)) < len(set(lattice.site_class))
     whole = crystal("diamond", (1, 1, 1))
     everything = len(site_operations(whole))
     assert len(site_operations(whole.deformed(deformation({"volume": -0.1})))) == everything
