@@ -21,8 +21,10 @@ from lammps_bg.thermo.sampler import Chunk, draw
 from lammps_bg.thermo.weights import effective_sample_size
 from lammps_bg.workflow.conditional import ConditionalModel
 from lammps_bg.workflow.problem import Problem
+from lammps_bg.workflow.threads import threads_for
 
 _REPEAT_SEED = 1_000_003  # between the seeds of the repeats
+_DRAWS_GAIN_LESS = 4  # from threads than training steps of as many sites: half of the time is spent in LAMMPS
 _MOST_SHAPES = 2  # shape variables of which every combination is evaluated with every volume
 
 
@@ -152,7 +154,8 @@ def sample_cell(
     )
     energies, pressures, weights = [], [], []
     for repeat in range(config.n_repeats):
-        chunks = list(draw(generator, problem.exact_target(), config.n_samples, seed=seed + _REPEAT_SEED * repeat))
+        with threads_for(crystal.n_sites * config.n_samples // _DRAWS_GAIN_LESS):
+            chunks = list(draw(generator, problem.exact_target(), config.n_samples, seed=seed + _REPEAT_SEED * repeat))
         log_w = np.concatenate([chunk.log_w for chunk in chunks])
         if not np.isfinite(log_w).any():
             raise StateError(
