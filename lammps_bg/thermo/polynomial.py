@@ -103,10 +103,13 @@ class Degree:
     Attributes:
         total: Highest sum of the powers in one term.
         first: Highest power of the first variable alone, at least `total`.
+        mixed: Highest sum of the powers in a term with the first variable and at most two powers of the others: how the stiffness of
+            the shape changes with the volume.
     """
 
     total: int
     first: int
+    mixed: int = 0
 
     @staticmethod
     def count(n_variables: int, total: int) -> int:
@@ -122,6 +125,8 @@ class Degree:
     def fitting(cls, n_points: int, n_variables: int) -> "Degree":
         """Quadratic, with the third and fourth power of the first variable where one point at least is left over.
 
+        With several variables the mixed terms of third degree come in where there are points for all of them.
+
         Args:
             n_points: Number of design points m.
             n_variables: Number of variables d.
@@ -134,7 +139,26 @@ class Degree:
             raise EstimateError(
                 f"expected at least {n_points - spare} design points for {n_variables} cell variables, got {n_points}; add points"
             )
+        full = cls(2, 4, 3)
+        if n_variables > 1 and n_points > len(full.exponents(n_variables)):
+            return full
         return cls(2, min(4, 2 + spare))
+
+    def exponents(self, n_variables: int) -> list[tuple[int, ...]]:
+        """Powers of every term.
+
+        Args:
+            n_variables: Number of variables d.
+        """
+        most = max(self.total, self.first, self.mixed)
+
+        def kept(power: tuple[int, ...]) -> bool:
+            shape = sum(power[1:])
+            alone = shape == 0 and power[0] <= self.first
+            return alone or sum(power) <= self.total or (shape <= 2 and sum(power) <= self.mixed)
+
+        shapes = [s for s in product(range(self.total + 1), repeat=n_variables - 1) if sum(s) <= max(self.total, 2)]
+        return sorted(p for first in range(most + 1) for s in shapes if kept(p := (first, *s)))
 
     def terms(self, box: Array) -> PolynomialTerms:
         """The terms of this degree over a box.
@@ -142,13 +166,12 @@ class Degree:
         Args:
             box: Lowest and highest value of each variable, shape [d, 2].
         """
-        d = len(box)
-        powers = [p for p in product(range(self.total + 1), repeat=d) if sum(p) <= self.total]
-        powers += [(p, *(0,) * (d - 1)) for p in range(self.total + 1, self.first + 1)]
-        return PolynomialTerms(np.array(powers, dtype=np.int64), box)
+        return PolynomialTerms(np.array(self.exponents(len(box)), dtype=np.int64), box)
 
     def lowered(self) -> "Degree | None":
         """One degree less, or None where that would have no minimum."""
+        if self.mixed:
+            return Degree(self.total, self.first)
         if self.first > self.total:
             return Degree(self.total, self.first - 1)
         return Degree(self.total - 1, self.total - 1) if self.total > 2 else None

@@ -310,3 +310,20 @@ def test_replicas_of_the_mean_have_its_covariance():
     assert replicas.mean(0) == pytest.approx(data.mean(0), abs=6 * np.sqrt(scale.max() / 20_000))
     with pytest.raises(EstimateError, match="expected at least 2 bootstrap replicas, got 1"):
         mean_replicas(data, np.random.default_rng(0), 1)
+
+
+def test_mixed_terms_follow_the_points_and_take_up_what_changes_with_the_volume():
+    """F = a v^2 + (b + c v) s^2 + e v^2 s is exact with them: their sum of powers is three, and s has two at most."""
+    assert Degree.fitting(15, 2) == Degree(2, 4, 3)
+    assert Degree.fitting(10, 2) == Degree(2, 4)
+    assert Degree(2, 4, 3).lowered() == Degree(2, 4)
+    assert len(Degree(2, 4, 3).exponents(2)) == 10
+    assert len(Degree(2, 4, 3).exponents(6)) == 50
+    x = np.array([[v, s] for v in np.linspace(-0.1, 0.1, 5) for s in (-0.05, 0.0, 0.05)])
+    v, s = x.T
+    exact = 400 * v**2 + (300 - 900 * v) * (s - 0.01) ** 2 + 200 * v**2 * s
+    noise = np.random.default_rng(0).normal(scale=1e-9, size=(4, 1))
+    box = [(-0.1, 0.1), (-0.05, 0.05)]
+    surface = FreeEnergySurface.fit(x, exact + noise, reference_volume=10.0, kt=1.0, box=box)
+    found, _ = surface.helmholtz([[0.07, 0.03]])
+    assert found[0] == pytest.approx(400 * 0.07**2 + (300 - 63) * 0.02**2 + 200 * 0.07**2 * 0.03, abs=1e-6)
