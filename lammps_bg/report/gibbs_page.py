@@ -153,7 +153,7 @@ def comparison_table(run: RunContents) -> Table | None:
         quantity = f"{row.get('quantity')} ({unit(row['unit'])})" if row.get("unit") else str(row.get("quantity"))
         z = f"{row['z']:+.1f}" if is_number(row.get("z")) else NOTHING
         rows.append((quantity, ", ".join(place), str(row.get("md_run")), estimate(row.get("flow")), estimate(row.get("md")), z))
-    note = "z: difference of flow and MD in standard errors; beyond 3 the verdict is red."
+    note = "z: difference of flow and MD in standard errors; red where the worst of all is as unlikely as three for one normal number."
     return Table(("quantity", "at", "MD run", "flow", "MD", "z"), rows, "lllrrr", note) if rows else None
 
 
