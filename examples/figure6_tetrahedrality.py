@@ -60,7 +60,9 @@ CRYSTALS = {
     ),
     "betatin": Crystal(
         "beta-tin", "in.gsw_betatin", 4, {FIRST: (2, 2, 4), LARGE: (3, 3, 6)},
-        ("condition.volume=[-0.006,0.022]", "condition.c_over_a=[-0.012,0.012]"), "aniso", COLOURS["reweighted"], lasting=False,
+        # from the harmonic crystal: a self-consistent one is wide enough to take in displaced sites, on the way to t-X
+        ("condition.volume=[-0.012,0.022]", "condition.c_over_a=[-0.012,0.012]", "base.iterations=0"), "aniso",
+        COLOURS["reweighted"], lasting=False,
     ),
     # below this volume, or above this lambda, its harmonic crystal has negative modes and the program refuses the base
     "bcc": Crystal(
