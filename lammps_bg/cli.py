@@ -135,8 +135,7 @@ def _resumed(args: argparse.Namespace) -> session.Plan:
 
 def _of_model(args: argparse.Namespace) -> session.Plan:
     """The plan of `sample` into a new folder."""
-    if args.model is None:
-        raise ConfigError("expected -model with the folder of a run with model.pt, got none; add -model RUN")
+    _require_model(args)
     return session.from_model(
         args.model,
         args.out,
@@ -151,6 +150,11 @@ def _of_model(args: argparse.Namespace) -> session.Plan:
     )
 
 
+def _require_model(args: argparse.Namespace) -> None:
+    if args.model is None:
+        raise ConfigError("expected -model with the folder of a run with model.pt, got none; add -model RUN")
+
+
 def _sample(args: argparse.Namespace, console: Console) -> int:
     plan = replace(_resumed(args), force=args.force) if args.resume else _of_model(args)
     if args.dry_run:
@@ -162,6 +166,7 @@ def _sample(args: argparse.Namespace, console: Console) -> int:
 def _gibbs(args: argparse.Namespace, console: Console) -> int:
     if parallel.rank():  # one LAMMPS, one table
         return 0
+    _require_model(args)
     plan = gibbs.plan(
         args.model,
         args.out,

@@ -154,6 +154,10 @@ def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bo
         verdict = write(run, problem, outcome, config, console, started=gibbs.started)
         show(console, outcome, verdict, run)
         finish(run, config, console)
+    for sentence in refused:
+        console.error(sentence)
+    if refused:
+        return ConfigError.exit_code
     return 3 if verdict.colour == "red" and not allow_red else 0
 
 

@@ -45,9 +45,10 @@ def write(run: RunDirectory, problem: Problem, outcome: Outcome, config: Config,
     n_samples = config.gibbs.n_samples * config.gibbs.n_repeats
     verdicts = [judge_tables(tables, n_samples), judge_checks(found, problem), *judge_surfaces(tables), *judge_edges(found)]
     verdicts += [judge_comparison(row, len(compared)) for row in compared]
-    verdict = combine(
-        [*verdicts, *(Verdict("amber", (sentence,), True, "Train over a wider range.") for sentence in outcome.refused)]
-    )
+    if outcome.refused:
+        missing = f"{len(outcome.refused)} of {len(outcome.refused) + len(found)} states and pressures have no minimum inside the trained cells."
+        verdicts.append(Verdict("amber", (missing,), True, "Train over a wider range."))
+    verdict = combine(verdicts)
     _write_tables(run, model, tables)
     _write_states(run, model, found)
     run.write_results(
@@ -220,12 +221,16 @@ def show(console: Console, outcome: Outcome, verdict: Verdict, run: RunDirectory
             *((f"cell: {name}", _written(value)) for name, value in entry["cell"].items()),
         ]
         where = [f"{name} = {value:g}" for name, value in state.table.values.items()]
+        doubt = "" if verdict.reliable else "NOT RELIABLE: "
         console.table(
-            f"Gibbs free energy at {', '.join([*where, 'P = ' + describe_pressure(state.pressure, model.reference.units)])}", rows
+            f"{doubt}Gibbs free energy at {', '.join([*where, 'P = ' + describe_pressure(state.pressure, model.reference.units)])}",
+            rows,
         )
     for row in outcome.compared:
+        place = {**row["state"], **({"P": row["pressure"]} if "pressure" in row else {})}
+        at = ", ".join(f"{name} = {value:g}" for name, value in place.items())
         shown = f"flow {_written(row['flow'])}, MD {_written(row['md'])}, z = {row['z']:+.1f}"
-        console.say(f"MD         {row['quantity']}{row['unit'] and ', '}{row['unit']} ({row['md_run']}): {shown}")
+        console.say(f"MD         {row['quantity']}{row['unit'] and ', '}{row['unit']} ({row['md_run']}) at {at}: {shown}")
     console.say(f"verdict    {verdict.colour}: {' '.join(verdict.reasons)} {verdict.next_step}")
     console.say(f"files      {run.path}")
 

@@ -346,9 +346,12 @@ def show(
         verdict: What to think of it.
         run: The folder.
     """
-    labels = phases[0].model.reference.units.labels
+    units = phases[0].model.reference.units
+    labels, label = units.labels, _axis_label(axis, units)
     console.say("")
-    for pair, (outer, line, _) in lines(axis, found, phases[0].model.reference.units.nktv2p).items():
+    for pair, (outer, line, check) in lines(axis, found, units.nktv2p).items():
+        if check:
+            console.say(f"slope      {phases[pair[1]].name} and {phases[pair[0]].name}: {' '.join(check.verdict.reasons)}")
         if len(line.outer) < len(found):
             console.say(
                 f"line       {len(found) - len(line.outer)} of {len(found)} values of {outer} have no single established crossing of "
@@ -357,10 +360,11 @@ def show(
     for entry in (d for row in found for d in row):
         first, second = (phases[i].name for i in entry.pair)
         where = ", ".join(f"{name} = {value:g}" for name, value in entry.state.items())
-        console.say(f"{second} - {first} at {where}, along {axis}: {entry.crossings.sentence}")
+        doubt = "" if verdict.reliable else "NOT RELIABLE: "
+        console.say(f"{doubt}{second} - {first} at {where}, along {label}: {entry.crossings.sentence}")
         for root, at in zip(entry.crossings.roots, entry.coexistence, strict=True):
             console.say(
-                f"           at {axis} = {root.estimate.value:.6g}: volumes per atom {written(at.volumes[0].value, at.volumes[0].error)} and "
+                f"           at {label} = {root.estimate.value:.6g}: volumes per atom {written(at.volumes[0].value, at.volumes[0].error)} and "
                 f"{written(at.volumes[1].value, at.volumes[1].error)} {labels.length}^3, change of enthalpy "
                 f"{written(at.enthalpy.value, at.enthalpy.error)} {labels.energy} per atom"
             )

@@ -136,6 +136,7 @@ def execute(phase: PhasePlan, console: Console, stop: StopFlag, *, allow_red: bo
         outer = _outer_states(phase, phases)
         require_states(phases, outer)
         require_same_potential(phases, outer[0])
+        _given_pressures(phase, first)
         with console.progress("cells     ") as bar:
             share = Share(bar.update, stop, _cells_of_a_point(phase, phases), parts=len(outer))
             found = []
@@ -275,11 +276,7 @@ def _along_pressure(
     low = max(r[0] + m for r, m in zip(covered, margins, strict=True))
     high = min(r[1] - m for r, m in zip(covered, margins, strict=True))
     if phase.limits:
-        given = [p / units.nktv2p for p in pressures_of(phase.limits, phases[0].model.reference)]
-        if len(given) != 2 or not given[0] < given[1]:
-            raise StateError(
-                f"expected --range with two rising pressures, got {' '.join(phase.limits)}; give for example 0 20 GPa"
-            )
+        given = _given_pressures(phase, phases[0].model.reference)
         asked, (low, high) = (given[0], given[1]), (max(low, given[0]), min(high, given[1]))
         if (low, high) != asked:
             shown = f"{low * units.nktv2p:.6g} to {high * units.nktv2p:.6g} {units.labels.pressure}"
@@ -295,6 +292,16 @@ def _along_pressure(
     axis = np.linspace(low, high, _SCAN)
     curves = [table.surface.gibbs_repeats(axis) / p.n_atoms for (table,), p in zip(tables, phases, strict=True)]
     return axis * units.nktv2p, curves, tables
+
+
+def _given_pressures(phase: PhasePlan, problem: Problem) -> list[float]:
+    """Ends of the pressure by --range, energy per volume; none where they are not given, or where P is not the axis."""
+    if phase.axis != PRESSURE or not phase.limits:
+        return []
+    given = [p / problem.units.nktv2p for p in pressures_of(phase.limits, problem)]
+    if len(given) != 2 or not given[0] < given[1]:
+        raise StateError(f"expected --range with two rising pressures, got {' '.join(phase.limits)}; give for example 0 20 GPa")
+    return given
 
 
 def _along_condition(
