@@ -130,7 +130,8 @@ def mean_cell(commands, npt, crystal):
 
 
 def compare_crystals(commands, crystals, scan, size, segment, number, seed):
-    """The differences of all crystals along a part of the parameter's range."""
+    """The differences of the crystals that last in dynamics along a part of the parameter's range; the others may have no minimum there."""
+    crystals = {key: crystal for key, crystal in crystals.items() if crystal.lasting}
     low, high = scan.segments[segment]
     models = [commands.folder(f"models/{key}") for key in crystals]
     copies = [word for crystal in crystals.values() for word in ("-rep", *map(str, crystal.sizes[size]))]
@@ -224,7 +225,9 @@ def differences(rows, crystals):
     result = []
     for size, value in dict.fromkeys((row["size"], row["value"]) for row in rows):
         for first, second in combinations(crystals, 2):
-            pair = [found[key, size, value] for key in (second, first)]
+            pair = [found.get((key, size, value)) for key in (second, first)]
+            if not all(pair):
+                continue  # refused: a crystal without a minimum inside its trained cells
             entry = {"first": first, "second": second, "size": size, "value": value, "md": None, "z": None}
             entry["flow"] = minus(*(row["beta_G"] for row in pair))
             if all(row["md"] for row in pair):
