@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -140,14 +141,21 @@ def _of_model(args: argparse.Namespace) -> session.Plan:
         args.model,
         args.out,
         args.argv,
-        replicate=tuple(args.rep) if args.rep else None,
-        variables=_variables(args),
-        flags=_flags(args),
-        overrides=lambda start: _config(args, start),
+        **_applied(args),
         script=args.script,
         force=args.force,
         strain=_strain(args),
     )
+
+
+def _applied(args: argparse.Namespace) -> dict[str, Any]:
+    """What a stored model is applied to, and how."""
+    return {
+        "replicate": tuple(args.rep) if args.rep else None,
+        "variables": _variables(args),
+        "flags": _flags(args),
+        "overrides": lambda start: _config(args, start),
+    }
 
 
 def _require_model(args: argparse.Namespace) -> None:
@@ -171,10 +179,7 @@ def _gibbs(args: argparse.Namespace, console: Console) -> int:
         args.model,
         args.out,
         args.argv,
-        replicate=tuple(args.rep) if args.rep else None,
-        variables=_variables(args),
-        flags=_flags(args),
-        overrides=lambda start: _config(args, start),
+        **_applied(args),
         pressures=args.pressures,
         temperatures=args.temperatures,
         cell=args.cell,
