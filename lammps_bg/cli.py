@@ -5,7 +5,6 @@ import argparse
 import json
 import logging
 import math
-import os
 import sys
 import time
 import traceback
@@ -13,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from lammps_bg import parallel
 from lammps_bg.arguments import build_parser
@@ -27,6 +24,7 @@ from lammps_bg.report.console import Console
 from lammps_bg.workflow import gibbs, md, phases, preflight, relaxing, reporting, session
 from lammps_bg.workflow.md import Mode
 from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.ranks import say_ranks, set_threads
 
 _NUMBERS = ("T", "Lambda")  # variables that are read as one number; of further words LAMMPS would say nothing
 _FIRST_SPEAKS = 1.0  # seconds in which the first MPI rank, which mostly fails alike, says so and ends the others
@@ -86,6 +84,8 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     config = _config(args)
     problem = Problem.load(_request(args), config.estimate.length_scale)
     found = preflight.examine(problem, config)
+    if not parallel.first():
+        return 0
     if args.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
@@ -172,8 +172,6 @@ def _sample(args: argparse.Namespace, console: Console) -> int:
 
 
 def _gibbs(args: argparse.Namespace, console: Console) -> int:
-    if parallel.rank():  # one LAMMPS, one table
-        return 0
     _require_model(args)
     plan = gibbs.plan(
         args.model,
@@ -190,8 +188,6 @@ def _gibbs(args: argparse.Namespace, console: Console) -> int:
 
 
 def _phase(args: argparse.Namespace, console: Console) -> int:
-    if parallel.rank():  # one LAMMPS for each crystal, one table
-        return 0
     plan = phases.plan(
         args.models,
         args.out,
@@ -268,17 +264,7 @@ def _print_config(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _threads() -> int:
-    """Threads of torch: OMP_NUM_THREADS (of nested levels the first), else this rank's share of the cores."""
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    given = text.split(",")[0].strip()
-    if not given:
-        return max(1, len(os.sched_getaffinity(0)) // parallel.size())
-    if not given.isdigit() or int(given) == 0:
-        raise ConfigError(f"expected a positive whole number in OMP_NUM_THREADS, got '{text}'; set it to 1 or unset it")
-    return int(given)
-
-
+_LAID_OUT = ("run", "train", "sample", "md", "estimate", "gibbs", "phase")
 _COMMANDS = {
     "run": _run,
     "train": _train,
@@ -300,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the command's name; None takes those of the process.
     """
-    first = parallel.rank() == 0
+    first = parallel.first()
     console = Console(quiet=not first)
     logging.basicConfig(level=logging.WARNING if first else logging.ERROR, format="WARNING: %(message)s", stream=sys.stderr)
     words = list(sys.argv[1:] if argv is None else argv)
@@ -311,14 +297,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(words)
         args.argv, args.started = words, time.monotonic()
         parallel.check_launcher(args.command)
-        torch.set_num_threads(_threads())
-        return _COMMANDS[args.command](args, console)
+        threads = set_threads()
+        if args.command in _LAID_OUT:
+            say_ranks(console, threads)
+        code = _COMMANDS[args.command](args, console)
+        with StopFlag():  # the first rank may still be writing
+            parallel.barrier()
+        return code
     except LammpsBGError as error:
         return _failed(console, str(error), error.exit_code)
     except KeyboardInterrupt:
         return _failed(console, "stopped by Ctrl-C; what a run had saved is in its folder, continue it with --resume", 130)
     except Exception:
         if parallel.size() > 1:
+            sys.stderr.write(f"MPI rank {parallel.rank()} of {parallel.size()}, on {parallel.node_name()}:\n")
             traceback.print_exc()
             parallel.abort(1)
         raise
@@ -326,8 +318,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _failed(console: Console, sentence: str, code: int) -> int:
     """Say why, and end the other ranks, which would wait for this one for ever; returns the exit code."""
-    if parallel.rank():
+    if not parallel.first():
         time.sleep(_FIRST_SPEAKS)
+        sentence = f"{sentence} (MPI rank {parallel.rank()} on {parallel.node_name()})"
     console.error(sentence)
     parallel.abort(code)
     return code

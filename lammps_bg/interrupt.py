@@ -4,6 +4,7 @@
 import signal
 from types import FrameType, TracebackType
 
+from lammps_bg import parallel
 from lammps_bg.errors import Interrupted
 
 _EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 75}
@@ -32,6 +33,15 @@ class StopFlag:
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+    def on_any_rank(self) -> bool:
+        """Whether a signal came to any MPI rank; all ranks ask together, and from then on all have it."""
+        if parallel.size() == 1:
+            return bool(self)
+        (number,) = parallel.largest(float(self.signal or 0))
+        if number:
+            self.signal = signal.Signals(int(number))
+        return bool(number)
 
     def check(self, what_is_saved: str) -> None:
         """Stop here if a signal came.

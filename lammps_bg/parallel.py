@@ -26,7 +26,7 @@ PARALLEL_COMMANDS = ("run", "train", "sample", "md", "estimate", "gibbs", "phase
 """Commands that share their work out among MPI ranks."""
 
 T = TypeVar("T")
-Arrays = tuple[np.ndarray, ...]
+Pair = tuple[np.ndarray, np.ndarray]
 _LONGEST_WAIT = 20.0  # seconds that a stopped rank waits for the others to save their work
 _POLL = 0.01  # seconds
 _FORWARDING = 0.3  # seconds in which the launcher passes on what this rank has printed, before it ends the job
@@ -104,6 +104,17 @@ def place_on_node() -> tuple[int, int]:
         node.Free()
 
 
+def cores() -> int:
+    """Cores for the threads of this rank: its own where the launcher binds ranks to cores, else its share of those of the node."""
+    own = frozenset(os.sched_getaffinity(0))
+    if size() == 1:
+        return max(1, len(own))
+    node = _layout.ranks.Split_type(MPI.COMM_TYPE_SHARED)
+    every = node.allgather(own)
+    node.Free()
+    return max(1, len(own) // sum(other == own for other in every))
+
+
 def node_name() -> str:
     """Name of this rank's node."""
     return str(MPI.Get_processor_name())
@@ -123,24 +134,41 @@ def portion(n: int) -> slice:
     Args:
         n: Number of items.
     """
-    return slice(n * rank() // size(), n * (rank() + 1) // size())
+    return _portions(n)[rank()]
 
 
-def split(work: Callable[[np.ndarray], Arrays]) -> Callable[[np.ndarray], Arrays]:
+def _portions(n: int) -> list[slice]:
+    return [slice(n * place // size(), n * (place + 1) // size()) for place in range(size())]
+
+
+def split(work: Callable[[np.ndarray], Pair]) -> Callable[[np.ndarray], Pair]:
     """The same function of a batch, with every rank doing its portion; all ranks call it together and get the whole.
 
     Args:
-        work: Arrays with a row for each of the batch.
+        work: Two arrays with a row for each of the batch.
     """
 
-    def together(batch: np.ndarray) -> Arrays:
-        if size() == 1:
+    def together(batch: np.ndarray) -> Pair:
+        if size() == 1 or not len(batch):
             return work(batch)
         mine = batch[portion(len(batch))]
         parts = [part for part in gathered(work(mine) if len(mine) else None) if part is not None]
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True)) if parts else work(batch)
+        first, second = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return first, second
 
     return together
+
+
+def from_first(rows: np.ndarray) -> np.ndarray:
+    """This rank's portion of an array that only the first rank has.
+
+    Args:
+        rows: The array; whatever on the other ranks.
+    """
+    if size() == 1:
+        return rows
+    parts = [rows[some] for some in _portions(len(rows))] if rank() == 0 else None
+    return np.asarray(_layout.ranks.scatter(parts))
 
 
 # ---- agreeing

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From a configuration to a generator, or to a family of them: architecture, sizes and units of length."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lammps_bg import parallel
 from lammps_bg.config import FlowConfig
 from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
@@ -24,12 +26,13 @@ from lammps_bg.flow.graph import LatticeGraph
 from lammps_bg.flow.prior import AugmentedPrior, Prior
 from lammps_bg.flow.sublattice import SublatticeFlow
 
+log = logging.getLogger(__name__)
 _MESSAGE_LAYERS = 2  # rounds of messages, as published
 _ATTENTION_BLOCKS = 2
 
 
 def torch_device(wanted: str) -> torch.device:
-    """The device that a configuration means.
+    """The device that a configuration means; the GPUs of a node go round among its ranks.
 
     Args:
         wanted: auto, cpu or cuda.
@@ -41,7 +44,16 @@ def torch_device(wanted: str) -> torch.device:
         raise ConfigError(
             f"expected a GPU for device=cuda, got none that torch {torch.__version__} can use; install torch for CUDA, or leave device out"
         )
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    place, n_ranks = parallel.place_on_node()
+    n_devices = torch.cuda.device_count()
+    if n_ranks > n_devices and place == 0:
+        log.warning(
+            "%d MPI ranks share %d GPU(s) of %s, which is slower than a rank for each; start as many ranks as there are GPUs",
+            n_ranks, n_devices, parallel.node_name(),
+        )  # fmt: skip
+    return torch.device("cuda", place % n_devices)
 
 
 @dataclass(frozen=True)

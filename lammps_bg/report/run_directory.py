@@ -276,9 +276,9 @@ class RunDirectory:
         """The growing train.csv; `keep_until` as in `Table`."""
         return Table(self.file("train.csv"), columns, keep_until=keep_until)
 
-    def sample_table(self, more_columns: Sequence[str] = ()) -> "Table":
-        """The growing samples.csv: sample index, total potential energy, log q and log w, then any further columns."""
-        return Table(self.file("samples.csv"), (*SAMPLE_COLUMNS, *more_columns))
+    def sample_table(self, *, keep_until: float | None = None) -> "Table":
+        """The growing samples.csv: sample index, total potential energy, log q and log w; `keep_until` as in `Table`."""
+        return Table(self.file("samples.csv"), SAMPLE_COLUMNS, keep_until=keep_until)
 
     def _read_schema(self, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
         content = self.read_json(name)
@@ -319,15 +319,19 @@ class Table:
         self._writer = csv.writer(self._stream, lineterminator="\n")
 
     def write(self, *values: float | int | str | None) -> None:
-        """Append one line; floats keep all their digits, None is an empty cell.
+        """Append one line; see `write_rows`."""
+        if len(values) != len(self.columns):
+            raise ValueError(f"expected {len(self.columns)} values ({', '.join(self.columns)}), got {len(values)}")
+        self.write_rows([values])
+
+    def write_rows(self, rows: Sequence[Sequence[float | int | str | None]]) -> None:
+        """Append lines, all of them at once; floats keep all their digits, None is an empty cell.
 
         Raises:
             RunDirectoryError: The disk is full.
         """
-        if len(values) != len(self.columns):
-            raise ValueError(f"expected {len(self.columns)} values ({', '.join(self.columns)}), got {len(values)}")
         with _explained(self.path):
-            self._writer.writerow(_cell(value) for value in values)
+            self._writer.writerows([_cell(value) for value in row] for row in rows)
             self._stream.flush()
 
     def close(self) -> None:

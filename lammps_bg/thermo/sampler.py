@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Drawing from a trained flow: states with log q, exact energies and log-weights, in chunks."""
+"""Drawing from a trained flow: states with log q, exact energies and log-weights, in chunks that ranks share out."""
 
-import hashlib
-import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -13,15 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lammps_bg import parallel
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.prior import AugmentedPrior
 from lammps_bg.memory import Pieces
+from lammps_bg.streams import BLOCK, stream
 from lammps_bg.thermo.free_energy import marginal_log_q
 from lammps_bg.training.target import ExactTarget
 
 Array = NDArray[np.float64]
-_BLOCK = 16  # samples that share one random stream: the sample set depends on seed and index alone
 _SITES_AT_ONCE = 1 << 16  # about 200 MB of activations
+_LARGEST = 128  # samples of a chunk: enough for the speed, and few enough to be shared out among ranks
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Chunk:
         log_w: Log-weights -beta U + log N(a; u) - log q, shape [n]; -inf where the energy is not finite.
         draw_seconds: Time in the base and the flow.
         energy_seconds: Time in the potential.
+        virials: Configurational pressures, pressure units, shape [n]; None where nobody asked for them.
     """
 
     first: int
@@ -45,6 +46,7 @@ class Chunk:
     log_w: Array
     draw_seconds: float
     energy_seconds: float
+    virials: Array | None = None
 
     @property
     def displacements(self) -> Array:
@@ -52,15 +54,21 @@ class Chunk:
         return self.states[:, 0]
 
 
-def stream(seed: int, stage: str, index: int) -> torch.Generator:
-    """A random stream of its own for each seed, stage and index."""
-    digest = hashlib.sha256(f"{seed}/{stage}/{index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+def chunks_of(n: int, n_sites: int, batch_size: int | None = None) -> list[slice]:
+    """The samples of each chunk; they depend on neither ranks nor what was drawn before, so that every sample is the same to the last bit.
+
+    Args:
+        n: Number of samples.
+        n_sites: Number of atoms N.
+        batch_size: Samples in a chunk, rounded up to a multiple of 16; None bounds the memory.
+    """
+    size = _chunk_size(n_sites, batch_size)
+    return [slice(first, min(first + size, n)) for first in range(0, n, size)]
 
 
 @torch.no_grad()
 def draw(generator: Generator, target: ExactTarget, n: int, *, seed: int, batch_size: int | None = None) -> Iterator[Chunk]:
-    """Draw `n` samples in chunks.
+    """Draw `n` samples in chunks, all on this rank.
 
     Args:
         generator: Prior and trained flow.
@@ -69,21 +77,42 @@ def draw(generator: Generator, target: ExactTarget, n: int, *, seed: int, batch_
         seed: With the sample's index, it decides the sample.
         batch_size: Samples in a chunk, rounded up to a multiple of 16; None bounds the memory.
     """
-    n_sites = len(generator.prior.base.amplitude)
-    size = batch_size or min(512, _SITES_AT_ONCE // n_sites)
-    blocks, total = max(1, math.ceil(size / _BLOCK)), math.ceil(n / _BLOCK)
-    pieces = Pieces(blocks * _BLOCK, "samples")
-    for lead in range(0, total, blocks):
-        start_time, first = time.perf_counter(), lead * _BLOCK
-        states, log_q = _push_blocks(generator, range(lead, min(lead + blocks, total)), seed, pieces)
-        states, log_q = states[: n - first], log_q[: n - first]
-        pushed = time.perf_counter()
-        log_p = target.log_prob(states[:, 0])
-        log_w = log_p + generator.prior.log_auxiliary(states) - log_q
-        # a sample outside the reach of the numbers has no weight: it is counted, never repaired
-        log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
-        times = (pushed - start_time, time.perf_counter() - pushed)
-        yield Chunk(first, states.numpy(), (-log_p / target.beta).numpy(), log_q.numpy(), log_w.numpy(), *times)
+    pieces = _pieces(generator, batch_size)
+    for some in chunks_of(n, len(generator.prior.base.amplitude), batch_size):
+        yield _weighed(generator, target, some, seed, pieces)
+
+
+@torch.no_grad()
+def draw_together(
+    generator: Generator,
+    target: ExactTarget,
+    chunks: Sequence[slice],
+    *,
+    seed: int,
+    batch_size: int | None = None,
+    finish: Callable[[Chunk], Chunk] = lambda chunk: chunk,
+) -> Iterator[Chunk]:
+    """Draw chunks on all ranks; every rank gets all of them in order, but their states are with the first one only.
+
+    Args:
+        generator: Prior and trained flow.
+        target: The exact target.
+        chunks: From `chunks_of`, or the last of them.
+        seed: With the sample's index, it decides the sample.
+        batch_size: As for `chunks_of`.
+        finish: Done with each chunk by the rank that drew it, such as dropping the states that nobody needs.
+    """
+    pieces = _pieces(generator, batch_size)
+    for lead in range(0, len(chunks), parallel.size()):
+        round_ = chunks[lead : lead + parallel.size()]
+        mine = round_[parallel.rank()] if parallel.rank() < len(round_) else None
+        own = finish(_weighed(generator, target, mine, seed, pieces)) if mine else None
+        if parallel.size() == 1 and own:
+            yield own
+            continue
+        states = [part for part in parallel.gathered_by_first(own.states if own else None) if part is not None]
+        light = [part for part in parallel.gathered(replace(own, states=own.states[:0]) if own else None) if part is not None]
+        yield from (replace(chunk, states=part) for chunk, part in zip(light, states, strict=True)) if states else light
 
 
 @torch.no_grad()
@@ -95,19 +124,57 @@ def redraw(generator: Generator, indices: Iterable[int], *, seed: int) -> Iterat
         indices: Indices of the samples.
         seed: The seed they were drawn with.
     """
-    pieces = Pieces(_BLOCK, "samples")
-    for block, members in groupby(sorted(set(indices)), key=lambda index: index // _BLOCK):
-        states, _ = _push_blocks(generator, [block], seed, pieces)
+    pieces = Pieces(BLOCK, "samples")
+    for block, members in groupby(sorted(set(indices)), key=lambda index: index // BLOCK):
+        states, _ = _push(generator, slice(block * BLOCK, (block + 1) * BLOCK), seed, pieces)
         for index in members:
-            yield index, states[index - block * _BLOCK, 0].numpy()
+            yield index, states[index - block * BLOCK, 0].numpy()
 
 
-def _push_blocks(generator: Generator, blocks: Sequence[int], seed: int, pieces: Pieces) -> tuple[Tensor, Tensor]:
-    """States (float64) and log q of all samples of these blocks, so many at a time as fit into memory."""
-    start = torch.cat([generator.prior.sample(_BLOCK, stream(seed, "sample", block)) for block in blocks])
-    pushed = pieces.over(range(len(start)), lambda some: generator.push(start[some[0] : some[-1] + 1]))
+@torch.no_grad()
+def states_again(generator: Generator, chunks: Sequence[slice], *, seed: int, batch_size: int | None = None) -> Array:
+    """States of samples that were drawn before, to the last bit, length units, shape [n, channels, N, 3].
+
+    Args:
+        generator: Prior and trained flow.
+        chunks: At least one of `chunks_of`.
+        seed: The seed they were drawn with.
+        batch_size: As for `chunks_of`.
+    """
+    pieces = _pieces(generator, batch_size)
+    return np.concatenate([_push(generator, some, seed, pieces)[0].numpy() for some in chunks])
+
+
+def _pieces(generator: Generator, batch_size: int | None) -> Pieces:
+    """Samples that are pushed at once: a chunk."""
+    return Pieces(_chunk_size(len(generator.prior.base.amplitude), batch_size), "samples")
+
+
+def _chunk_size(n_sites: int, batch_size: int | None) -> int:
+    return BLOCK * max(1, -(-(batch_size or min(_LARGEST, _SITES_AT_ONCE // n_sites)) // BLOCK))
+
+
+def _weighed(generator: Generator, target: ExactTarget, some: slice, seed: int, pieces: Pieces) -> Chunk:
+    """The samples of a chunk with energies and weights."""
+    start_time = time.perf_counter()
+    states, log_q = _push(generator, some, seed, pieces)
+    pushed = time.perf_counter()
+    log_p = target.log_prob(states[:, 0])
+    log_w = log_p + generator.prior.log_auxiliary(states) - log_q
+    # a sample outside the reach of the numbers has no weight: it is counted, never repaired
+    log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
+    times = (pushed - start_time, time.perf_counter() - pushed)
+    return Chunk(some.start, states.numpy(), (-log_p / target.beta).numpy(), log_q.numpy(), log_w.numpy(), *times)
+
+
+def _push(generator: Generator, some: slice, seed: int, pieces: Pieces) -> tuple[Tensor, Tensor]:
+    """States (float64) and log q of samples that begin with a block, so many at a time as fit into memory."""
+    leading = range(some.start // BLOCK, -(-some.stop // BLOCK))
+    start = torch.cat([generator.prior.sample(BLOCK, stream(seed, "sample", block)) for block in leading])
+    pushed = pieces.over(range(len(start)), lambda part: generator.push(start[part[0] : part[-1] + 1]))
     states, log_q = zip(*pushed, strict=True)
-    return torch.cat(states).double(), torch.cat(log_q)
+    n = some.stop - some.start
+    return torch.cat(states)[:n].double(), torch.cat(log_q)[:n]
 
 
 @torch.no_grad()
@@ -138,7 +205,7 @@ def weigh_frames(
 
 
 @torch.no_grad()
-def marginal_ratios(generator: Generator, states: Array, draws: int, *, seed: int) -> Array:
+def marginal_ratios(generator: Generator, states: Array, draws: int, *, seed: int, first: int = 0) -> Array:
     """Ratios log q(u, a) - log N(a; u) of samples with M auxiliary draws each (Schebek et al. 2026), shape [m, M].
 
     Their mean exponential over the draws is the density of u alone, see `marginal_log_q`. The auxiliary variables that were drawn
@@ -151,13 +218,16 @@ def marginal_ratios(generator: Generator, states: Array, draws: int, *, seed: in
         states: Samples of the flow, or frames of the target, length units, shape [m, 2, N, 3].
         draws: Auxiliary draws M for each sample.
         seed: Seed of the draws.
+        first: Index of the first of these samples, where they are a part of all.
     """
     prior = generator.prior
     if not isinstance(prior, AugmentedPrior):
         raise TypeError("a marginal density needs an augmented flow")
 
     def ratios(some: Sequence[int]) -> Tensor:
-        every = torch.stack([_auxiliary_draw(prior, torch.from_numpy(states[i // draws]), i, draws, seed) for i in some])
+        every = torch.stack(
+            [_auxiliary_draw(prior, torch.from_numpy(states[i // draws]), first * draws + i, draws, seed) for i in some]
+        )
         return generator.log_density(every) - prior.log_auxiliary(every)
 
     pieces = Pieces(_SITES_AT_ONCE // (2 * states.shape[2]), "auxiliary draws")

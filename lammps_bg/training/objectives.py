@@ -36,8 +36,10 @@ def merge(parts: Sequence[Batch]) -> Batch:
     """Several batches as one; its loss is the mean over all samples that count, detached.
 
     Args:
-        parts: At least one batch.
+        parts: The batches; none make an empty one.
     """
+    if not parts:
+        return Batch(torch.zeros((), dtype=torch.float64), torch.empty(0, dtype=torch.float64), 0)
     log_w = torch.cat([part.log_w for part in parts])
     total = torch.stack([part.loss.detach() * len(part.log_w) for part in parts]).sum()
     return Batch(total / max(1, len(log_w)), log_w, sum(part.n for part in parts))

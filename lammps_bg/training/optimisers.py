@@ -11,6 +11,7 @@ from lammps_bg.config import TrainConfig
 
 _BETAS = (0.9, 0.99)
 _EPSILON = 1e-8
+_SETTLING = 1e-6  # of the mean variance
 _RATES = {"soap": 1e-2, "adam": 4e-3}
 
 
@@ -65,7 +66,8 @@ class Soap(torch.optim.Optimizer):
         state |= {"step": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
         if gradient.dim() > 1:
             for name, covariance in (("row", gradient @ gradient.mT), ("column", gradient.mT @ gradient)):
-                state |= {f"{name}_covariance": covariance, f"{name}s": torch.linalg.eigh(covariance)[1]}
+                axes = torch.linalg.eigh(_settled(covariance))[1].to(gradient)
+                state |= {f"{name}_covariance": covariance, f"{name}s": axes}
 
     @staticmethod
     def _to_basis(value: Tensor, state: dict[str, Any]) -> Tensor:
@@ -79,13 +81,24 @@ class Soap(torch.optim.Optimizer):
     def _turn(state: dict[str, Any]) -> None:
         """One step of the power iteration: the second moments go along with their axes, sorted by size."""
         for name, axis in (("row", -2), ("column", -1)):
-            basis, covariance = state[f"{name}s"], state[f"{name}_covariance"]
+            basis, covariance = state[f"{name}s"].double(), _settled(state[f"{name}_covariance"])
             sizes = torch.diagonal(basis.mT @ covariance @ basis, dim1=-2, dim2=-1)
             order = sizes.argsort(-1, descending=True)
             basis = torch.gather(basis, -1, order[..., None, :].expand_as(basis))
-            state[f"{name}s"] = torch.linalg.qr(covariance @ basis)[0]
+            state[f"{name}s"] = torch.linalg.qr(covariance @ basis)[0].to(state["square"])
             index = order[..., :, None] if axis == -2 else order[..., None, :]
             state["square"] = torch.gather(state["square"], axis, index.expand_as(state["square"]))
+
+
+def _settled(covariance: Tensor) -> Tensor:
+    """The covariance, float64, with so little added to its diagonal that only axes along which no gradient was seen are told apart.
+
+    Their choice is free, but it must not be left to rounding: ranks that add up the same gradients in another order shall train alike.
+    """
+    n = covariance.shape[-1]
+    size = torch.diagonal(covariance, dim1=-2, dim2=-1).mean(-1).double()[..., None, None]
+    ramp = torch.arange(1, n + 1, dtype=torch.float64, device=covariance.device) / n
+    return covariance.double() + _SETTLING * size * torch.diag(ramp)
 
 
 def _adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:

@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lammps_bg import parallel
 from lammps_bg.config import TrainConfig
 from lammps_bg.errors import TrainingError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.memory import Pieces
+from lammps_bg.streams import blocks, stream
 from lammps_bg.training.objectives import OBJECTIVES, Batch, merge
 from lammps_bg.training.optimisers import build_optimiser, largest_rate
+from lammps_bg.training.ranks import MpiRanks, Ranks
 from lammps_bg.training.task import State, Task
 
 _SITES_AT_ONCE = {1: 65536, 2: 4096}  # by channels: without and with auxiliary variables, 0.4 and 0.5 GB of activations
@@ -66,14 +69,15 @@ class Trainer:
         task: The states to train on; their flow is trained in place.
         config: Training configuration.
         seed: Seed of the base samples.
+        ranks: How ranks that share the batches add up their gradients.
     """
 
-    def __init__(self, task: Task, config: TrainConfig, *, seed: int) -> None:
+    def __init__(self, task: Task, config: TrainConfig, *, seed: int, ranks: Ranks | None = None) -> None:
         self.task, self.config = task, config
         self.objective = OBJECTIVES[config.objective]()
+        self.ranks = ranks or MpiRanks()
         self.optimiser = build_optimiser(config, task.flow.parameters())
-        self.random = torch.Generator().manual_seed(seed)
-        self.evaluation_seed = seed + 1
+        self.seed = seed
         self.step, self.elapsed, self.damping, self.undone = 0, 0.0, 1.0, 0
         self.recent: list[float] = []
         self._pieces = Pieces(samples_at_once(config, task), "samples of a training step")
@@ -90,26 +94,27 @@ class Trainer:
         """Train until the budget is spent or a signal comes.
 
         Args:
-            stop: Looked at after every step.
+            stop: Looked at after every step; all ranks stop after the same one.
             report: Called with every step's record.
-            save: Called with the resumable state now and then, and at the end.
+            save: Called with the resumable state now and then, and at the end; on the first rank only.
 
         Raises:
             TrainingError: Diverging steps keep happening.
         """
         saved = time.monotonic()
         start = saved - self.elapsed
-        while self.progress < 1.0 and not stop:
+        while self.progress < 1.0 and not stop.on_any_rank():
             record = self._advance()
-            self.elapsed = time.monotonic() - start
+            (self.elapsed,) = parallel.largest(time.monotonic() - start)
             record.seconds = self.elapsed
             if self.step % self.config.evaluate_every == 0 or self.progress >= 1.0:
                 self._evaluate(record)
             report(record)
-            if time.monotonic() - saved > self.config.checkpoint_seconds:
+            if parallel.first() and time.monotonic() - saved > self.config.checkpoint_seconds:
                 save(self.state_dict())
                 saved = time.monotonic()
-        save(self.state_dict())
+        if parallel.first():
+            save(self.state_dict())
 
     def _learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
@@ -139,14 +144,15 @@ class Trainer:
         return StepRecord(self.step, self.elapsed, bound, spread, rate, norm, batch.n_bad, self.undone)
 
     def _batch(self) -> Batch:
-        """The batch of a step, piece by piece; the gradient of its mean loss is left with the weights."""
-        contexts = self.task.draw(self.config.batch_size, self.random)
-        start = self.task.at(contexts)[0].prior.sample(self.config.batch_size, self.random)
+        """The batch of a step, piece by piece, on all ranks; the gradient of its mean loss is left with the weights."""
+        n = self.config.batch_size
+        contexts, mine = self.task.draw(n, stream(self.seed, "contexts", self.step)), parallel.portion(n)
+        start = self._start(contexts, mine)
         parameters = list(self.task.flow.parameters())
 
         def piece(items: Sequence[int]) -> Batch:
             some = slice(items[0], items[-1] + 1)
-            part = self.objective(*self.task.at(contexts[some]), start[some])
+            part = self.objective(*self.task.at(contexts[some]), start[some.start - mine.start : some.stop - mine.start])
             if torch.isfinite(part.loss):
                 # not backward(): a piece that runs out of memory on the way must leave no gradient behind
                 found = torch.autograd.grad(part.loss * len(part.log_w), parameters, allow_unused=True)
@@ -155,12 +161,24 @@ class Trainer:
                         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
             return part
 
-        parts = list(self._pieces.over(range(self.config.batch_size), piece))
-        whole = merge(parts)
+        parts = list(self._pieces.over(range(mine.start, mine.stop), piece))
+        whole = self.ranks.joined(merge(parts), parameters)
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad /= max(1, len(whole.log_w))
         return whole
+
+    def _start(self, contexts: Tensor, mine: slice) -> Tensor:
+        """Base samples of this rank's part of a batch, shape [m, channels, N, 3]: drawn in whole blocks, so that ranks change nothing."""
+        drawn = [
+            (some.start, self.task.at(contexts[some])[0].prior.sample(some.stop - some.start, self._stream("step", block)))
+            for block, some in blocks(mine, len(contexts))
+        ]
+        first = drawn[0][0] if drawn else 0
+        return torch.cat([part for _, part in drawn])[mine.start - first : mine.stop - first] if drawn else torch.empty(0)
+
+    def _stream(self, stage: str, block: int) -> torch.Generator:
+        return stream(self.seed, f"{stage} {self.step}", block)
 
     def _bound(self, log_w: Tensor) -> float:
         """-<log w> / N relative to beta E_0 / N, which the log-weights of a batch are already."""
@@ -190,25 +208,19 @@ class Trainer:
 
     def _evaluate(self, record: StepRecord) -> None:
         """Exact energies of fresh samples: ESS, bound and free energy, the mean over the states."""
-        random = torch.Generator().manual_seed(self.evaluation_seed + self.step)
         states = list(self.task.evaluated())
-        found = [self._judge(state, self.config.evaluate_samples // len(states), random) for state in states]
+        n = self.config.evaluate_samples // len(states)
+        found = [self._judge(state, n, f"evaluation {index}") for index, state in enumerate(states)]
         known = [state.known / self.task.n_sites for state in states]
         record.ess = statistics.fmean(ess for ess, _, _ in found)
         relative = [(b + k - known[0], f + k - known[0]) for (_, b, f), k in zip(found, known, strict=True)]
         record.exact_bound, record.free_energy = (statistics.fmean(column) for column in zip(*relative, strict=True))
 
-    def _judge(self, state: State, n: int, random: torch.Generator) -> tuple[float, float, float]:
+    def _judge(self, state: State, n: int, stage: str) -> tuple[float, float, float]:
         """ESS, bound and free energy of `n` samples of a state, the last two per atom and relative to beta E_0."""
-        generator, exact = state.generator, state.exact
-        start = generator.prior.sample(n, random)
-
-        @torch.no_grad()
-        def weights(items: Sequence[int]) -> Tensor:
-            pushed, log_q = generator.push(start[items[0] : items[-1] + 1])
-            return exact.log_prob(pushed[:, 0]) + generator.prior.log_auxiliary(pushed) - log_q
-
-        log_w = torch.cat(list(self._pieces.over(range(len(start)), weights)))
+        exact, mine = state.exact, parallel.portion(n)
+        own = [self._log_weights(state, some, mine, self._stream(stage, block)) for block, some in blocks(mine, n)]
+        log_w = torch.cat([part for rank in parallel.gathered(own) for part in rank])
         log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
         if not torch.isfinite(log_w).any():
             return 0.0, math.inf, math.inf
@@ -217,6 +229,19 @@ class Trainer:
         ess = float(torch.exp(2 * total - torch.logsumexp(2 * log_w, 0)) / len(log_w))
         bound, free_energy = -(log_w.mean() + shift), -(total - math.log(len(log_w)) + shift)
         return ess, float(bound) / self.task.n_sites, float(free_energy) / self.task.n_sites
+
+    @torch.no_grad()
+    def _log_weights(self, state: State, block: slice, mine: slice, random: torch.Generator) -> Tensor:
+        """Log-weights of the samples of a block that are this rank's, shape [m]."""
+        generator = state.generator
+        drawn = generator.prior.sample(block.stop - block.start, random)
+        start = drawn[max(0, mine.start - block.start) : mine.stop - block.start]
+
+        def weights(items: Sequence[int]) -> Tensor:
+            pushed, log_q = generator.push(start[items[0] : items[-1] + 1])
+            return state.exact.log_prob(pushed[:, 0]) + generator.prior.log_auxiliary(pushed) - log_q
+
+        return torch.cat(list(self._pieces.over(range(len(start)), weights)))
 
     def _weights(self) -> dict[str, Any]:
         return copy.deepcopy({"flow": self.task.flow.state_dict(), "optimiser": self.optimiser.state_dict()})
@@ -234,11 +259,10 @@ class Trainer:
             "undone": self.undone,
             "recent": self.recent,
         }
-        return {**self._weights(), **counters, "snapshot": self._snapshot, "random": self.random.get_state()}
+        return {**self._weights(), **counters, "snapshot": self._snapshot}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self._restore(state)
         self.step, self.elapsed, self.damping = state["step"], state["elapsed"], state["damping"]
         self.undone, self.recent, self._snapshot = state["undone"], list(state["recent"]), state["snapshot"]
-        self.random.set_state(state["random"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from lammps_bg import parallel
 from lammps_bg.config import Config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import ConfigError
@@ -56,7 +57,8 @@ def choose_potential(problem: Problem, config: Config, console: Console) -> Conf
         problem.potential = native
         console.say(f"energies   {problem.engine.pair_style} in torch")
         return config
-    lammps_ms, native_ms = (_milliseconds(surface, _trials(problem)) for surface in (problem.surface, native))
+    # timings differ from rank to rank
+    lammps_ms, native_ms = parallel.agreed(tuple(_milliseconds(s, _trials(problem)) for s in (problem.surface, native)))
     faster = native_ms < lammps_ms
     problem.potential = native if faster else problem.surface
     chosen, other = ("torch", "LAMMPS") if faster else ("LAMMPS", "torch")
@@ -138,6 +140,12 @@ class Judge:
         auxiliary = self.prior.log_auxiliary(torch.from_numpy(chunk.states)).numpy()
         log_w = np.where(np.isfinite(energies), -self.problem.beta * energies + auxiliary - chunk.log_q, -np.inf)
         return replace(chunk, energies=energies, log_w=np.where(np.isnan(log_w), -np.inf, log_w))
+
+    def join_ranks(self) -> None:
+        """Count what the other ranks judged, too; all ranks call it together."""
+        parts = parallel.gathered((self.n, self.n_decided_otherwise))
+        self.n, self.n_decided_otherwise = (sum(column) for column in zip(*parts, strict=True))
+        (self.largest,) = parallel.largest(self.largest)
 
     def entry(self) -> dict[str, object]:
         """Entry of results.json."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_bg import parallel
 from lammps_bg.config import Config
 from lammps_bg.flow.prior import AugmentedPrior
 from lammps_bg.report.console import Console
@@ -35,7 +36,7 @@ _BASE_SAMPLES = 256  # of the base, for the figures
 
 
 @dataclass(frozen=True)
-class _Marginal:
+class Marginal:
     """Log-weights in the density of the physical coordinates alone, of the first samples, shape [m]; and why they are worth nothing.
 
     `over_draws` says what fewer auxiliary draws would have given, with and without the one that the flow drew.
@@ -55,10 +56,11 @@ def estimate(
     console: Console,
     *,
     started: float,
+    marginal: Marginal | None,
     earlier: Mapping[str, Any] | None = None,
     md: Reference | None = None,
 ) -> Verdict:
-    """Write results.json, observables.json and rdf.csv, and print the summary.
+    """Write results.json, observables.json and rdf.csv, and print the summary; on the first rank alone.
 
     Args:
         problem: Crystal and temperature.
@@ -68,11 +70,11 @@ def estimate(
         run: The run directory.
         console: Where to report.
         started: time.monotonic() at the start of the command.
+        marginal: From `marginal_weights`.
         earlier: results.json of the command that made the samples, whose cost and training are kept.
         md: Frames of molecular dynamics to compare with.
     """
     samples = replace(samples, log_w=np.where(np.isfinite(samples.log_w), samples.log_w, -np.inf))
-    marginal = _marginal(problem, trained, samples, config)
     found = compare(problem, trained, samples, md, config, marginal=marginal.log_w if marginal else None) if md else None
     results, verdict = _results(problem, trained, samples, config, marginal=marginal)
     if found and md:
@@ -97,7 +99,7 @@ def estimate(
 
 
 def _results(
-    problem: Problem, trained: Trained, samples: Samples, config: Config, *, marginal: _Marginal | None
+    problem: Problem, trained: Trained, samples: Samples, config: Config, *, marginal: Marginal | None
 ) -> tuple[dict[str, Any], Verdict]:
     """System, base, sampling and the flow's own estimates, and the verdict on these."""
     random = np.random.default_rng(config.seed)
@@ -173,22 +175,34 @@ def _tfep(log_w: np.ndarray, known: CrystalReference, config: Config, random: np
     return free_energy.absolute_from_difference(difference, known)
 
 
-def _marginal(problem: Problem, trained: Trained, samples: Samples, config: Config) -> _Marginal | None:
-    """Log-weights of the first samples in the marginal density, -inf where not finite; nothing for flows without auxiliaries."""
+def marginal_weights(problem: Problem, trained: Trained, samples: Samples, config: Config) -> Marginal | None:
+    """Log-weights of the first samples in the marginal density, on all ranks; nothing for flows without auxiliaries.
+
+    Args:
+        problem: Crystal and temperature.
+        trained: The generator that drew the samples.
+        samples: The samples; their states are with the first rank.
+        config: `estimate.marginal_samples` and `estimate.marginal_draws`.
+    """
     if not isinstance(trained.generator.prior, AugmentedPrior):
         return None
-    n = min(config.estimate.marginal_samples, len(samples.displacements))
+    n = min(config.estimate.marginal_samples, len(samples.log_w))
     log_w = np.full(n, -np.inf)
-    usable = np.isfinite(samples.log_w[:n]) & np.isfinite(samples.states[:n]).all((1, 2, 3))
-    states, draws = samples.states[:n][usable], config.estimate.marginal_draws
-    energies = problem.beta * samples.energies[:n][usable]
+    # a sample without a finite energy has no weight whatever its density
+    usable = parallel.agreed(
+        np.isfinite(samples.log_w[:n]) & (np.isfinite(samples.states[:n]).all((1, 2, 3)) if parallel.first() else True)
+    )
+    energies, draws = problem.beta * samples.energies[:n][usable], config.estimate.marginal_draws
+    states = parallel.from_first(samples.states[:n][usable] if parallel.first() else samples.states)
+    first = parallel.portion(len(energies)).start
     try:
-        ratios = marginal_ratios(trained.generator, states, draws, seed=config.seed)
+        own = marginal_ratios(trained.generator, states, draws, seed=config.seed, first=first)
+        ratios = np.concatenate(parallel.gathered(own))
         log_w[usable] = -energies - marginal_log_q(ratios)
         table = _over_draws(energies, ratios, reference(problem, trained.fitted))
     except EstimateError as error:
-        return _Marginal(log_w, str(error))
-    return _Marginal(np.where(np.isfinite(log_w), log_w, -np.inf), over_draws=table)
+        return Marginal(log_w, str(error))
+    return Marginal(np.where(np.isfinite(log_w), log_w, -np.inf), over_draws=table)
 
 
 def _over_draws(energies: Array, ratios: Array, known: CrystalReference) -> tuple[dict[str, Any], ...]:

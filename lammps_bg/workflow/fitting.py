@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from lammps_bg import parallel
 from lammps_bg.config import BaseConfig, Config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import UnstableCrystalError
@@ -37,12 +38,14 @@ def fit_base(
         config: Kind of the base and effort.
         seed: Seed of the displacements.
         start: Force constants to start from, for phonons; None: those at the minimum.
-        check: Called before every batch of energies; may raise to stop the fit.
+        check: Called before every batch of energies, on all ranks; may raise to stop the fit.
     """
+    evaluate = parallel.split(problem.potential)
 
     def force_field(displacements: Array) -> tuple[Array, Array]:
         check()
-        return problem.potential(displacements)
+        energies, forces = evaluate(displacements)
+        return energies, forces
 
     crystal = problem.crystal
     # every cell of a configuration counts, so that a large crystal needs fewer of them
@@ -68,14 +71,14 @@ def refine_base(problem: Problem, config: Config, generator: Generator, fitted: 
     n_samples = max(_FEWEST, min(config.base.n_samples, _REFINED_SITES // problem.crystal.n_sites))
     iterations = min(config.base.iterations, _REFINEMENTS)
     if fitted.constants is not None and generator.flow.channels == 1 and iterations:
-        surface = ThroughFlow(generator, problem.softened_target(config.train.softening))
+        surface = parallel.split(ThroughFlow(generator, problem.softened_target(config.train.softening)))
         fit = PhononFit(surface, problem.crystal, problem.units, problem.beta, seed=config.seed)
         try:
             fitted = fit.run(iterations=iterations, n_samples=n_samples, start=fitted.constants)
         except UnstableCrystalError as error:
             log.warning("the base of this supercell is not refined through the flow (%s)", error)
         generator.prior.base = fitted.base
-    own = measured(problem.potential, fitted.base, problem.beta, n_samples=n_samples, seed=config.seed + 1)
+    own = measured(parallel.split(problem.potential), fitted.base, problem.beta, n_samples=n_samples, seed=config.seed + 1)
     return replace(fitted, history=(own,))
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+from lammps_bg import parallel
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.pressure import parse_pressure
@@ -25,6 +26,7 @@ from lammps_bg.workflow.gibbs_state import GibbsState, Outcome
 from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_variables, over_cells, sample_cell
 from lammps_bg.workflow.pressure import script_pressure
 from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.ranks import require_same_on_all_ranks
 from lammps_bg.workflow.reporting import finish
 from lammps_bg.workflow.run_folder import create_run
 from lammps_bg.workflow.share import Share
@@ -104,6 +106,7 @@ def plan(
     grid = {**({TEMPERATURE: tuple(dict.fromkeys(temperatures))} if temperatures else {}), **many}
     out = out or run.path.with_name(f"{run.path.name}_gibbs")
     RunDirectory.check_new(out)
+    parallel.barrier()
     return GibbsPlan(run, request, config, out, words, tuple(pressures), grid, cell, tuple(md), time.monotonic())
 
 
@@ -133,6 +136,7 @@ def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bo
         allow_red: Return 0 in spite of a red verdict, or of pressures that the cells do not cover.
     """
     problem = Problem.load(gibbs.request, gibbs.config.estimate.length_scale)
+    require_same_on_all_ranks(problem, gibbs.config, gibbs.model)
     with problem.engine:
         config = choose_potential(problem, gibbs.config, console)
         model = load_conditional(gibbs.model, problem, config, console)
@@ -147,6 +151,9 @@ def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bo
             tables = tables_of(model, states, names, config, share)
         found, refused = _at_pressures(model, tables, pressures, config)
         compared = [row for entry in md for row in compare_with_md(entry, model, tables, config)]
+        problem.count_other_ranks()
+        if not parallel.first():
+            return 0
         run = create_run(
             gibbs.out, gibbs.request, config, gibbs.words, problem, kind="gibbs", needed_bytes=_BYTES, model=gibbs.model
         )

@@ -2,7 +2,7 @@
 """Helmholtz free energies of a conditional model over cells, in one state: on common random numbers, in independent repeats."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebpts2
@@ -17,7 +17,7 @@ from lammps_bg.flow.generator import Generator
 from lammps_bg.thermo.free_energy import CrystalReference, EstimateResult
 from lammps_bg.thermo.gibbs import FreeEnergySurface, PressureUnit
 from lammps_bg.thermo.repeats import pseudo_values, with_error
-from lammps_bg.thermo.sampler import Chunk, draw
+from lammps_bg.thermo.sampler import Chunk, chunks_of, draw_together
 from lammps_bg.thermo.weights import effective_sample_size
 from lammps_bg.workflow.conditional import ConditionalModel
 from lammps_bg.workflow.problem import Problem
@@ -136,7 +136,7 @@ def cell_design(n_free: int, n_volumes: int) -> Array:
 def sample_cell(
     problem: Problem, generator: Generator, config: GibbsConfig, seed: int, *, with_pressure: bool = False
 ) -> CellSamples:
-    """Free and potential energy of one cell, repeat by repeat.
+    """Free and potential energy of one cell, repeat by repeat; all ranks draw it together.
 
     Args:
         problem: The crystal in that cell.
@@ -153,9 +153,17 @@ def sample_cell(
         problem.beta * problem.surface.static_energy, base.log_integral, crystal.n_sites, crystal.volume, problem.length_scale
     )
     energies, pressures, weights = [], [], []
+    parts = chunks_of(config.n_samples, crystal.n_sites)
+
+    def finish(chunk: Chunk) -> Chunk:
+        virials = problem.surface.virial_pressures(chunk.displacements) if with_pressure else None
+        return replace(chunk, states=chunk.states[:0], virials=virials)
+
     for repeat in range(config.n_repeats):
         with threads_for(crystal.n_sites * config.n_samples // _DRAWS_GAIN_LESS):
-            chunks = list(draw(generator, problem.exact_target(), config.n_samples, seed=seed + _REPEAT_SEED * repeat))
+            chunks = list(
+                draw_together(generator, problem.exact_target(), parts, seed=seed + _REPEAT_SEED * repeat, finish=finish)
+            )
         log_w = np.concatenate([chunk.log_w for chunk in chunks])
         if not np.isfinite(log_w).any():
             raise StateError(
@@ -165,7 +173,8 @@ def sample_cell(
         energies.append(np.concatenate([chunk.energies for chunk in chunks]))
         weights.append(log_w)
         if with_pressure:
-            pressures.append(_pressures(problem, chunks))
+            virials = np.concatenate([chunk.virials for chunk in chunks if chunk.virials is not None])
+            pressures.append(virials + problem.ideal_pressure(crystal.volume))  # nan where there is none
     log_z = _repeats(lambda some: _log_mean(np.concatenate([weights[r] for r in some])), config.n_repeats)
     free = crystal.n_sites * np.array([known.value(-value) for value in log_z]) / problem.beta
     ess = effective_sample_size(np.concatenate(weights)) / sum(map(len, weights))
@@ -196,12 +205,6 @@ def _means(values: Sequence[Array], weights: Sequence[Array]) -> Array:
         return float(softmax(log_w[usable]) @ x[usable])
 
     return _repeats(mean, len(values))
-
-
-def _pressures(problem: Problem, chunks: Sequence[Chunk]) -> Array:
-    """Pressures with their kinetic part, pressure units; nan where there is none."""
-    virials = np.concatenate([problem.surface.virial_pressures(chunk.displacements) for chunk in chunks])
-    return np.asarray(virials + problem.ideal_pressure(problem.crystal.volume))
 
 
 def over_cells(

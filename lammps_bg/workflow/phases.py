@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.polynomial.chebyshev import chebpts2
 
+from lammps_bg import parallel
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES
 from lammps_bg.crystal.conditions import TEMPERATURE
@@ -30,6 +31,7 @@ from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_varia
 from lammps_bg.workflow.phase_checks import Phase, require_comparable, require_same_potential, require_states
 from lammps_bg.workflow.phase_results import Coexistence, Difference, show, write
 from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.ranks import require_same_on_all_ranks
 from lammps_bg.workflow.reporting import finish
 from lammps_bg.workflow.run_folder import copy_model, create_run
 from lammps_bg.workflow.share import Share
@@ -115,6 +117,7 @@ def plan(
         raise ConfigError(
             "expected --set of gibbs, estimate, energy or device alone, got another one; the models have their own settings"
         )
+    parallel.barrier()
     return PhasePlan(
         runs, config, out, words, axis, tuple(limits), tuple(pressures), many, tuple(sizes), tuple(cell), other_sizes, time.monotonic()
     )  # fmt: skip
@@ -143,6 +146,10 @@ def execute(phase: PhasePlan, console: Console, stop: StopFlag, *, allow_red: bo
             for state in outer:
                 found.append(_compare(phase, phases, state, share))
                 share.end_part()
+        for entry in phases:
+            entry.model.reference.count_other_ranks()
+        if not parallel.first():
+            return 0
         run = _create(phase, first, phases)
         verdict = write(run, phases, phase.axis, found, phase.config, console, started=phase.started)
         show(console, phases, phase.axis, found, verdict, run)
@@ -180,6 +187,7 @@ def _load(phase: PhasePlan, index: int, console: Console, stack: ExitStack) -> P
         request = replace(request, replicate=counts)
     problem = Problem.load(request, config.estimate.length_scale)
     stack.enter_context(problem.engine)
+    require_same_on_all_ranks(problem, config, run)
     config = choose_potential(problem, config, console)
     model = load_conditional(run, problem, config, console)
     cell = (phase.cell[index] if len(phase.cell) > 1 else phase.cell[0]) if phase.cell else None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lammps_bg import parallel
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES, deformation, require_no_flip
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.structure import Array
@@ -76,6 +77,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         self.potential = self.surface
+        self._elsewhere = 0  # evaluations of other ranks
 
     @classmethod
     def load(cls, request: ScriptRequest, length_scale: float | None = None) -> "Problem":
@@ -142,7 +144,11 @@ class Problem:
     def n_evaluations(self) -> int:
         """Configurations evaluated so far, by whatever."""
         native = self.potential.n_evaluations if isinstance(self.potential, NativeSurface) else 0
-        return self.surface.n_evaluations + native
+        return self.surface.n_evaluations + native + self._elsewhere
+
+    def count_other_ranks(self) -> None:
+        """Add what the other MPI ranks have evaluated so far to this rank's number; all ranks call it together, once."""
+        self._elsewhere = sum(parallel.gathered(self.n_evaluations)) - self.n_evaluations
 
     def native_cost(self) -> dict[str, int]:
         """How many configurations the potential in torch evaluated, and how many left its skin; nothing where LAMMPS does it all."""

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The folder of a command: new with all inputs stored, or an earlier one with the same inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from lammps_bg import parallel
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.errors import ConfigError
 from lammps_bg.report.console import Console
+from lammps_bg.report.following import FollowingDirectory
 from lammps_bg.report.provenance import sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.workflow.problem import Problem, ScriptRequest
@@ -64,6 +66,18 @@ def create_run(
         extra={"request": entry},
     )
     return run
+
+
+def made_by_first(make: Callable[[], RunDirectory], out: Path) -> RunDirectory:
+    """A run directory that the first rank makes or opens; the others follow. All ranks call it together.
+
+    Args:
+        make: Called on the first rank.
+        out: The folder.
+    """
+    made = make() if parallel.first() else FollowingDirectory(out.absolute())
+    parallel.barrier()
+    return made
 
 
 def copy_model(run: RunDirectory, source: RunDirectory, folder: Path) -> None:

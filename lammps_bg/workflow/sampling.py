@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Draw from a trained model and write samples.csv and the dump files."""
 
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_bg import parallel
 from lammps_bg.config import Config
 from lammps_bg.engine.dump import DumpWriter
 from lammps_bg.flow.generator import Generator
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
-from lammps_bg.thermo.sampler import draw, redraw
+from lammps_bg.thermo.sampler import Chunk, draw_together, redraw
 from lammps_bg.thermo.weights import effective_sample_size, systematic_indices
 from lammps_bg.workflow.energies import Judge
 from lammps_bg.workflow.problem import Problem
+from lammps_bg.workflow.sampling_start import SamplingStart
 from lammps_bg.workflow.threads import FasterThreads
 
 Array = NDArray[np.float64]
@@ -51,50 +53,120 @@ class Samples:
 
 
 def sample(
-    problem: Problem, generator: Generator, config: Config, run: RunDirectory, console: Console, stop: StopFlag
+    problem: Problem,
+    generator: Generator,
+    config: Config,
+    run: RunDirectory,
+    console: Console,
+    stop: StopFlag,
+    *,
+    start: SamplingStart,
 ) -> Samples:
-    """Draw config.sample.n_samples samples into the run directory.
+    """Draw config.sample.n_samples samples into the run directory, on all ranks; the first one writes.
+
+    Args:
+        problem: Crystal and temperature.
+        generator: Prior and trained flow.
+        config: The configuration.
+        run: The run directory.
+        console: Where to report.
+        stop: Set by signals.
+        start: What an interrupted sampling has left.
 
     Raises:
         Interrupted: A signal came; samples.csv holds the samples so far.
     """
-    wanted, target = config.sample, problem.exact_target()
-    keep = min(wanted.n_samples, max(config.estimate.rdf_samples, config.estimate.marginal_samples))
     judge = Judge(problem, generator.prior) if config.energy.judge == "lammps" else None
-    chunks, kept, seconds = [], [], np.zeros(2)
-    frames = _dump(run, "samples.dump.gz", problem) if wanted.n_dump else nullcontext()
-    with frames as dump, run.sample_table() as table, console.progress("sampling  ") as bar, FasterThreads() as threads:
-        for chunk in draw(generator, target, wanted.n_samples, seed=config.seed, batch_size=wanted.batch_size):
+    collected = _Collected(problem, config, run, start.n_done)
+    with collected, console.progress("sampling  ") as bar, FasterThreads() as threads:
+        for chunk in start.chunks(generator, config, collected.n_states):
+            collected.add(chunk, new=False)
+
+        def finish(chunk: Chunk) -> Chunk:
+            threads.record(chunk.draw_seconds / len(chunk.energies))
             chunk = judge.weigh(chunk) if judge else chunk
-            rows = np.stack((chunk.energies, chunk.log_q, chunk.log_w), 1)
-            for index, row in enumerate(rows.tolist(), chunk.first):
-                table.write(index, *row)
-            if dump is not None:
-                _write_frames(dump, problem, chunk.first, chunk.displacements[: max(0, wanted.n_dump - chunk.first)], chunk.log_w)
-            kept.append(chunk.states[: max(0, keep - chunk.first)])
-            chunks.append(rows)
-            seconds += (chunk.draw_seconds, chunk.energy_seconds)
-            done = chunk.first + len(rows)
-            threads.record(chunk.draw_seconds / len(rows))
-            eta = bar.update(done / wanted.n_samples, f"{done} of {wanted.n_samples}")
-            run.write_status("sampling", step=done, percent=100 * done / wanted.n_samples, eta_seconds=eta)
-            stop.check(f"{done} samples are in samples.csv; continue with --resume")
-    energies, log_q, log_w = np.concatenate(chunks).T
-    per_sample = 1e3 * seconds / len(energies)
-    samples = Samples(
-        energies, log_q, log_w, np.concatenate(kept), per_sample[0], per_sample[1], judge.entry() if judge else None
-    )
+            return replace(chunk, states=chunk.states[: max(0, collected.n_states - chunk.first)])
+
+        for chunk in draw_together(
+            generator, problem.exact_target(), start.left, seed=config.seed, batch_size=config.sample.batch_size, finish=finish
+        ):
+            done, wanted = collected.add(chunk), config.sample.n_samples
+            eta = bar.update(done / wanted, f"{done} of {wanted}")
+            run.write_status("sampling", step=done, percent=100 * done / wanted, eta_seconds=eta)
+            if stop.on_any_rank():
+                stop.check(f"{done} samples are in samples.csv; continue with --resume")
+    if judge:
+        judge.join_ranks()
+    samples = collected.samples(judge)
+    _announce(problem, samples, judge, console)
+    return samples
+
+
+class _Collected:
+    """Where the samples go: the table, the dump file, and the states of the first ones for what is made of them later.
+
+    Args:
+        problem: Crystal and units.
+        config: The configuration.
+        run: The run directory.
+        n_done: Samples that are in the table already.
+    """
+
+    def __init__(self, problem: Problem, config: Config, run: RunDirectory, n_done: int) -> None:
+        wanted = config.sample
+        self._problem, self._n_dump = problem, wanted.n_dump
+        self._keep = min(wanted.n_samples, max(config.estimate.rdf_samples, config.estimate.marginal_samples))
+        self.n_states = max(self._keep, wanted.n_dump)
+        self._table = run.sample_table(keep_until=n_done - 1)
+        self._dump = _dump(run, "samples.dump.gz", problem) if wanted.n_dump and parallel.first() else None
+        self._rows, self._kept, self._seconds, self._n_new = list[Array](), list[Array](), np.zeros(2), 0
+
+    def __enter__(self) -> "_Collected":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._table.close()
+        if self._dump is not None:
+            self._dump.__exit__(kind, error, trace)
+
+    def add(self, chunk: Chunk, *, new: bool = True) -> int:
+        """Take the next samples; returns how many there are now."""
+        rows = np.stack((chunk.energies, chunk.log_q, chunk.log_w), 1)
+        if new:
+            self._table.write_rows([(index, *row) for index, row in enumerate(rows.tolist(), chunk.first)])
+            self._seconds += (chunk.draw_seconds, chunk.energy_seconds)
+            self._n_new += len(rows)
+        if self._dump is not None:
+            _write_frames(
+                self._dump, self._problem, chunk.first, chunk.displacements[: max(0, self._n_dump - chunk.first)], chunk.log_w
+            )
+        self._kept.append(chunk.states[: max(0, self._keep - chunk.first)])
+        self._rows.append(rows)
+        return chunk.first + len(rows)
+
+    def samples(self, judge: Judge | None) -> Samples:
+        """All of them."""
+        energies, log_q, log_w = np.concatenate(self._rows).T
+        draw_ms, energy_ms = (1e3 * self._seconds / self._n_new).tolist() if self._n_new else (None, None)
+        judged = judge.entry() if judge else None
+        return Samples(energies, log_q, log_w, np.concatenate(self._kept), draw_ms, energy_ms, judged)
+
+
+def _announce(problem: Problem, samples: Samples, judge: Judge | None, console: Console) -> None:
+    """The summary of the sampling."""
+    log_w, n = samples.log_w, len(samples.log_w)
     usable = int(np.isfinite(log_w).sum())
-    ess = effective_sample_size(log_w) / len(log_w) if usable else 0.0
+    ess = effective_sample_size(log_w) / n if usable else 0.0
     where = "LAMMPS" if problem.potential is problem.surface else "the potential"
-    console.say(
-        f"sampling   {len(energies)} samples, {per_sample.sum():.2f} ms each ({per_sample[1]:.2f} in {where}), ESS {ess:.1%}"
-    )
+    each = ""
+    if samples.draw_ms is not None and samples.energy_ms is not None:
+        each = f", {samples.draw_ms + samples.energy_ms:.2f} ms each ({samples.energy_ms:.2f} in {where})"
+    on = f" on each of {parallel.size()} ranks" if each and parallel.size() > 1 else ""
+    console.say(f"sampling   {n} samples{each}{on}, ESS {ess:.1%}")
     if judge:
         console.say(judge.sentence())
-    if usable < len(log_w):
-        console.say(f"           {len(log_w) - usable} samples without finite energy have weight zero")
-    return samples
+    if usable < n:
+        console.say(f"           {n - usable} samples without finite energy have weight zero")
 
 
 def resampled_trajectory(problem: Problem, generator: Generator, config: Config, run: RunDirectory, samples: Samples) -> None:

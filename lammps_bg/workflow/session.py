@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lammps_bg import parallel
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
@@ -19,21 +20,29 @@ from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.provenance import sha256
 from lammps_bg.report.run_directory import RunDirectory
-from lammps_bg.thermo.sampler import draw
+from lammps_bg.thermo.sampler import chunks_of, draw_together
 from lammps_bg.training.model_file import save_model
 from lammps_bg.workflow import preflight
 from lammps_bg.workflow.conditional import conditions_of, require_inside
 from lammps_bg.workflow.energies import choose_potential
-from lammps_bg.workflow.estimating import estimate
+from lammps_bg.workflow.estimating import estimate, marginal_weights
 from lammps_bg.workflow.md_frames import load_reference
 from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.ranks import require_same_on_all_ranks
 from lammps_bg.workflow.rehearsal import disk_bytes, forecast
 from lammps_bg.workflow.reporting import finish, illustrate
-from lammps_bg.workflow.run_folder import Kind, create_run, finished_code, reopen_run, require_same_request
+from lammps_bg.workflow.run_folder import (
+    Kind,
+    create_run,
+    finished_code,
+    made_by_first,
+    reopen_run,
+    require_same_request,
+)
 from lammps_bg.workflow.sampling import Samples, resampled_trajectory
 from lammps_bg.workflow.sampling import sample as draw_samples
+from lammps_bg.workflow.sampling_start import begin
 from lammps_bg.workflow.stored_run import (
-    discard_partial_samples,
     load_trained,
     read_samples,
     require_same_samples,
@@ -74,6 +83,7 @@ class Plan:
 def fresh(request: ScriptRequest, config: Config, out: Path, words: Sequence[str]) -> Plan:
     """A new run; refuses an output folder that holds anything."""
     RunDirectory.check_new(out)
+    parallel.barrier()  # before the first rank makes it
     return Plan(request, config, out, words, time.monotonic())
 
 
@@ -95,7 +105,8 @@ def resumed(
         ConfigError: Something changes what the checkpoint depends on: crystal, temperature, base, flow or seed.
     """
     run = RunDirectory.open(out, writable=True)
-    require_checkpoint(run.file("checkpoint.pt"))
+    for name in ("base.pt", "checkpoint.pt"):
+        require_checkpoint(run.file(name))
     stored = load_config(run.file("config.toml"))
     config = overrides(stored)
     request = stored_request(run)
@@ -192,6 +203,7 @@ def from_model(
         request = replace(request, script=script, stored=False)
     out = out or run.path.with_name(f"{run.path.name}_{'x'.join(map(str, request.replicate))}")
     RunDirectory.check_new(out)
+    parallel.barrier()
     return Plan(request, config, out, words, time.monotonic(), model=run, force=force)
 
 
@@ -222,7 +234,7 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
         if sample and conditions:
             require_inside(problem, conditions)
     run = _open_run(plan, problem)
-    if loaded and loaded.adapted:
+    if loaded and loaded.adapted and parallel.first():
         save_model(run.file("model.pt"), loaded.adapted, problem.crystal)
     try:
         trained = loaded or train(problem, plan.config, run, console, stop, resume=plan.resume)
@@ -232,9 +244,15 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
             run.write_status("done", percent=100.0)
             console.say(f"files      {run.path}")
             return 0
-        discard_partial_samples(run)
-        samples = draw_samples(problem, trained.generator, plan.config, run, console, stop)
-        verdict = estimate(problem, trained, samples, plan.config, run, console, started=plan.started)
+        start = begin(run, plan.config, problem.crystal.n_sites)
+        if start.n_done:
+            console.say(f"sampling   continues after {start.n_done} samples")
+        samples = draw_samples(problem, trained.generator, plan.config, run, console, stop, start=start)
+        marginal = marginal_weights(problem, trained, samples, plan.config)
+        problem.count_other_ranks()
+        if not parallel.first():
+            return 0
+        verdict = estimate(problem, trained, samples, plan.config, run, console, started=plan.started, marginal=marginal)
         if plan.config.sample.n_resample and np.isfinite(samples.log_w).any():
             resampled_trajectory(problem, trained.generator, plan.config, run, samples)
         if plan.config.sample.picture:
@@ -289,13 +307,17 @@ def estimate_again(
         RunDirectory.check_new(out)
     energies, log_q, log_w = read_samples(run)
     problem = Problem.load(stored_request(run), config.estimate.length_scale)
+    require_same_on_all_ranks(problem, config, run)
     config = choose_potential(problem, config, console)
     frames = load_reference(md, problem) if md else None
     trained = load_trained(run, problem, config, console)
     keep = min(len(energies), max(config.estimate.rdf_samples, config.estimate.marginal_samples))
     if frames and frames.windows:  # their springs are evaluated on every sample
         keep = min(len(energies), max(keep, _MOST_KEPT // problem.crystal.n_sites))
-    chunks = list(draw(trained.generator, problem.exact_target(), keep, seed=config.seed))
+    parts = chunks_of(keep, problem.crystal.n_sites, config.sample.batch_size)
+    chunks = list(
+        draw_together(trained.generator, problem.exact_target(), parts, seed=config.seed, batch_size=config.sample.batch_size)
+    )
     require_same_samples(run, np.concatenate([c.energies for c in chunks]), energies[:keep])
     earlier = run.read_results() if run.file("results.json").exists() else {}
     timings = earlier.get("timings", {})
@@ -304,15 +326,22 @@ def estimate_again(
         timings.get("draw_ms_per_sample"), timings.get("energy_ms_per_sample"), earlier.get("sampling", {}).get("judge"),
     )  # fmt: skip
     trained.ms_per_sample = timings.get("train_ms_per_sample")
-    stop.check("nothing was written")
+    marginal = marginal_weights(problem, trained, samples, config)
+    problem.count_other_ranks()
+    if stop.on_any_rank():
+        stop.check("nothing was written")
+    if not parallel.first():
+        return 0
     target = run if out is None else RunDirectory.create(out)
-    verdict = estimate(problem, trained, samples, config, target, console, started=started, earlier=earlier, md=frames)
+    verdict = estimate(
+        problem, trained, samples, config, target, console, started=started, marginal=marginal, earlier=earlier, md=frames
+    )
     finish(target, config, console)
     return 3 if verdict.colour == "red" and not allow_red else 0
 
 
 def rehearse(plan: Plan, console: Console) -> int:
-    """Set everything up and say what a run would cost; writes nothing."""
+    """Set everything up and say what a run would cost on this many ranks; writes nothing."""
     problem = _problem(plan, console)
     preflight.show(preflight.examine(problem, plan.config), console)
     choose_potential(problem, plan.config, console)
@@ -324,6 +353,7 @@ def rehearse(plan: Plan, console: Console) -> int:
 
 def _problem(plan: Plan, console: Console) -> Problem:
     problem = Problem.load(plan.request, plan.config.estimate.length_scale)
+    require_same_on_all_ranks(problem, plan.config, plan.model)
     crystal = problem.crystal
     console.say(
         f"crystal    {crystal.n_sites} atoms ({', '.join(sorted(set(crystal.species)))}), {crystal.unit.space_group}, "
@@ -346,8 +376,14 @@ def _require_neighbours(problem: Problem, config: Config) -> None:
 
 def _open_run(plan: Plan, problem: Problem) -> RunDirectory:
     """The run directory: new with all inputs stored, or the one to continue with the same inputs."""
-    if plan.resume:
-        return reopen_run(plan.out, plan.config, problem)
-    kind: Kind = "sample" if plan.model else "run"
-    needed = disk_bytes(problem, plan.config)
-    return create_run(plan.out, plan.request, plan.config, plan.words, problem, kind=kind, needed_bytes=needed, model=plan.model)
+
+    def make() -> RunDirectory:
+        if plan.resume:
+            return reopen_run(plan.out, plan.config, problem)
+        kind: Kind = "sample" if plan.model else "run"
+        needed = disk_bytes(problem, plan.config)
+        return create_run(
+            plan.out, plan.request, plan.config, plan.words, problem, kind=kind, needed_bytes=needed, model=plan.model
+        )
+
+    return made_by_first(make, plan.out)

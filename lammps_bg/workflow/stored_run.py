@@ -243,12 +243,6 @@ def _base_of_this_size(saved: SavedModel, problem: Problem, config: Config) -> F
     return replace(fitted, base=PhononBase(constants, problem.beta), constants=constants)
 
 
-def discard_partial_samples(run: RunDirectory) -> None:
-    """Remove what an interrupted sampling left: the same samples are drawn again."""
-    for name in ("samples.csv", "samples.dump.gz", "samples.dump.gz.partial", "resampled.dump.gz", "resampled.dump.gz.partial"):
-        run.file(name).unlink(missing_ok=True)
-
-
 def read_samples(run: RunDirectory) -> np.ndarray:
     """Energies, log q and log w of samples.csv, shape [3, n].
 

@@ -3,25 +3,27 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lammps_bg import parallel
 from lammps_bg.config import Config
 from lammps_bg.crystal.conditions import Conditions
 from lammps_bg.errors import RunDirectoryError, UnstableCrystalError
 from lammps_bg.flow.base_family import FittedFamily, PhononFamily
 from lammps_bg.flow.generator import Generator
-from lammps_bg.flow.model import build_generator
+from lammps_bg.flow.model import build_generator, torch_device
 from lammps_bg.flow.self_consistent import FittedBase, measured
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.free_energy import CrystalReference
 from lammps_bg.training import checkpoint
-from lammps_bg.training.model_file import SavedModel, save_model
+from lammps_bg.training.model_file import SavedModel, load_model, save_model
+from lammps_bg.training.ranks import ranks_for
 from lammps_bg.training.task import SingleState, Task
 from lammps_bg.training.trainer import StepRecord, Trainer
 from lammps_bg.workflow.conditional import ConditionalModel, build_model, conditions_of, fit_family, task_of
@@ -31,6 +33,7 @@ from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.threads import threads_for
 
 _MEASURED = 256  # configurations for the bound of a base
+_BASE = "base.pt"
 
 
 @dataclass
@@ -72,7 +75,9 @@ class Prepared:
 
 
 def train(problem: Problem, config: Config, run: RunDirectory, console: Console, stop: StopFlag, *, resume: bool) -> Trained:
-    """Train from the start or from checkpoint.pt; model.pt is the result, and a generator for the (middle) state of the training.
+    """Train from the start or from checkpoint.pt, on all ranks; model.pt is the result, and a generator for the (middle) state.
+
+    base.pt holds the base as it was fitted and the flow before its first step, so that a resumed training does not fit again.
 
     Args:
         problem: Crystal and temperature.
@@ -86,30 +91,50 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
         Interrupted: A signal came; the checkpoint holds the last step.
         TrainingError: Diverging steps keep happening.
     """
-    conditions = conditions_of(config.condition, problem)
-    with threads_for(problem.crystal.n_sites * config.train.batch_size):
-        prepared = (
-            _one_state(problem, config, console, stop)
-            if conditions is None
-            else _many_states(problem, conditions, config, console, stop)
-        )
-    trainer = Trainer(prepared.task, config.train, seed=config.seed)
+    with threads_for(problem.crystal.n_sites * config.train.batch_size // parallel.size()):
+        prepared = _prepared(problem, config, run, console, stop, resume=resume)
+    trainer = Trainer(prepared.task, config.train, seed=config.seed, ranks=ranks_for(torch_device(config.device)))
     path = run.file("checkpoint.pt")
     if resume and path.exists():
         _restore(trainer, path)
         console.say(f"training   continues at step {trainer.step}")
-    with threads_for(problem.crystal.n_sites * config.train.batch_size):
+    with threads_for(problem.crystal.n_sites * config.train.batch_size // parallel.size()):
         loop(trainer, run, console, stop, prepared.known)
     stop.check(f"step {trainer.step} is saved; continue with --resume")
-    model = prepared.model
-    generator = next(prepared.task.evaluated()).generator
-    state = {**problem_state(problem), "eta": getattr(generator.prior, "eta", None)}
-    family = model.fitted if model else None
-    saved = SavedModel(prepared.task.flow.state_dict(), config, prepared.fitted, problem.crystal.replicate, state, family)
-    save_model(run.file("model.pt"), saved, problem.crystal)
+    _save(run, "model.pt", problem, config, prepared)
+    model, generator = prepared.model, next(prepared.task.evaluated()).generator
     samples = trainer.step * config.train.batch_size
     per_sample = 1e3 * trainer.elapsed / samples if samples else None
     return Trained(generator, prepared.fitted, per_sample, trainer.undone, model=model)
+
+
+def _prepared(problem: Problem, config: Config, run: RunDirectory, console: Console, stop: StopFlag, *, resume: bool) -> Prepared:
+    """The base fitted and the flow built, or both as an earlier start has left them."""
+    conditions, stored = conditions_of(config.condition, problem), run.file(_BASE)
+    if resume and stored.exists():
+        saved = load_model(stored, problem.crystal, problem.beta)
+        console.say(f"base       {config.base.kind}, as it was fitted before")
+        if saved.family is None:
+            return _on_base(problem, config, saved.fitted)
+        return _on_family(problem, config, saved.family)
+    if conditions is None:
+        prepared = _on_base(problem, config, parallel.agreed(_chosen_base(problem, config, console, stop)))
+    else:
+        family = parallel.agreed(_chosen_family(problem, conditions, config, console, stop))
+        prepared = _on_family(problem, config, family)
+    _save(run, _BASE, problem, config, prepared)
+    return prepared
+
+
+def _save(run: RunDirectory, name: str, problem: Problem, config: Config, prepared: Prepared) -> None:
+    """Write a model file, on the first rank."""
+    if not parallel.first():
+        return
+    generator = next(prepared.task.evaluated()).generator
+    state = {**problem_state(problem), "eta": getattr(generator.prior, "eta", None)}
+    family = prepared.model.fitted if prepared.model else None
+    saved = SavedModel(prepared.task.flow.state_dict(), config, prepared.fitted, problem.crystal.replicate, state, family)
+    save_model(run.file(name), saved, problem.crystal)
 
 
 def in_state_of(problem: Problem, model: ConditionalModel, *, ms_per_sample: float | None = None, n_undone: int = 0) -> Trained:
@@ -129,23 +154,31 @@ def in_state_of(problem: Problem, model: ConditionalModel, *, ms_per_sample: flo
     bases = model.fitted.bases
     constants = bases.constants_at(context) if isinstance(bases, PhononFamily) else None
     base = generator.prior.base
-    own = measured(problem.potential, base, problem.beta, n_samples=_MEASURED, seed=0)
+    own = measured(parallel.split(problem.potential), base, problem.beta, n_samples=_MEASURED, seed=0)
     return Trained(generator, FittedBase(base, constants, (own,)), ms_per_sample, n_undone, model=model)
 
 
-def _one_state(problem: Problem, config: Config, console: Console, stop: StopFlag) -> Prepared:
-    fitted = _chosen_base(problem, config, console, stop)
+def _on_base(problem: Problem, config: Config, fitted: FittedBase) -> Prepared:
+    """Training in one state."""
     generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
     softened = problem.softened_target(config.train.softening)
     return Prepared(SingleState(generator, softened, problem.exact_target()), fitted, reference(problem, fitted))
 
 
-def _many_states(problem: Problem, conditions: Conditions, config: Config, console: Console, stop: StopFlag) -> Prepared:
-    """Fit bases over the conditions, harmonic and self-consistent ones, and keep those on which a short training gets further."""
+def _on_family(problem: Problem, config: Config, family: FittedFamily) -> Prepared:
+    """Training over conditions; what is said of the base is that in the middle of them."""
+    model = build_model(problem, config, family)
+    centre = (0.0,) * len(family.conditions)
+    middle, generator = model.at(family.conditions.values(centre))
+    own = measured(parallel.split(middle.potential), generator.prior.base, middle.beta, n_samples=_MEASURED, seed=config.seed)
+    constants = family.bases.constants_at(centre) if isinstance(family.bases, PhononFamily) else None
+    fitted = FittedBase(generator.prior.base, constants, (own,))
+    return Prepared(task_of(model, config), fitted, reference(middle, fitted), model)
 
-    def check() -> None:
-        stop.check("nothing was trained yet; continue with --resume")
 
+def _chosen_family(problem: Problem, conditions: Conditions, config: Config, console: Console, stop: StopFlag) -> FittedFamily:
+    """Bases over the conditions, harmonic or self-consistent ones: those on which a short training gets further."""
+    check = _stopping(stop)
     for axis in conditions.axes:
         console.say(f"condition  {axis.name} from {axis.low:g} to {axis.high:g} {axis.unit}".rstrip())
     base = config.base.model_copy(update={"n_samples": config.condition.base_samples})
@@ -166,25 +199,26 @@ def _many_states(problem: Problem, conditions: Conditions, config: Config, conso
     tasks = [task_of(build_model(problem, config, entry), config, known=candidates[-1]) for entry in candidates]
     best, bounds = better_task(tasks, config, stop)
     check()
-    model = build_model(problem, config, candidates[best])
-    middle, generator = model.at(conditions.values((0.0,) * len(conditions)))
-    own = measured(middle.potential, generator.prior.base, middle.beta, n_samples=_MEASURED, seed=config.seed)
-    bases = candidates[best].bases
-    constants = bases.constants_at((0.0,) * len(conditions)) if isinstance(bases, PhononFamily) else None
-    fitted = FittedBase(generator.prior.base, constants, (own,))
-    known = reference(middle, fitted)
-    shown = [known.value(bound * known.n_atoms + known.beta_static_energy) for bound in bounds]
-    _say_choice(console, config, shown, iterated=candidates[best].iterated)
-    return Prepared(task_of(model, config), fitted, known, model)
+    if bounds:
+        known = _on_family(problem, config, candidates[best]).known
+        shown = [known.value(bound * known.n_atoms + known.beta_static_energy) for bound in bounds]
+        _say_choice(console, config, shown, iterated=candidates[best].iterated)
+    return candidates[best]
+
+
+def _stopping(stop: StopFlag) -> Callable[[], None]:
+    """Stops the fit of a base where a signal came to any rank."""
+
+    def check() -> None:
+        if stop.on_any_rank():
+            stop.check("nothing was trained yet; continue with --resume")
+
+    return check
 
 
 def _chosen_base(problem: Problem, config: Config, console: Console, stop: StopFlag) -> FittedBase:
     """The base the configuration asks for; of the phonon bases the one on which a short training gets further."""
-
-    def check() -> None:
-        stop.check("nothing was trained yet; continue with --resume")
-
-    candidates = []
+    check, candidates = _stopping(stop), []
     if config.base.kind == "phonon" and config.base.iterations and config.base.pilot_steps and config.train.steps:
         with suppress(UnstableCrystalError):  # temperature may stabilise it: then the self-consistent crystal is the only one
             candidates.append(fit_base(problem, config.base.model_copy(update={"iterations": 0}), config.seed, check=check))
@@ -214,7 +248,7 @@ def _say_choice(console: Console, config: Config, bounds: Sequence[float], *, it
 
 
 def require_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint that cannot be continued from, before any work; there may be none.
+    """Refuse a checkpoint, or a stored base, that cannot be continued from, before any work; there may be none.
 
     Args:
         path: The file.
@@ -230,7 +264,7 @@ def require_checkpoint(path: Path) -> None:
             state = checkpoint.load(path)
     except RunDirectoryError as error:
         raise RunDirectoryError(f"{error}; remove it to train from the start") from None
-    if "optimiser" not in state:
+    if ("base" if path.name == _BASE else "optimiser") not in state:
         raise RunDirectoryError(
             f"expected a checkpoint in {path}, got another file of lammps-bg; remove it to train from the start"
         )

@@ -228,10 +228,11 @@ def test_full_disk_ends_a_table_with_a_sentence(tmp_path):
 
 
 def test_table_lines_are_on_disk_at_once_and_keep_all_digits(run):
-    with run.sample_table(["n_bad"]) as table:
-        table.write(np.int64(0), np.float64(-1 / 3), -0.1, -math.inf, None)
+    with run.sample_table() as table:
+        table.write(np.int64(0), np.float64(-1 / 3), -0.1, -math.inf)
+        table.write_rows([(1, None, 0.5, 2), (2, 1.0, 2.0, 3.0)])
         lines = run.file("samples.csv").read_text().splitlines()
-    assert lines == ["sample,pe,log_q,log_w,n_bad", f"0,{-1 / 3!r},-0.1,-inf,"]
+    assert lines == ["sample,pe,log_q,log_w", f"0,{-1 / 3!r},-0.1,-inf", "1,,0.5,2", "2,1.0,2.0,3.0"]
     with pytest.raises(RunDirectoryError, match="exists"):
         run.sample_table()
 

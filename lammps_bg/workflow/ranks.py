@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What has to be the same on every MPI rank, and what is said about them."""
+
+import logging
+import os
+
+import torch
+
+from lammps_bg import parallel
+from lammps_bg.config import Config, to_toml
+from lammps_bg.errors import ConfigError
+from lammps_bg.report.console import Console
+from lammps_bg.report.provenance import sha256
+from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.workflow.problem import Problem
+
+log = logging.getLogger(__name__)
+
+
+def require_same_on_all_ranks(problem: Problem, config: Config, model: RunDirectory | None = None) -> None:
+    """Refuse nodes with other files or versions than the first rank's: their samples would be of another crystal.
+
+    Args:
+        problem: The crystal as this rank has read it.
+        config: The configuration.
+        model: Run whose model is used.
+
+    Raises:
+        ConfigError: A rank has something else.
+    """
+    files = {f"file {path.name}": sha256(path) for path in problem.surface.files}
+    if model is not None:
+        files["file model.pt"] = sha256(model.file("model.pt"))
+    versions = {"version of LAMMPS": problem.engine.version, "version of torch": torch.__version__}
+    parallel.require_same({**files, **versions, "configuration": to_toml(config)})
+
+
+def set_threads() -> int:
+    """Give torch its threads: OMP_NUM_THREADS (of nested levels the first), else this rank's share of the node's cores.
+
+    Raises:
+        ConfigError: OMP_NUM_THREADS is no positive number.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    given = text.split(",")[0].strip()
+    if given and (not given.isdigit() or int(given) == 0):
+        raise ConfigError(f"expected a positive whole number in OMP_NUM_THREADS, got '{text}'; set it to 1 or unset it")
+    threads = int(given) if given else parallel.cores()
+    torch.set_num_threads(threads)
+    return threads
+
+
+def say_ranks(console: Console, threads: int) -> None:
+    """How the job is laid out, and whether its ranks are too many for the cores.
+
+    Args:
+        console: Where to say it.
+        threads: Of torch, on this rank.
+    """
+    if parallel.size() == 1 and parallel.team().Get_size() == 1:
+        return
+    on_node, cores, helpers = parallel.place_on_node()[1], len(os.sched_getaffinity(0)), parallel.team().Get_size()
+    lammps = f"LAMMPS on {helpers} ranks each" if helpers > 1 else "one LAMMPS each"
+    console.say(
+        f"parallel   {parallel.size()} MPI ranks ({on_node} on {parallel.node_name()}), {lammps}, {threads} thread{'s' * (threads > 1)} of torch "
+        "for each"
+    )
+    if on_node * helpers > cores:
+        log.warning(
+            "%d MPI ranks share %d cores of %s, so that they wait for each other; start with mpirun -n %d",
+            on_node * helpers, cores, parallel.node_name(), cores,
+        )  # fmt: skip
