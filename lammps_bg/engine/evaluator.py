@@ -313,6 +313,18 @@ class Evaluator:
         self._skin, self._fixed_skin = float(skin), True
         self._send_skin()
 
+    def settle_skin(self, positions: Array) -> None:
+        """Choose the skin for configurations like these and keep it, so that energies do not depend on what came before, to the last bit.
+
+        Args:
+            positions: Cartesian positions ordered by id, any image, shape [n, N, 3], length units.
+        """
+        if self._needs_setup:
+            return
+        _, reach = self._displacements(positions)
+        self._skin, self._fixed_skin = self._wanted_skin(reach[np.isfinite(reach)]), True
+        self._send_skin()
+
     def _send_skin(self) -> None:
         words = self._instance.reader.neighbor
         self._instance.command(f"neighbor {self._skin!r} {words[1] if len(words) > 1 else 'bin'}")
@@ -326,13 +338,17 @@ class Evaluator:
         reach = reach[np.isfinite(reach)]
         if self._fixed_skin or self._needs_setup or len(reach) < _MIN_BATCH:
             return
-        step = _SKIN_STEP * self._default_skin
-        wanted = step * math.ceil(2.0 * float(np.quantile(reach, _SKIN_QUANTILE)) / _HELD / step)
-        wanted = min(max(wanted, _SKIN_RANGE[0] * self._default_skin), _SKIN_RANGE[1] * self._default_skin)
+        wanted = self._wanted_skin(reach)
         outside = float(np.mean(reach >= _HELD * 0.5 * self._skin))
         if not self._tuned or (outside > _MANY_OUTSIDE and wanted > self._skin):
             self._tuned, self._skin = True, wanted
             self._send_skin()
+
+    def _wanted_skin(self, reach: Array) -> float:
+        """The skin whose list, built at the sites, holds for nearly all configurations of these reaches."""
+        step = _SKIN_STEP * self._default_skin
+        wanted = step * math.ceil(2.0 * float(np.quantile(reach, _SKIN_QUANTILE)) / _HELD / step) if len(reach) else 0.0
+        return min(max(wanted, _SKIN_RANGE[0] * self._default_skin), _SKIN_RANGE[1] * self._default_skin)
 
     # ---- other quantities
 

@@ -21,6 +21,7 @@ from lammps_bg.report.trajectory import Trajectory
 from lammps_bg.thermo.timeseries import Decorrelated, decorrelate
 from lammps_bg.thermo.weights import EstimateError
 from lammps_bg.workflow.problem import Problem
+from lammps_bg.workflow.ranks import say_shares
 from lammps_bg.workflow.simulation import MdSettings, Simulation
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Job:
         """
         while any(missing := [self._missing(goal) for goal in goals]):
             mine = parallel.share([(goal, n) for goal, n in zip(goals, missing, strict=True) if n])
+            say_shares(self.console, f"{stage} of molecular dynamics", "trajectories", sum(n > 0 for n in missing))
             total, done = sum(n for _, n in mine), 0
             with self.console.progress(f"{stage:<10}") as bar:
 

@@ -70,3 +70,28 @@ def say_ranks(console: Console, threads: int) -> None:
             "%d MPI ranks share %d cores of %s, so that they wait for each other; start with mpirun -n %d",
             on_node * helpers, cores, parallel.node_name(), cores,
         )  # fmt: skip
+
+
+def say_shares(console: Console, what: str, items: str, n: int) -> None:
+    """How some work is shared out where the ranks do not divide it, and that some have none of it.
+
+    Args:
+        console: Where to say it.
+        what: The work.
+        items: What it consists of, in the plural.
+        n: Their number.
+    """
+    ranks = parallel.size()
+    if n % ranks == 0:
+        return
+    if n < ranks:
+        log.warning(
+            "%s has %d %s for %d MPI ranks: %d have nothing to do in it; start fewer ranks, or ask for more",
+            what,
+            n,
+            items,
+            ranks,
+            ranks - n,
+        )
+    else:
+        console.say(f"parallel   {what}: {n} {items}, {n // ranks} or {n // ranks + 1} for each of {ranks} ranks")

@@ -14,14 +14,17 @@ from lammps_bg.flow.generator import Generator
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.streams import stream
 from lammps_bg.thermo.sampler import Chunk, draw_together, redraw
 from lammps_bg.thermo.weights import effective_sample_size, systematic_indices
 from lammps_bg.workflow.energies import Judge
 from lammps_bg.workflow.problem import Problem
+from lammps_bg.workflow.ranks import say_shares
 from lammps_bg.workflow.sampling_start import SamplingStart
 from lammps_bg.workflow.threads import FasterThreads
 
 Array = NDArray[np.float64]
+_TYPICAL = 32  # configurations that show LAMMPS how far atoms move
 
 
 @dataclass
@@ -76,6 +79,9 @@ def sample(
     Raises:
         Interrupted: A signal came; samples.csv holds the samples so far.
     """
+    say_shares(console, "the sampling", "chunks", len(start.left))
+    base = generator.prior.base
+    problem.surface.settle(base.sample(_TYPICAL, stream(config.seed, "skin", 0)).numpy())
     judge = Judge(problem, generator.prior) if config.energy.judge == "lammps" else None
     collected = _Collected(problem, config, run, start.n_done)
     with collected, console.progress("sampling  ") as bar, FasterThreads() as threads:

@@ -30,6 +30,7 @@ from lammps_bg.workflow.conditional import ConditionalModel, build_model, condit
 from lammps_bg.workflow.fitting import announce, fit_base, reference
 from lammps_bg.workflow.pilot import better_task
 from lammps_bg.workflow.problem import Problem
+from lammps_bg.workflow.ranks import say_shares
 from lammps_bg.workflow.threads import threads_for
 
 _MEASURED = 256  # configurations for the bound of a base
@@ -93,6 +94,7 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
     """
     with threads_for(problem.crystal.n_sites * config.train.batch_size // parallel.size()):
         prepared = _prepared(problem, config, run, console, stop, resume=resume)
+    say_shares(console, "a training step", "samples", config.train.batch_size)
     trainer = Trainer(prepared.task, config.train, seed=config.seed, ranks=ranks_for(torch_device(config.device)))
     path = run.file("checkpoint.pt")
     if resume and path.exists():

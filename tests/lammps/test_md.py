@@ -9,12 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import LJ, TINY, TINY_MD, call, contents
+from launching import finished, launched, wait_for
 
 from lammps_bg import cli
 from lammps_bg.engine.dump import read_dump
@@ -346,30 +346,6 @@ def test_resume_with_more_frames(capsys, tmp_path, simulated):
 
 
 # ---- several ranks
-
-
-def launched(words, ranks=1):
-    """The command in processes of its own, under the mpirun beside this Python for several."""
-    folder = Path(sys.executable).parent
-    command = [sys.executable, "-c", "import sys; from lammps_bg.cli import main; sys.exit(main())", *words]
-    if ranks > 1:
-        command = [str(folder / "mpirun"), "-n", str(ranks), *command]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(process, path):
-    patience = time.monotonic() + 60
-    while not (path.exists() and json.loads(path.read_text()).get("step")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < patience
-        time.sleep(0.02)
-
-
-def finished(words, ranks, code=0):
-    process = launched(words, ranks)
-    out, error = process.communicate(timeout=100)
-    assert process.returncode == code, error
-    return out, error
 
 
 def test_two_ranks_share_the_replicas(tmp_path, capsys):
