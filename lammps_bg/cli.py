@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, LammpsBGError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.workflow import gibbs, md, phases, preflight, relaxing, reporting, session
+from lammps_bg.workflow import gibbs, md, phases, preflight, relaxing, reporting, session, slurm
 from lammps_bg.workflow.md import Mode
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 
@@ -263,6 +263,27 @@ def _report(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _slurm(args: argparse.Namespace, console: Console) -> int:
+    resources = slurm.Resources(**{field.name: getattr(args, field.name) for field in fields(slurm.Resources)})
+    resources.check()
+    job = slurm.job(args.job, _parse(args.job), resources.ranks)
+    place = slurm.Place(args.environment or Path(sys.prefix), args.container)
+    sys.stdout.write(slurm.script(job, resources, place))
+    return 0
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """The command after `slurm ... --` as the program will understand it."""
+    if not words:
+        raise ConfigError(
+            "expected a command after --, got none; write `lammps-bg slurm [options] -- run -in in.file -out runs/NAME`"
+        )
+    asks = [word for word in words if word in ("-h", "--help", "--version")]
+    if asks:  # the parser would print the answer into the script
+        raise ConfigError(f"expected after -- a command that does its work, got one with {asks[0]}; ask that without slurm")
+    return build_parser().parse_args(words)
+
+
 def _print_config(args: argparse.Namespace, console: Console) -> int:
     sys.stdout.write(to_toml(_config(args)))
     return 0
@@ -279,6 +300,14 @@ def _threads() -> int:
     return int(given)
 
 
+def _divided(words: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments of this command, and those of the one that `slurm` has after --."""
+    if words[0] != "slurm" or "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
 _COMMANDS = {
     "run": _run,
     "train": _train,
@@ -290,6 +319,7 @@ _COMMANDS = {
     "gibbs": _gibbs,
     "phase": _phase,
     "report": _report,
+    "slurm": _slurm,
     "config": _print_config,
 }
 
@@ -308,8 +338,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not words:
             build_parser().print_help()
             return 0
-        args = build_parser().parse_args(words)
-        args.argv, args.started = words, time.monotonic()
+        own, job = _divided(words)
+        args = build_parser().parse_args(own)
+        args.argv, args.started, args.job = words, time.monotonic(), job
         parallel.check_launcher(args.command)
         torch.set_num_threads(_threads())
         return _COMMANDS[args.command](args, console)
