@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does an installed lammps-bg work? Half a minute, in a folder of its own that is removed again.
+# Does an installed lammps-bg work? Seconds, in a folder of its own that is removed again.
 # The images run it while they are built; it runs as well in any environment with lammps-bg and mpirun on the PATH.
 #
 #   docker/smoke.sh INPUTS
@@ -11,9 +11,10 @@ inputs=$(cd "${1:?expected the folder with in.lj_fcc}" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-export OMP_NUM_THREADS=1 # builders are often shared, and these steps are small
+export TMPDIR=$work          # caches of torch go there too
+export OMP_NUM_THREADS=1     # builders are often shared, and these steps are small
 
-crystal=(-in "$inputs/in.lj_fcc" -rep 3 3 3)
+crystal=(-in "$inputs/in.lj_fcc" -rep 2 2 2)
 tiny=(
   base.iterations=1 base.pilot_steps=0 base.n_samples=50 flow.width=8 flow.n_bins=2
   train.steps=4 train.batch_size=16 train.evaluate_samples=16 sample.n_samples=64 sample.n_dump=8 sample.picture=false

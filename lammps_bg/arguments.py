@@ -86,10 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     estimate.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
     _slurm_command(commands)
-    report = _command(
-        commands, "report", "one HTML page with all numbers and figures of a finished run; the figures as PNG and JSON"
-    )
-    report.add_argument("run", type=Path, metavar="RUN", help="folder of any finished command but `train`")
+    _report_command(commands)
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
@@ -189,6 +186,13 @@ def _md_command(commands: Any) -> None:  # noqa: ANN401
     md.add_argument("--dry-run", action="store_true", help="set everything up, estimate time and disk, write nothing")
     md.add_argument("--resume", action="store_true", help="continue the simulation in -out")
     md.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+
+
+def _report_command(commands: Any) -> None:  # noqa: ANN401
+    report = _command(
+        commands, "report", "one HTML page with all numbers and figures of a finished run; the figures as PNG and JSON"
+    )
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of any finished command but `train`")
 
 
 def _slurm_command(commands: Any) -> None:  # noqa: ANN401
