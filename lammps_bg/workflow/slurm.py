@@ -149,7 +149,7 @@ def job(words: Sequence[str], parsed: argparse.Namespace, ranks: int) -> Job:
         ranks: MPI ranks of the job.
 
     Raises:
-        ConfigError: It works in no folder of its own, names none, or cannot use several ranks.
+        ConfigError: It works in no folder of its own, names none, or cannot use so many ranks.
     """
     command = parsed.command
     if command not in _COMMANDS:
@@ -165,6 +165,11 @@ def job(words: Sequence[str], parsed: argparse.Namespace, ranks: int) -> Job:
     if ranks > 1 and command not in parallel.PARALLEL_COMMANDS:
         raise ConfigError(
             f"expected one MPI rank, which is all that `lammps-bg {command}` can use, got {ranks}; leave out --nodes and --ranks-per-node"
+        )
+    team = getattr(parsed, "lammps_ranks", 1)  # ranks of one LAMMPS
+    if team > 0 and ranks % team:
+        raise ConfigError(
+            f"expected MPI ranks as a multiple of -lammps-ranks {team}, got {ranks}; change --nodes, --ranks-per-node or -lammps-ranks"
         )
     return Job(words, parsed.out, hasattr(parsed, "resume"))
 

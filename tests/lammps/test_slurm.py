@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`lammps-bg slurm`: the script that it prints, run under a SLURM of a few lines of shell."""
 
+import argparse
 import json
 import os
 import re
@@ -13,6 +14,10 @@ from pathlib import Path
 
 import pytest
 from command_line import LJ, TINY, TINY_MD, call, use
+
+from lammps_bg import parallel
+from lammps_bg.errors import ConfigError
+from lammps_bg.workflow import slurm
 
 BIN = Path(sys.executable).parent
 RUN = ["run", "-in", "in.lj", "-out", "runs/lj"]
@@ -386,7 +391,6 @@ BAD = {
     "two words": (["--name", "my job", "--", *RUN], "expected --name as one word"),
     "a second line": (["--account", "a\n#SBATCH --exclusive", "--", *RUN], "expected --account as one word"),
     "two places": (["--environment", "a", "--container", "b", "--", *RUN], "not allowed with argument"),
-    "several ranks": (["--nodes", "2", "--", *GIBBS], "expected one MPI rank"),
 }
 
 
@@ -396,3 +400,16 @@ def test_bad_input_is_one_sentence(cluster, capsys, words, message):
     assert (spoken.code, spoken.out, spoken.changed) == (2, "", set())
     assert spoken.error.count("ERROR: ") == 1
     assert message in " ".join(spoken.error.split())
+
+
+def test_ranks_that_a_command_cannot_use(cluster, monkeypatch):
+    parsed = argparse.Namespace(command="md", out=Path("runs/lj"))
+    monkeypatch.setattr(parallel, "PARALLEL_COMMANDS", ("md",))
+    assert slurm.job(MD, parsed, 3).out == Path("runs/lj")
+    parsed.lammps_ranks = 2
+    assert not slurm.job(MD, parsed, 4).resumable
+    with pytest.raises(ConfigError, match="expected MPI ranks as a multiple of -lammps-ranks 2, got 3"):
+        slurm.job(MD, parsed, 3)
+    parsed.command = "gibbs"
+    with pytest.raises(ConfigError, match="expected one MPI rank"):
+        slurm.job(GIBBS, parsed, 2)
