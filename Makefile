@@ -1,9 +1,10 @@
-# make run      the main job: set-up, training, samples, free energy, dump file (about three minutes after set-up)
-# make test     the test suite
-# make lint     ruff and mypy
-# make bench    every benchmark in tests/benchmarks
-# make physics  the long physical validation
-# make clean    remove the environment and the caches; runs stay
+# make run         the main job: set-up, training, samples, free energy, dump file (about three minutes after set-up)
+# make test        the test suite
+# make lint        ruff and mypy
+# make bench       every benchmark in tests/benchmarks
+# make physics     the long physical validation
+# make containers  the build steps of the container images, in a clean environment (downloads everything once)
+# make clean       remove the environment and the caches; runs stay
 
 PYTHON ?= python3
 SCRIPT ?= inputs/in.mw_cubic
@@ -14,7 +15,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test lint bench physics clean
+.PHONY: run test lint bench physics containers clean
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -41,6 +42,9 @@ bench: $(READY)
 
 physics: $(READY)
 	$(BIN)/python -m pytest -m physics $(ARGS)
+
+containers: $(READY)
+	$(BIN)/python -m pytest -m containers $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

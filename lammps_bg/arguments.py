@@ -11,6 +11,7 @@ from lammps_bg import __version__
 from lammps_bg.engine.relaxation import FREE
 from lammps_bg.errors import ConfigError
 from lammps_bg.workflow.md import MODES
+from lammps_bg.workflow.slurm import Resources
 
 _EXAMPLES = """\
 examples:
@@ -21,6 +22,7 @@ examples:
   lammps-bg estimate -model runs/mw -md runs/mw_md                  flow and MD side by side; report.html
   lammps-bg train -in in.mw_cubic -rep 2 2 2 --set condition.volume=[-0.06,0.06] -out runs/mw_v   a model for every volume
   lammps-bg gibbs -model runs/mw_v -P 0 1 GPa                       Gibbs free energies from it
+  lammps-bg slurm --time 24:00:00 -- run -in in.mw_cubic -out runs/mw > job.sh   the same as a batch job
   lammps-bg config                                                 every configuration key with its default
 
 exit codes: 0 done, 1 training or estimate failed, 2 bad input (one sentence says what), 3 red verdict, 130/143/75 stopped by a signal
@@ -83,10 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
         "-out", type=Path, metavar="DIR", help="folder for the new results (default: results.json of the run is renewed)"
     )
     estimate.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
-    report = _command(
-        commands, "report", "one HTML page with all numbers and figures of a finished run; the figures as PNG and JSON"
-    )
-    report.add_argument("run", type=Path, metavar="RUN", help="folder of any finished command but `train`")
+    _slurm_command(commands)
+    _report_command(commands)
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
@@ -186,6 +186,39 @@ def _md_command(commands: Any) -> None:  # noqa: ANN401
     md.add_argument("--dry-run", action="store_true", help="set everything up, estimate time and disk, write nothing")
     md.add_argument("--resume", action="store_true", help="continue the simulation in -out")
     md.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+
+
+def _report_command(commands: Any) -> None:  # noqa: ANN401
+    report = _command(
+        commands, "report", "one HTML page with all numbers and figures of a finished run; the figures as PNG and JSON"
+    )
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of any finished command but `train`")
+
+
+def _slurm_command(commands: Any) -> None:  # noqa: ANN401
+    slurm = _command(commands, "slurm", "print a commented batch script for SLURM around another command, given after --")
+    slurm.usage = "lammps-bg slurm [options] -- COMMAND ... -out RUN > job.sh"
+    default, resources = Resources(), slurm.add_argument_group("what is asked for")
+    numbers = {
+        "--nodes": "nodes",
+        "--ranks-per-node": "MPI ranks on each node",
+        "--cores-per-rank": "cores of each rank, which are its threads",
+        "--gpus-per-node": "GPUs on each node, which its ranks share out evenly",
+    }
+    for flag, text in numbers.items():
+        value = getattr(default, flag.strip("-").replace("-", "_"))
+        resources.add_argument(flag, type=int, default=value, metavar="N", help=f"{text} (default: {value})")
+    limit = f"time limit of one start, HH:MM:SS or D-HH:MM:SS (default: {default.time})"
+    resources.add_argument("--time", default=default.time, metavar="TIME", help=limit)
+    resources.add_argument("--memory", metavar="SIZE", help="memory of a node, such as 16G (default: the partition's)")
+    resources.add_argument("--partition", metavar="NAME", help="partition (default: SLURM's)")
+    resources.add_argument("--account", metavar="NAME", help="account to charge (default: SLURM's)")
+    resources.add_argument("--name", metavar="NAME", help="name of the job (default: that of the run directory)")
+    resources.add_argument("--mail", metavar="ADDRESS", help="who is told of end, failure and requeueing (default: nobody)")
+    place = slurm.add_argument_group("where the program is").add_mutually_exclusive_group()
+    here = "Python environment on the cluster, with lammps-bg and its mpirun (default: the one of this command)"
+    place.add_argument("--environment", type=Path, metavar="FOLDER", help=here)
+    place.add_argument("--container", type=Path, metavar="IMAGE", help="Apptainer image to use instead")
 
 
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:  # noqa: ANN401

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, LammpsBGError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.workflow import gibbs, md, phases, preflight, relaxing, reporting, session
+from lammps_bg.workflow import gibbs, md, phases, preflight, relaxing, reporting, session, slurm
 from lammps_bg.workflow.md import Mode
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.ranks import say_ranks, set_threads
@@ -259,9 +259,38 @@ def _report(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _slurm(args: argparse.Namespace, console: Console) -> int:
+    resources = slurm.Resources(**{field.name: getattr(args, field.name) for field in fields(slurm.Resources)})
+    resources.check()
+    job = slurm.job(args.job, _parse(args.job), resources.ranks)
+    place = slurm.Place(args.environment or Path(sys.prefix), args.container)
+    sys.stdout.write(slurm.script(job, resources, place))
+    return 0
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """The command after `slurm ... --` as the program will understand it."""
+    if not words:
+        raise ConfigError(
+            "expected a command after --, got none; write `lammps-bg slurm [options] -- run -in in.file -out runs/NAME`"
+        )
+    asks = [word for word in words if word in ("-h", "--help", "--version")]
+    if asks:  # the parser would print the answer into the script
+        raise ConfigError(f"expected after -- a command that does its work, got one with {asks[0]}; ask that without slurm")
+    return build_parser().parse_args(words)
+
+
 def _print_config(args: argparse.Namespace, console: Console) -> int:
     sys.stdout.write(to_toml(_config(args)))
     return 0
+
+
+def _divided(words: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments of this command, and those of the one that `slurm` has after --."""
+    if words[0] != "slurm" or "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
 
 
 _LAID_OUT = ("run", "train", "sample", "md", "estimate", "gibbs", "phase")
@@ -276,6 +305,7 @@ _COMMANDS = {
     "gibbs": _gibbs,
     "phase": _phase,
     "report": _report,
+    "slurm": _slurm,
     "config": _print_config,
 }
 
@@ -294,8 +324,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not words:
             build_parser().print_help()
             return 0
-        args = build_parser().parse_args(words)
-        args.argv, args.started = words, time.monotonic()
+        own, job = _divided(words)
+        args = build_parser().parse_args(own)
+        args.argv, args.started, args.job = words, time.monotonic(), job
         parallel.check_launcher(args.command)
         threads = set_threads()
         if args.command in _LAID_OUT:

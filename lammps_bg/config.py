@@ -152,7 +152,7 @@ class EstimateConfig(_Block):
     marginal_draws: PositiveInt = Field(200, description="augmented: auxiliary draws M of the marginal density")
     marginal_samples: Annotated[int, Field(ge=2)] = Field(256, description="augmented: samples on which it is evaluated")
     rdf_samples: Annotated[int, Field(ge=0)] = Field(256, description="samples for radial distribution, pressure and structures")
-    report: bool = Field(True, description="write report.html at the end, where matplotlib and jinja2 are installed")
+    report: bool = Field(True, description="write report.html at the end, where matplotlib is installed")
 
 
 class MdConfig(_Block):

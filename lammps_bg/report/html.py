@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jinja2
+
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.report import gibbs_page, phase_page, sections
 from lammps_bg.report.contents import Kind, RunContents, read_contents
@@ -36,10 +38,9 @@ def write_report(run: RunDirectory) -> Path:
         The page.
 
     Raises:
-        ReportError: matplotlib or jinja2 is missing.
+        ReportError: matplotlib is missing.
         RunDirectoryError: results.json is missing, a file is damaged, or the folder cannot be written.
     """
-    jinja2 = require_package("jinja2")
     require_package("matplotlib")
     contents = read_contents(run)
     _make_folder(run.file(FOLDER))

@@ -23,7 +23,7 @@ def report(path: Path, console: Console) -> None:
         console: Where to say where it is.
 
     Raises:
-        LammpsBGError: The run is not finished, or matplotlib or jinja2 is missing.
+        LammpsBGError: The run is not finished, or matplotlib is missing.
     """
     console.say(f"report     {write_report(RunDirectory.open(path, writable=True))}")
 

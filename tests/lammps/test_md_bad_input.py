@@ -411,7 +411,7 @@ def test_without_vulkan(capsys, tmp_path, monkeypatch):
     assert "new/md.ovito" in spoken.changed
 
 
-@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+@pytest.mark.parametrize("package", ["matplotlib"])
 def test_without_the_packages_of_the_report(refused, capsys, tmp_path, monkeypatch, package):
     without(monkeypatch, package)
     refused("pip install 'lammps-bg[plot]'", "report", "nvt")

@@ -9,7 +9,13 @@ import pytest
 from lammps_bg.arguments import build_parser
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "examples").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docker" / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -31,3 +37,12 @@ def test_commands_of_the_readme_are_understood():
     for words in commands:
         numbers = [{"NX": "1", "NY": "1", "NZ": "1"}.get(word, word) for word in words[1:]]
         assert build_parser().parse_args(numbers).command == words[1]
+
+
+def test_commands_inside_containers_are_understood():
+    """What the images are told to do after `docker run ...` or `apptainer run ...` is parsed by the real parser."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docker" / "README.md").read_text(), re.DOTALL)
+    commands = [found[1].split() for block in blocks for found in re.finditer(r" ((?:run|md) -in .*)$", block, re.MULTILINE)]
+    assert len(commands) >= 6
+    for words in commands:
+        assert build_parser().parse_args(words).out is not None

@@ -460,7 +460,7 @@ def test_the_picture_is_embedded_smaller(tmp_path, undrawn):
     assert "cannot be read" in " ".join(page_of(run)[0].text)
 
 
-@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+@pytest.mark.parametrize("package", ["matplotlib"])
 def test_a_missing_package_is_one_sentence(tmp_path, monkeypatch, package):
     run = make_run(tmp_path / "run")
 
