@@ -27,8 +27,9 @@ run: $(READY)
 	fi
 	$(BIN)/lammps-bg run -in $(SCRIPT) -rep $(REP) -out $(OUT) $(ARGS)
 
+# a file of tests at a time on each core, torch with one thread
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

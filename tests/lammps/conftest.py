@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Conditional models that several modules use: trained once, for seconds."""
 
+import os
 import shutil
 
 import pytest
 from command_line import call
 from conditional_runs import GSW, MODELS
+from filelock import FileLock
 from lammps_scripts import INPUTS
 
 from lammps_bg.cli import main
@@ -13,8 +15,18 @@ from lammps_bg.cli import main
 
 @pytest.fixture(scope="session")
 def crystals(tmp_path_factory):
-    """A folder with trained models of generalised Stillinger-Weber crystals, see `MODELS`."""
-    folder = tmp_path_factory.mktemp("crystals")
+    """A folder with trained models of generalised Stillinger-Weber crystals, see `MODELS`; trained once for all workers of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "crystals"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _train(folder.with_name("crystals_in_work"))
+            folder.with_name("crystals_in_work").rename(folder)
+    return folder
+
+
+def _train(folder):
+    folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -23,7 +35,6 @@ def crystals(tmp_path_factory):
             shutil.copy(INPUTS / name, folder)
         for name, words in MODELS.items():
             assert main(["train", *words, "-out", name]) == 0
-    return folder
 
 
 @pytest.fixture
