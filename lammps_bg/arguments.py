@@ -182,7 +182,7 @@ def _phase_command(commands: Any) -> None:  # noqa: ANN401
     )
     phase.add_argument("--range", dest="limits", nargs="+", default=[], metavar="END", help=limits)
     _state_arguments(phase)
-    values = "values of a parameter of the potential; several are evaluated one after the other (default: the script's)"
+    values = "values of a parameter of the potential, in the script's units; several are evaluated one after the other (default: the script's)"
     phase.add_argument("-var", "-v", nargs="+", action="append", default=[], metavar="NAME VALUE", help=values)
     copies = "copies along each cell vector, once for all models or once for each (default: as trained)"
     phase.add_argument("-rep", nargs=3, type=int, action="append", default=[], metavar=("NX", "NY", "NZ"), help=copies)

@@ -89,7 +89,7 @@ class TrainConfig(_Block):
     objective: Literal["path", "usual"] = Field("path", description="reverse KL with path gradients or with the usual gradient")
     steps: Annotated[int, Field(ge=0)] = Field(1000, description="steps; 0 leaves the flow the identity")
     max_seconds: Positive | None = Field(
-        None, description="wall-clock budget in seconds; the learning rate falls with whichever ends first"
+        None, description="wall-clock budget in seconds, none: no limit; the learning rate falls with whichever ends first"
     )
     batch_size: PositiveInt = Field(64, description="samples for each step")
     sites_at_once: PositiveInt | None = Field(
@@ -119,11 +119,19 @@ Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 class ConditionConfig(_Block):
     """What a model depends on besides the displacements; every range is that of the training. None of them: one state, as before."""
 
-    volume: Range | None = Field(None, description="[low, high] of ln V/V0, dimensionless, V0 the volume of the script's cell")
-    c_over_a: Range | None = Field(None, description="[low, high] of the change of ln c/a at constant volume, dimensionless")
-    b_over_a: Range | None = Field(None, description="[low, high] of the change of ln b/a at constant volume, dimensionless")
-    shear: Range | None = Field(None, description="[low, high] of the changes of the tilts yz/lz, xz/lz and xy/ly, dimensionless")
-    temperature: Range | None = Field(None, description="[low, high] in the script's temperature unit")
+    volume: Range | None = Field(
+        None, description="[low, high] of ln V/V0, dimensionless, V0 the volume of the script's cell; none: fixed"
+    )
+    c_over_a: Range | None = Field(
+        None, description="[low, high] of the change of ln c/a at constant volume, dimensionless; none: fixed"
+    )
+    b_over_a: Range | None = Field(
+        None, description="[low, high] of the change of ln b/a at constant volume, dimensionless; none: fixed"
+    )
+    shear: Range | None = Field(
+        None, description="[low, high] of the changes of the tilts yz/lz, xz/lz and xy/ly, dimensionless; none: fixed"
+    )
+    temperature: Range | None = Field(None, description="[low, high] in the script's temperature unit; none: fixed")
     parameters: dict[str, Range] = Field(
         {},
         description="[low, high] by name of LAMMPS variables that the script's potential uses, in its units, such as { rc = [2.2, 2.7] }",

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a test changes in the commands of the pages: less effort, values for placeholders, and what cannot run inside a test.
 
-Effort is taken away by settings at the end of a command, which override those before, and by smaller supercells; everything else of the command stays as printed.
+Effort is taken away by settings at the end of a command, which override those before, and by smaller supercells; everything else of
+the command stays as printed.
 """
 
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 REPLACED = {
     "in.NAME -rep NX NY NZ": "in.cu_fcc -rep 2 2 2",
     "-T 350 600 800 1050": "-T 600 1050",
+    "mw_cubic -rep 6 6 6": "mw_cubic -rep 2 2 2",
+    "lj_fcc -rep 7 7 7": "lj_fcc -rep 3 3 3",
 }
-"""Words of the pages with what stands for them in the test: placeholders, and lists that are long."""
+"""Words of the pages with what stands for them in the test: placeholders, long lists, large supercells."""
 
 EXERCISED_ELSEWHERE = {
     "make run": "its command, `lammps-bg run`, is that of the tour; the recipe needs a new environment",
@@ -25,32 +28,50 @@ EXERCISED_ELSEWHERE = {
 KEPT = {"base.iterations"}
 """Settings of the pages that the crystal needs: not overridden."""
 
-_TRAIN = (
-    "base.iterations=1 base.pilot_steps=2 base.n_samples=50 flow.width=8 train.steps=10 train.batch_size=16 train.evaluate_samples=16 "
-    "condition.pool=16 condition.base_samples=50"
-).split()
-_SAMPLE = "sample.n_samples=200 sample.n_dump=12 sample.picture=false estimate.n_bootstraps=50 estimate.rdf_samples=12".split()
-_LARGE = ["sample.n_samples=16"]
-_ESTIMATE = "estimate.n_bootstraps=50 estimate.rdf_samples=12".split()
-_MD = (
-    "md.n_frames=50 md.window_frames=60 md.target_error=0.05 md.max_steps=20000 md.sample_every=10 md.n_dump=20 sample.picture=false"
-).split()
+_TRAIN = [
+    "base.n_samples=50",
+    "flow.width=8",
+    "train.steps=10",
+    "train.batch_size=16",
+    "train.evaluate_samples=16",
+    "condition.pool=16",
+    "condition.base_samples=50",
+]
+_PILOT = ["base.iterations=1", "base.pilot_steps=2"]
+_NO_PILOT = ["base.iterations=0", "base.pilot_steps=0"]
+_SAMPLE = [
+    "sample.n_samples=200",
+    "sample.n_dump=12",
+    "sample.picture=false",
+    "estimate.n_bootstraps=50",
+    "estimate.rdf_samples=12",
+]
+_ESTIMATE = ["estimate.n_bootstraps=50", "estimate.rdf_samples=12"]
+_MD = [
+    "md.n_frames=50",
+    "md.window_frames=60",
+    "md.target_error=0.05",
+    "md.max_steps=20000",
+    "md.sample_every=10",
+    "md.n_dump=20",
+    "sample.picture=false",
+]
 _CLOCKS = {  # time step, damping, and damping of the barostat in the units of the script
     "mw": ["md.timestep=4", "md.damp=40", "md.pressure_damp=400"],
     "si": ["md.timestep=0.002", "md.damp=0.1", "md.pressure_damp=1"],
-    "lj": ["md.damp=0.1", "md.pressure_damp=1"],
+    "lj": ["md.damp=0.1", "md.pressure_damp=1", "md.window_frames=100"],
 }
 _REPLICATES = {  # supercells for the tests; crystals of one page that are compared have the same number of atoms
     "in.mw_": ["1", "1", "1"],
     "in.si_diamond": ["2", "2", "1"],
     "in.": ["2", "2", "2"],
 }
-_GIBBS = "gibbs.n_samples=16 gibbs.n_repeats=3 gibbs.n_volumes=5".split()
+_GIBBS = ["gibbs.n_samples=16", "gibbs.n_repeats=3", "gibbs.n_volumes=5"]
 _NO_REPORT = ["estimate.report=false"]  # `lammps-bg report` makes one
 
 SETTINGS = {
-    "run": [*_TRAIN, *_SAMPLE, *_NO_REPORT],
-    "train": [*_TRAIN, *_SAMPLE, *_NO_REPORT],
+    "run": [*_TRAIN, *_PILOT, *_SAMPLE, *_NO_REPORT],
+    "train": [*_TRAIN, *_NO_PILOT, *_SAMPLE, *_NO_REPORT],
     "sample": [*_SAMPLE, *_NO_REPORT],
     "md": [*_MD, *_ESTIMATE, *_NO_REPORT],
     "estimate": [*_ESTIMATE, *_NO_REPORT],
@@ -70,7 +91,7 @@ def shortened(words):
     if "--help" in words or "-h" in words or command not in SETTINGS:
         return list(words)
     given = {word.partition("=")[0] for word in words}
-    settings = [*SETTINGS[command], *(_clock(words) if command == "md" else []), *(_LARGE if _is_large(words) else [])]
+    settings = [*SETTINGS[command], *(_clock(words) if command == "md" else [])]
     kept = [entry for entry in settings if entry.partition("=")[0] not in KEPT & given]
     return [*_smaller(words), *(word for entry in kept for word in ("--set", entry)), "--allow-red"]
 
@@ -98,10 +119,3 @@ def _clock(words):
     """Settings of the time step for the crystal that the command names."""
     text = " ".join(words)
     return next((settings for name, settings in _CLOCKS.items() if f"/{name}_" in text or f"in.{name}_" in text), [])
-
-
-def _is_large(words):
-    """Whether a supercell has more than 100 cells."""
-    place = words.index("-rep") + 1 if "-rep" in words else len(words)
-    counts = [int(word) for word in words[place : place + 3]]
-    return len(counts) == 3 and counts[0] * counts[1] * counts[2] > 100

@@ -17,12 +17,14 @@ class Block:
     Attributes:
         page: The page, relative to the repository.
         line: Line of its opening fence, from 1.
+        section: Heading that it stands under.
         language: Word after the fence.
         text: What is between the fences.
     """
 
     page: str
     line: int
+    section: str
     language: str
     text: str
 
@@ -34,8 +36,12 @@ def name_of(page):
 
 def blocks_of(page):
     """The blocks of a page in their order."""
-    text = page.read_text(encoding="utf-8")
-    return [Block(name_of(page), text[: m.start()].count("\n") + 1, m[1], m[2]) for m in _FENCE.finditer(text)]
+    text, found = page.read_text(encoding="utf-8"), []
+    for match in _FENCE.finditer(text):
+        before = text[: match.start()]
+        titles = re.findall(r"^#+ (.*)$", _FENCE.sub("", before), re.MULTILINE)
+        found.append(Block(name_of(page), before.count("\n") + 1, titles[-1] if titles else "", match[1], match[2]))
+    return found
 
 
 def commands_in(text):

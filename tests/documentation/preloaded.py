@@ -105,8 +105,12 @@ def _kept(kind, words, store):
 
 
 def _files(path):
-    """A file, or the files in a folder."""
-    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    """A file, or those in a folder on which another command depends: of a model not its results, of a simulation all but its report."""
+    if path.is_file():
+        return [path]
+    if (path / "model.pt").is_file():
+        return [path / "model.pt", path / "config.toml", *_files(path / "inputs")]
+    return [file for file in path.rglob("*") if file.is_file() and file.parent.name != "figures" and file.name != "report.html"]
 
 
 def _out(words):

@@ -11,6 +11,7 @@ from pages import PAGES, ROOT, blocks_of, commands_in, name_of
 from lammps_bg.arguments import build_parser
 from lammps_bg.config import load_config
 
+TREE = "lammps_bg/"  # first line of the list of folders
 LANGUAGES = {"sh", "python", "text", "toml"}
 NOT_SHOWN = {"report"}  # lines that the settings of the test switch off
 _RECORD = re.compile(r"^ +\d+ s  (lammps-bg .*)$", re.MULTILINE)  # what an example page lists: seconds and command
@@ -30,7 +31,7 @@ def labels(text):
     """What the lines of an output start with: up to a wide gap or the first number; of `beta F/N` and its like the name behind, too."""
     found = []
     for line in text.splitlines():
-        parts = re.split(r"\s{2,}", line.strip())
+        parts = re.split(r"\s{2,}", line.strip().removeprefix("NOT RELIABLE: "))
         words = " ".join(parts[:2]) if parts[0].startswith("beta ") else parts[0]
         label = _NUMBER.sub("", words).strip()
         if label and label != "...":
@@ -38,23 +39,31 @@ def labels(text):
     return found
 
 
-def is_record(block):
-    return bool(_RECORD.search(block.text))
-
-
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
 def test_blocks_run_in_their_order(page, workshop):
-    said = None
+    said, section = "", ""
     for block in blocks_of(page):
         where = f"{block.page}:{block.line}"
         if block.language in ("sh", "python"):
             done = workshop.do(runnable(block.text) if block.language == "sh" else block.text, block.language)
             assert done.returncode == 0, f"{where}\n{done.stdout}"
-            said = done.stdout
-        elif block.language == "text" and said is not None and not is_record(block):
-            real = set(labels(said))
-            missing = [label for label in labels(block.text) if label not in real | NOT_SHOWN]
+            said, section = done.stdout, block.section
+        elif block.language == "text" and is_output(block):
+            assert section == block.section, f"{where}: output without the commands that made it"
+            missing = [label for label in labels(block.text) if label not in {*labels(said), *NOT_SHOWN}]
             assert not missing, f"{where}: the output has no line that starts with {missing}\n{said}"
+
+
+def is_output(block):
+    """Whether a text block is what commands printed, and not a list of commands or of folders."""
+    return not _RECORD.search(block.text) and not block.text.startswith(TREE)
+
+
+def test_the_tree_of_folders_is_that_of_the_package():
+    trees = [block.text for page in PAGES for block in blocks_of(page) if block.text.startswith(TREE)]
+    assert len(trees) == 1
+    packages = {path.parent.name for path in (ROOT / TREE).glob("*/__init__.py")}
+    assert set(re.findall(r"^  (\w+)/ ", trees[0], re.MULTILINE)) == packages
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -75,8 +84,9 @@ def test_recorded_commands_are_those_of_this_version():
     """The commands that the example pages were made with: the parser knows every word, and their scripts are there."""
     records = [line for page in PAGES for block in blocks_of(page) for line in _RECORD.findall(block.text)]
     assert len(records) > 100
+    parser = build_parser()
     for line in records:
-        args = build_parser().parse_args(shlex.split(line)[1:])
+        args = parser.parse_args(shlex.split(line)[1:])
         if getattr(args, "script", None):
             assert (ROOT / args.script).is_file(), line
 
