@@ -4,10 +4,12 @@
 import argparse
 import difflib
 import re
+import textwrap
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lammps_bg import __version__
+from lammps_bg.config import known_keys
 from lammps_bg.engine.relaxation import FREE
 from lammps_bg.errors import ConfigError
 from lammps_bg.workflow.md import MODES
@@ -25,8 +27,27 @@ examples:
   lammps-bg slurm --time 24:00:00 -- run -in in.mw_cubic -out runs/mw > job.sh   the same as a batch job
   lammps-bg config                                                 every configuration key with its default
 
+`lammps-bg COMMAND -h` explains every option of a command, with unit and default.
 exit codes: 0 done, 1 training or estimate failed, 2 bad input (one sentence says what), 3 red verdict, 130/143/75 stopped by a signal
 """
+
+_EXAMPLE = {
+    "run": "lammps-bg run -in inputs/in.mw_cubic -rep 2 2 2 -var T 200 -out runs/mw",
+    "train": "lammps-bg train -in inputs/in.mw_cubic -rep 2 2 2 --set train.steps=2000 -out runs/mw",
+    "check": "lammps-bg check -in inputs/in.mw_cubic -rep 2 2 2",
+    "relax": "lammps-bg relax -in inputs/in.si_betatin --cell xy -P 10 GPa -out runs/in.si_betatin_10GPa",
+    "sample": "lammps-bg sample -model runs/mw -rep 4 4 4 -out runs/mw_512",
+    "gibbs": "lammps-bg gibbs -model runs/mw_v -P 0 1 GPa -out runs/mw_gibbs",
+    "phase": "lammps-bg phase -models runs/si_diamond runs/si_betatin --axis P -T 400 600 -out runs/si_phase",
+    "md": "lammps-bg md -model runs/mw --mode mbar -out runs/mw_mbar",
+    "estimate": "lammps-bg estimate -model runs/mw -md runs/mw_mbar",
+    "slurm": "lammps-bg slurm --ranks-per-node 4 -- run -in inputs/in.mw_cubic -rep 2 2 2 -out runs/mw > job.sh",
+    "report": "lammps-bg report runs/mw",
+    "config": "lammps-bg config --set train.steps=2000 > bg.toml",
+}
+"""One line for each command, the last of its help."""
+
+_WIDTH = 96  # columns of what is not wrapped by argparse
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,15 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     _gibbs_command(commands)
     _phase_command(commands)
     _md_command(commands)
-    estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
-    _model_arguments(estimate, again=False)
-    estimate.add_argument(
-        "-md", type=Path, metavar="RUN", help="compare with MD: folder of `lammps-bg md` (nvt or mbar), or your own dump file"
-    )
-    estimate.add_argument(
-        "-out", type=Path, metavar="DIR", help="folder for the new results (default: results.json of the run is renewed)"
-    )
-    estimate.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+    _estimate_command(commands)
     _slurm_command(commands)
     _report_command(commands)
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
@@ -92,14 +105,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _estimate_command(commands: Any) -> None:  # noqa: ANN401
+    estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
+    _model_arguments(estimate, again=False)
+    beside = "compare with MD: folder of `lammps-bg md` (nvt or mbar), or your own dump file (default: no comparison)"
+    estimate.add_argument("-md", type=Path, metavar="RUN", help=beside)
+    where = "folder for the new results (default: results.json of the run is renewed)"
+    estimate.add_argument("-out", type=Path, metavar="DIR", help=where)
+    _allow_red_argument(estimate)
+
+
 def _relax_command(commands: Any) -> None:  # noqa: ANN401
     relax = _command(
         commands, "relax", "the crystal at its energy minimum, cell and atoms, written as a script for plain LAMMPS, too"
     )
-    relax.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help="LAMMPS input script of the crystal")
+    script = "LAMMPS input script of the crystal (required)"
+    relax.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=script)
     free = "what of the cell may change: nothing, its volume, a = b and c, its lengths, or lengths and tilts (default: aniso, in a tilted box tri)"
     relax.add_argument("--cell", choices=FREE, help=free)
-    target = "target, such as 1 GPa (default: variable P of the script, else 0)"
+    target = "target in the script's pressure unit, or with a unit: 1 GPa (default: variable P of the script, else 0)"
     relax.add_argument("-P", dest="pressure", nargs="+", metavar="PRESSURE", help=target)
     where = "file or folder for the relaxed script (default: in.NAME_relaxed beside the original); nothing is overwritten"
     relax.add_argument("-out", type=Path, metavar="PATH", help=where)
@@ -137,22 +161,29 @@ def _gibbs_command(commands: Any) -> None:  # noqa: ANN401
         type=Path,
         default=[],
         metavar="RUN",
-        help="compare with `lammps-bg md --mode npt` (volume) or `mbar` (F)",
+        help="compare with `lammps-bg md --mode npt` (volume) or `mbar` (F) (default: no comparison)",
     )
     gibbs.add_argument("-out", type=Path, metavar="DIR", help="folder, new or empty (default: the run's name with _gibbs)")
-    gibbs.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+    _allow_red_argument(gibbs)
 
 
 def _phase_command(commands: Any) -> None:  # noqa: ANN401
     phase = _command(commands, "phase", "where two or more crystals have the same Gibbs free energy, traced over a second axis")
     phase.add_argument(
-        "-models", nargs="+", type=Path, required=True, metavar="RUN", help="runs with models over cells, one for each crystal"
+        "-models",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="runs with models over cells, one for each crystal (required)",
     )
-    phase.add_argument("--axis", required=True, metavar="NAME", help="P, T, or a parameter of the potential")
-    limits = "ends of the axis; of P with a unit where wanted: 0 20 GPa (default: all that the models cover)"
+    phase.add_argument("--axis", required=True, metavar="NAME", help="P, T, or a parameter of the potential (required)")
+    limits = (
+        "ends of the axis in the script's unit; of P with another where wanted: 0 20 GPa (default: all that the models cover)"
+    )
     phase.add_argument("--range", dest="limits", nargs="+", default=[], metavar="END", help=limits)
     _state_arguments(phase)
-    values = "values of a parameter of the potential; several are evaluated one after the other"
+    values = "values of a parameter of the potential, in the script's units; several are evaluated one after the other (default: the script's)"
     phase.add_argument("-var", "-v", nargs="+", action="append", default=[], metavar="NAME VALUE", help=values)
     copies = "copies along each cell vector, once for all models or once for each (default: as trained)"
     phase.add_argument("-rep", nargs=3, type=int, action="append", default=[], metavar=("NX", "NY", "NZ"), help=copies)
@@ -160,14 +191,14 @@ def _phase_command(commands: Any) -> None:  # noqa: ANN401
     phase.add_argument("--cell", action="append", default=[], choices=["iso", "xy", "aniso", "tri"], help=cell)
     phase.add_argument("--other-sizes", action="store_true", help="compare crystals of unequal numbers of atoms")
     phase.add_argument("-out", type=Path, metavar="DIR", help="folder, new or empty (default: runs/<names>_phase)")
-    phase.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+    _allow_red_argument(phase)
     _config_arguments(phase)
 
 
 def _state_arguments(parser: argparse.ArgumentParser) -> None:
-    pressures = "pressures in the script's unit, or with a unit at the end: -P 0 5 10 GPa (default: the script's P)"
+    pressures = "pressures in the script's unit, or with a unit at the end: -P 0 5 10 GPa (default: the script's P, else 0)"
     parser.add_argument("-P", dest="pressures", nargs="+", default=[], metavar="P", help=pressures)
-    temperatures = "temperatures in the script's unit, of a model trained over T (default: the script's T)"
+    temperatures = "temperatures in the script's unit (K; units lj: reduced), of a model trained over T (default: the script's T)"
     parser.add_argument("-T", dest="temperatures", nargs="+", type=float, default=[], metavar="T", help=temperatures)
 
 
@@ -176,7 +207,9 @@ def _md_command(commands: Any) -> None:  # noqa: ANN401
         commands, "md", "reference molecular dynamics with the script's potential: NVT, NPT, or the free energy by lambda windows"
     )
     _script_arguments(md)
-    md.add_argument("-model", type=Path, metavar="RUN", help="take script, replicate and temperature from a run instead of -in")
+    md.add_argument(
+        "-model", type=Path, metavar="RUN", help="take script, replicate and temperature from a run (default: from -in)"
+    )
     md.add_argument(
         "--mode",
         choices=MODES,
@@ -185,14 +218,14 @@ def _md_command(commands: Any) -> None:  # noqa: ANN401
     md.add_argument("-out", type=Path, metavar="DIR", help="run directory, new or empty (default: runs/<name>_<mode>)")
     md.add_argument("--dry-run", action="store_true", help="set everything up, estimate time and disk, write nothing")
     md.add_argument("--resume", action="store_true", help="continue the simulation in -out")
-    md.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+    _allow_red_argument(md)
 
 
 def _report_command(commands: Any) -> None:  # noqa: ANN401
     report = _command(
         commands, "report", "one HTML page with all numbers and figures of a finished run; the figures as PNG and JSON"
     )
-    report.add_argument("run", type=Path, metavar="RUN", help="folder of any finished command but `train`")
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of any finished command but `train` (required)")
 
 
 def _slurm_command(commands: Any) -> None:  # noqa: ANN401
@@ -218,43 +251,77 @@ def _slurm_command(commands: Any) -> None:  # noqa: ANN401
     place = slurm.add_argument_group("where the program is").add_mutually_exclusive_group()
     here = "Python environment on the cluster, with lammps-bg and its mpirun (default: the one of this command)"
     place.add_argument("--environment", type=Path, metavar="FOLDER", help=here)
-    place.add_argument("--container", type=Path, metavar="IMAGE", help="Apptainer image to use instead")
+    place.add_argument("--container", type=Path, metavar="IMAGE", help="Apptainer image to use instead (default: none)")
 
 
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:  # noqa: ANN401
-    return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+    return commands.add_parser(
+        name,
+        help=text,
+        description=textwrap.fill(text[0].upper() + text[1:] + ".", _WIDTH),
+        epilog=f"example:\n  {_EXAMPLE[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _key_list() -> str:
+    """The names of all configuration keys by block, for the help of a command."""
+    blocks: dict[str, list[str]] = {}
+    for key in known_keys():
+        block, _, name = key.rpartition(".")
+        blocks.setdefault(block, []).append(name)
+    lines = ["Keys by block, to be set as BLOCK.KEY=VALUE; `lammps-bg config` prints each with unit, meaning and default:"]
+    for block, names in blocks.items():
+        lines.append(textwrap.fill(f"{block or '(no block)'}: {' '.join(names)}", _WIDTH, subsequent_indent="    "))
+    return "\n".join(lines)
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("configuration")
-    group.add_argument("-config", type=Path, metavar="FILE", help="TOML file; `lammps-bg config` prints one with every key")
+    group = parser.add_argument_group("configuration", _key_list())
     group.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key, such as train.steps=5000"
+        "-config", type=Path, metavar="FILE", help="TOML file; `lammps-bg config` prints one with every key (default: none)"
     )
-    group.add_argument("--seed", type=int, metavar="N", help="seed of every random number (default: 1)")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key, such as train.steps=5000; may be repeated (default: none)",
+    )
+    group.add_argument(
+        "--seed", type=int, metavar="N", help="seed of every random number, a whole number (default: 1, or that of the run)"
+    )
 
 
 def _lammps_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("LAMMPS' own flags")
-    group.add_argument(
-        "-var", "-v", nargs="+", action="append", default=[], metavar="NAME VALUE", help="set an index variable of the script"
-    )
+    variable = "set an index variable of the script, in the script's units, such as T 300; may be repeated (default: the script's values)"
+    group.add_argument("-var", "-v", nargs="+", action="append", default=[], metavar="NAME VALUE", help=variable)
     group.add_argument("-log", "-l", default="none", metavar="FILE", help="LAMMPS log (default: none)")
     group.add_argument("-screen", "-sc", default="none", metavar="FILE", help="LAMMPS screen output (default: none)")
-    group.add_argument("-suffix", "-sf", nargs="+", default=[], metavar="STYLE", help="accelerated styles, such as omp")
-    group.add_argument("-package", "-pk", nargs="+", action="append", default=[], metavar="ARG", help="package options")
-    group.add_argument("-kokkos", "-k", nargs="+", default=[], metavar="ARG", help="KOKKOS options")
-    group.add_argument("-echo", "-e", default="", choices=["none", "screen", "log", "both"], help="echo commands")
+    group.add_argument(
+        "-suffix", "-sf", nargs="+", default=[], metavar="STYLE", help="accelerated styles, such as omp (default: none)"
+    )
+    group.add_argument(
+        "-package", "-pk", nargs="+", action="append", default=[], metavar="ARG", help="package options (default: none)"
+    )
+    group.add_argument("-kokkos", "-k", nargs="+", default=[], metavar="ARG", help="KOKKOS options (default: none)")
+    group.add_argument(
+        "-echo", "-e", default="", choices=["none", "screen", "log", "both"], help="echo the script's commands (default: none)"
+    )
     group.add_argument("-nocite", "-nc", action="store_true", help="no citation reminder (always so; accepted for convenience)")
     group.add_argument("-partition", "-p", nargs="+", metavar="ARG", help=argparse.SUPPRESS)
 
 
 def _script_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("crystal")
-    group.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help="LAMMPS input script of the crystal")
-    copies = "copies along each cell vector (LAMMPS replicate; default: 1 1 1)"
+    script = "LAMMPS input script of the crystal (required, but not with --resume or -model)"
+    group.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=script)
+    copies = "copies along each cell vector, as LAMMPS' replicate (default: 1 1 1)"
     group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help=copies)
-    group.add_argument("--elements", nargs="+", default=[], metavar="NAME", help="names of the atom types, in their order")
+    names = "names of the atom types, in their order (default: from the masses and the potential)"
+    group.add_argument("--elements", nargs="+", default=[], metavar="NAME", help=names)
     _strain_argument(group)
     _lammps_arguments(parser)
     _config_arguments(parser)
@@ -262,14 +329,21 @@ def _script_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _strain_argument(group: Any) -> None:  # noqa: ANN401
     strain = (
-        "deform the script's cell: volume (ln V/V0), c/a, b/a (changes of the logarithm), yz, xz, xy (changes of tilt / length)"
+        "deform the script's cell, dimensionless: volume (ln V/V0), c/a, b/a (changes of the logarithm), "
+        "yz, xz, xy (changes of tilt / length) (default: none)"
     )
     group.add_argument("--strain", nargs="+", default=[], metavar="NAME=VALUE", help=strain)
 
 
 def _model_arguments(parser: argparse.ArgumentParser, *, again: bool = True) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("-model", type=Path, required=not again, metavar="RUN", help="folder of a run with model.pt")
+    group.add_argument(
+        "-model",
+        type=Path,
+        required=not again,
+        metavar="RUN",
+        help="folder of a run with model.pt (required, but not with --resume)",
+    )
     if again:
         copies = "copies along each cell vector (default: as trained)"
         group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help=copies)
@@ -278,10 +352,15 @@ def _model_arguments(parser: argparse.ArgumentParser, *, again: bool = True) -> 
 
 
 def _judge_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--judge", choices=["lammps"], help="LAMMPS evaluates all samples again and gives the final weights")
+    again = "LAMMPS evaluates all samples again and gives the final weights (default: no second evaluation)"
+    parser.add_argument("--judge", choices=["lammps"], help=again)
+
+
+def _allow_red_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict (without it: 3)")
 
 
 def _output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-out", type=Path, metavar="DIR", help="run directory, new or empty (default: runs/<name>)")
     parser.add_argument("--dry-run", action="store_true", help="set everything up, estimate time, memory and disk, write nothing")
-    parser.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+    _allow_red_argument(parser)

@@ -89,7 +89,7 @@ class TrainConfig(_Block):
     objective: Literal["path", "usual"] = Field("path", description="reverse KL with path gradients or with the usual gradient")
     steps: Annotated[int, Field(ge=0)] = Field(1000, description="steps; 0 leaves the flow the identity")
     max_seconds: Positive | None = Field(
-        None, description="wall-clock budget in seconds; the learning rate falls with whichever ends first"
+        None, description="wall-clock budget in seconds, none: no limit; the learning rate falls with whichever ends first"
     )
     batch_size: PositiveInt = Field(64, description="samples for each step")
     sites_at_once: PositiveInt | None = Field(
@@ -100,9 +100,13 @@ class TrainConfig(_Block):
     optimiser: Literal["soap", "adam"] = Field(
         "soap", description="Adam in the eigenbasis of the gradient's covariances, or Adam"
     )
-    learning_rate: Positive | None = Field(None, description="largest learning rate; none: 0.01 for soap, 0.004 for adam")
+    learning_rate: Positive | None = Field(
+        None, description="largest learning rate, dimensionless; none: 0.01 for soap, 0.004 for adam"
+    )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(50, description="steps of linear warm-up")
-    clip_norm: Positive = Field(1.0, description="largest norm of the gradient of the loss per atom")
+    clip_norm: Positive = Field(
+        1.0, description="largest norm of the gradient of the loss (kT per atom) in the dimensionless weights"
+    )
     softening: Positive = Field(6.0, description="energies above E_0 + softening N kT grow only logarithmically in training")
     evaluate_every: PositiveInt = Field(100, description="steps between evaluations with exact energies")
     evaluate_samples: Annotated[int, Field(ge=16)] = Field(128, description="samples of such an evaluation")
@@ -115,13 +119,22 @@ Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 class ConditionConfig(_Block):
     """What a model depends on besides the displacements; every range is that of the training. None of them: one state, as before."""
 
-    volume: Range | None = Field(None, description="[low, high] of ln V/V0, V0 the volume of the script's cell")
-    c_over_a: Range | None = Field(None, description="[low, high] of the change of ln c/a at constant volume")
-    b_over_a: Range | None = Field(None, description="[low, high] of the change of ln b/a at constant volume")
-    shear: Range | None = Field(None, description="[low, high] of the changes of the tilts yz/lz, xz/lz and xy/ly")
-    temperature: Range | None = Field(None, description="[low, high] in the script's unit")
+    volume: Range | None = Field(
+        None, description="[low, high] of ln V/V0, dimensionless, V0 the volume of the script's cell; none: fixed"
+    )
+    c_over_a: Range | None = Field(
+        None, description="[low, high] of the change of ln c/a at constant volume, dimensionless; none: fixed"
+    )
+    b_over_a: Range | None = Field(
+        None, description="[low, high] of the change of ln b/a at constant volume, dimensionless; none: fixed"
+    )
+    shear: Range | None = Field(
+        None, description="[low, high] of the changes of the tilts yz/lz, xz/lz and xy/ly, dimensionless; none: fixed"
+    )
+    temperature: Range | None = Field(None, description="[low, high] in the script's temperature unit; none: fixed")
     parameters: dict[str, Range] = Field(
-        {}, description="[low, high] by name of LAMMPS variables that the script's potential uses, such as { rc = [2.2, 2.7] }"
+        {},
+        description="[low, high] by name of LAMMPS variables that the script's potential uses, in its units, such as { rc = [2.2, 2.7] }",
     )
     pool: Literal[16, 32, 64, 128, 256, 512, 1024] = Field(
         128, description="states of the training, spread evenly over the ranges"
@@ -147,7 +160,8 @@ class EstimateConfig(_Block):
 
     n_bootstraps: Annotated[int, Field(ge=50)] = Field(1000, description="bootstrap resamplings for errors")
     length_scale: Positive | None = Field(
-        None, description="Lambda of the absolute free energy in length units; none: see the README"
+        None,
+        description="Lambda of the absolute free energy in the script's length unit; none: the script's variable Lambda, sigma, or de Broglie",
     )
     marginal_draws: PositiveInt = Field(200, description="augmented: auxiliary draws M of the marginal density")
     marginal_samples: Annotated[int, Field(ge=2)] = Field(256, description="augmented: samples on which it is evaluated")
@@ -161,12 +175,18 @@ class MdConfig(_Block):
     timestep: Positive | None = Field(
         None, description="time step in the script's time unit; none: the script's, or LAMMPS' default"
     )
-    damp: Positive | None = Field(None, description="damping time of the thermostat; none: 100 time steps")
-    pressure_damp: Positive | None = Field(None, description="npt: damping time of the barostat; none: 1000 time steps")
+    damp: Positive | None = Field(
+        None, description="damping time of the thermostat in the script's time unit; none: 100 time steps"
+    )
+    pressure_damp: Positive | None = Field(
+        None, description="npt: damping time of the barostat in the script's time unit; none: 1000 time steps"
+    )
     cell: Literal["iso", "aniso", "tri"] = Field("iso", description="npt: how the cell may change, as in LAMMPS' fix npt")
     n_frames: Annotated[int, Field(ge=50)] = Field(1000, description="nvt, npt: independent frames wanted")
     window_frames: Annotated[int, Field(ge=50)] = Field(250, description="mbar: fewest independent frames in each lambda window")
-    target_error: Positive = Field(1e-3, description="mbar: standard error of beta F/N at which the windows are long enough")
+    target_error: Positive = Field(
+        1e-3, description="mbar: standard error of beta F/N, in kT per atom, at which the windows are long enough"
+    )
     sample_every: PositiveInt | None = Field(None, description="steps between frames; none: half the damping time")
     max_steps: PositiveInt = Field(5_000_000, description="most steps of one trajectory")
     replicas: PositiveInt = Field(1, description="nvt, npt: independent trajectories, shared out among the MPI ranks")

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from lammps_bg.arguments import build_parser
-
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
@@ -27,16 +25,6 @@ def test_relative_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_nothing_waits_to_be_filled_in(page):
     assert not re.findall(r"@[A-Z]+@|TODO|FIXME", page.read_text())
-
-
-def test_commands_of_the_readme_are_understood():
-    """Every lammps-bg line of the README is parsed by the real parser."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    commands = [line.split() for block in blocks for line in block.splitlines() if line.startswith("lammps-bg ")]
-    assert len(commands) >= 3
-    for words in commands:
-        numbers = [{"NX": "1", "NY": "1", "NZ": "1"}.get(word, word) for word in words[1:]]
-        assert build_parser().parse_args(numbers).command == words[1]
 
 
 def test_commands_inside_containers_are_understood():

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every block of the pages does what the page says: commands run, Python runs, settings load, and output looks as printed."""
+
+import re
+import shlex
+
+import pytest
+from budgets import EXERCISED_ELSEWHERE, REPLACED
+from pages import PAGES, ROOT, blocks_of, commands_in, name_of
+
+from lammps_bg.arguments import build_parser
+from lammps_bg.config import load_config
+
+TREE = "lammps_bg/"  # first line of the list of folders
+LANGUAGES = {"sh", "python", "text", "toml"}
+NOT_SHOWN = {"report"}  # lines that the settings of the test switch off
+_RECORD = re.compile(r"^ +\d+ s  (lammps-bg .*)$", re.MULTILINE)  # what an example page lists: seconds and command
+_NUMBER = re.compile(r"not reliable|(?<![A-Za-z_])[-+]?\d.*")
+
+
+def runnable(text):
+    """A shell block without the commands that are exercised elsewhere, and with words in the place of placeholders."""
+    lines = [line for line in text.splitlines() if not any(line.startswith(start) for start in EXERCISED_ELSEWHERE)]
+    text = "\n".join(lines) + "\n"
+    for words, others in REPLACED.items():
+        text = text.replace(words, others)
+    return text
+
+
+def labels(text):
+    """What the lines of an output start with: up to a wide gap or the first number; of `beta F/N` and its like the name behind, too."""
+    found = []
+    for line in text.splitlines():
+        parts = re.split(r"\s{2,}", line.strip().removeprefix("NOT RELIABLE: "))
+        words = " ".join(parts[:2]) if parts[0].startswith("beta ") else parts[0]
+        label = _NUMBER.sub("", words).strip()
+        if label and label != "...":
+            found.append(label)
+    return found
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
+def test_blocks_run_in_their_order(page, workshop):
+    said, section = "", ""
+    for block in blocks_of(page):
+        where = f"{block.page}:{block.line}"
+        if block.language in ("sh", "python"):
+            done = workshop.do(runnable(block.text) if block.language == "sh" else block.text, block.language)
+            assert done.returncode == 0, f"{where}\n{done.stdout}"
+            said, section = done.stdout, block.section
+        elif block.language == "text" and is_output(block):
+            assert section == block.section, f"{where}: output without the commands that made it"
+            missing = [label for label in labels(block.text) if label not in {*labels(said), *NOT_SHOWN}]
+            assert not missing, f"{where}: the output has no line that starts with {missing}\n{said}"
+
+
+def is_output(block):
+    """Whether a text block is what commands printed, and not a list of commands or of folders."""
+    return not _RECORD.search(block.text) and not block.text.startswith(TREE)
+
+
+def test_the_tree_of_folders_is_that_of_the_package():
+    trees = [block.text for page in PAGES for block in blocks_of(page) if block.text.startswith(TREE)]
+    assert len(trees) == 1
+    packages = {path.parent.name for path in (ROOT / TREE).glob("*/__init__.py")}
+    assert set(re.findall(r"^  (\w+)/ ", trees[0], re.MULTILINE)) == packages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_has_a_language_that_is_tried(page):
+    assert {block.language for block in blocks_of(page)} <= LANGUAGES
+    assert page.read_text().count("```") == 2 * len(blocks_of(page))
+
+
+def test_settings_load(tmp_path):
+    blocks = [block for page in PAGES for block in blocks_of(page) if block.language == "toml"]
+    assert blocks
+    for block in blocks:
+        (tmp_path / "bg.toml").write_text(block.text)
+        load_config(tmp_path / "bg.toml")
+
+
+def test_recorded_commands_are_those_of_this_version():
+    """The commands that the example pages were made with: the parser knows every word, and their scripts are there."""
+    records = [line for page in PAGES for block in blocks_of(page) for line in _RECORD.findall(block.text)]
+    assert len(records) > 100
+    parser = build_parser()
+    for line in records:
+        args = parser.parse_args(shlex.split(line)[1:])
+        if getattr(args, "script", None):
+            assert (ROOT / args.script).is_file(), line
+
+
+def test_what_is_not_run_is_in_a_page():
+    commands = [line for page in PAGES for block in blocks_of(page) if block.language == "sh" for line in commands_in(block.text)]
+    assert not [start for start in EXERCISED_ELSEWHERE if not any(line.startswith(start) for line in commands)]
+    text = "\n".join(commands)
+    assert not [words for words in REPLACED if words not in text]
+
+
+def test_a_wrong_command_is_seen(workshop):
+    """The way of running blocks can fail: a wrong command, a failure before the last line, a wrong label."""
+    assert workshop.do("lammps-bg check -in inputs/in.absent\n").returncode == 2
+    assert workshop.do("false\ntrue\n").returncode != 0
+    assert workshop.do("import sys\nsys.exit(3)\n", "python").returncode == 3
+    assert workshop.do("lammps-bg config | grep -c steps\n").stdout.strip().isdigit()
+    assert labels("beta F/N  TFEP (flow)     -25.1 +- 0.1\nfiles      runs/x\n...\n") == ["beta F/N TFEP (flow)", "files"]
