@@ -11,7 +11,9 @@ from lammps_bg.arguments import build_parser
 from lammps_bg.config import Config, known_keys, to_toml
 
 PARSERS = next(action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)).choices
-UNIT = re.compile(r"\bunits?\b|dimensionless|copies|whole number|\bseconds\b|HH:MM:SS|\b[GM]B\b", re.IGNORECASE)
+UNIT = re.compile(
+    r"\bunits?\b|dimensionless|copies|whole number|\bseconds\b|HH:MM:SS|\b[GM]B\b|\bnodes?\b|\bcores\b", re.IGNORECASE
+)
 KEY_UNIT = re.compile(r"\bunits?\b|\bseconds\b|\bkT\b|amplitudes|dimensionless", re.IGNORECASE)
 QUANTITIES = {"pressure", "pressures", "temperatures", "limits", "strain", "var"}
 """Options whose words are numbers with a unit, read by the program and not by argparse."""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lammps_bg.arguments import build_parser
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
