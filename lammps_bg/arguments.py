@@ -23,7 +23,8 @@ examples:
   lammps-bg gibbs -model runs/mw_v -P 0 1 GPa                       Gibbs free energies from it
   lammps-bg config                                                 every configuration key with its default
 
-exit codes: 0 done, 1 training or estimate failed, 2 bad input (one sentence says what), 3 red verdict, 130/143/75 stopped by a signal
+exit codes: 0 done, 1 training or estimate failed or the disk is full, 2 bad input (one sentence says what), 3 red verdict, 75 stopped by SIGUSR1
+or SIGTERM, as a queue sends them before the time is up (what was done is saved: start the same again with --resume), 130 by Ctrl-C
 """
 
 
@@ -87,6 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
         commands, "report", "one HTML page with all numbers and figures of a finished run; the figures as PNG and JSON"
     )
     report.add_argument("run", type=Path, metavar="RUN", help="folder of any finished command but `train`")
+    status = _command(commands, "status", "where running, stopped or dead jobs stand: stage, step, ESS, F, time to the end")
+    status.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of any command, at any moment")
+    status.add_argument("--json", action="store_true", help="print one JSON object, for several folders a list of them")
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser

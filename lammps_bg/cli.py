@@ -21,14 +21,17 @@ from lammps_bg.arguments import build_parser
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES
 from lammps_bg.engine.lammps_engine import LammpsFlags
-from lammps_bg.errors import ConfigError, LammpsBGError
+from lammps_bg.errors import ConfigError, Interrupted, LammpsBGError
+from lammps_bg.files import require_scratch
 from lammps_bg.interrupt import StopFlag
+from lammps_bg.report import lock, status_file
 from lammps_bg.report.console import Console
-from lammps_bg.workflow import gibbs, md, phases, preflight, relaxing, reporting, session
+from lammps_bg.workflow import gibbs, md, phases, preflight, relaxing, reporting, session, status
 from lammps_bg.workflow.md import Mode
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 
 _NUMBERS = ("T", "Lambda")  # variables that are read as one number; of further words LAMMPS would say nothing
+_WITHOUT_SCRATCH = ("status", "config")
 _FIRST_SPEAKS = 1.0  # seconds in which the first MPI rank, which mostly fails alike, says so and ends the others
 
 
@@ -263,6 +266,10 @@ def _report(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _status(args: argparse.Namespace, console: Console) -> int:
+    return status.report(args.runs, console, as_json=args.json)
+
+
 def _print_config(args: argparse.Namespace, console: Console) -> int:
     sys.stdout.write(to_toml(_config(args)))
     return 0
@@ -290,6 +297,7 @@ _COMMANDS = {
     "gibbs": _gibbs,
     "phase": _phase,
     "report": _report,
+    "status": _status,
     "config": _print_config,
 }
 
@@ -310,25 +318,38 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         args = build_parser().parse_args(words)
         args.argv, args.started = words, time.monotonic()
+        lock.begin(words)
         parallel.check_launcher(args.command)
+        if args.command not in _WITHOUT_SCRATCH:
+            require_scratch()
         torch.set_num_threads(_threads())
         return _COMMANDS[args.command](args, console)
     except LammpsBGError as error:
-        return _failed(console, str(error), error.exit_code)
+        return _failed(console, str(error), error.exit_code, stopped=isinstance(error, Interrupted))
     except KeyboardInterrupt:
-        return _failed(console, "stopped by Ctrl-C; what a run had saved is in its folder, continue it with --resume", 130)
-    except Exception:
+        sentence = "stopped by Ctrl-C; what a run had saved is in its folder, continue it with --resume"
+        return _failed(console, sentence, 130, stopped=True)
+    except Exception as error:
+        status_file.note_end("failed", f"{type(error).__name__}: {error}")
         if parallel.size() > 1:
             traceback.print_exc()
+            lock.release_all()
             parallel.abort(1)
         raise
+    finally:
+        lock.release_all()
 
 
-def _failed(console: Console, sentence: str, code: int) -> int:
-    """Say why, and end the other ranks, which would wait for this one for ever; returns the exit code."""
+def _failed(console: Console, sentence: str, code: int, *, stopped: bool) -> int:
+    """Say why, on the screen and in status.json, and end the other ranks, which would wait for this one for ever.
+
+    Returns the exit code.
+    """
     if parallel.rank():
         time.sleep(_FIRST_SPEAKS)
     console.error(sentence)
+    status_file.note_end("stopped" if stopped else "failed", sentence)
+    lock.release_all()
     parallel.abort(code)
     return code
 

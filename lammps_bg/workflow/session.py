@@ -234,6 +234,7 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
             return 0
         discard_partial_samples(run)
         samples = draw_samples(problem, trained.generator, plan.config, run, console, stop)
+        run.write_status("estimating")
         verdict = estimate(problem, trained, samples, plan.config, run, console, started=plan.started)
         if plan.config.sample.n_resample and np.isfinite(samples.log_w).any():
             resampled_trajectory(problem, trained.generator, plan.config, run, samples)
@@ -243,9 +244,6 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
     except CrystalError:
         if not plan.resume:
             run.discard_inputs()  # nothing was made, so that the same -out serves the corrected input
-        raise
-    except Exception:
-        run.write_status("failed or stopped")
         raise
     return 0 if verdict.colour != "red" or allow_red else 3
 
@@ -281,7 +279,7 @@ def estimate_again(
         md: Folder of `lammps-bg md`, or a dump file, to compare with.
     """
     started = time.monotonic()
-    run = with_model(source)
+    run = with_model(source, writable=out is None)
     stored = load_config(run.file("config.toml"))
     config = overrides(stored)
     _require_unchanged(stored, config, ("seed", "energy", "base", "flow", "condition", "train", "sample"), "`lammps-bg estimate`")

@@ -30,16 +30,17 @@ from lammps_bg.workflow.training import Trained, in_state_of, problem_state
 log = logging.getLogger(__name__)
 
 
-def with_model(source: Path) -> RunDirectory:
+def with_model(source: Path, *, writable: bool = False) -> RunDirectory:
     """The run in a folder that has a trained model.
 
     Args:
         source: The folder.
+        writable: Whether the caller is going to write to it.
 
     Raises:
         RunDirectoryError: It holds no run, or one whose training has not ended.
     """
-    run = RunDirectory.open(source)
+    run = RunDirectory.open(source, writable=writable)
     if not run.file("model.pt").exists():
         if run.file("trajectories").exists():
             raise RunDirectoryError(

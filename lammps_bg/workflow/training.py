@@ -87,6 +87,7 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
         TrainingError: Diverging steps keep happening.
     """
     conditions = conditions_of(config.condition, problem)
+    run.write_status("base")
     with threads_for(problem.crystal.n_sites * config.train.batch_size):
         prepared = (
             _one_state(problem, config, console, stop)
