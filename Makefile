@@ -3,6 +3,7 @@
 # make lint     ruff and mypy
 # make bench    every benchmark in tests/benchmarks
 # make physics  the long physical validation
+# make faults   a hundred random kills, each resumed (KILLS=100)
 # make clean    remove the environment and the caches; runs stay
 
 PYTHON ?= python3
@@ -10,11 +11,12 @@ SCRIPT ?= inputs/in.mw_cubic
 REP ?= 2 2 2
 OUT ?= runs/$(patsubst in.%,%,$(notdir $(SCRIPT)))
 ARGS ?=
+KILLS ?= 100
 
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test lint bench physics clean
+.PHONY: run test lint bench physics faults clean
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -41,6 +43,9 @@ bench: $(READY)
 
 physics: $(READY)
 	$(BIN)/python -m pytest -m physics $(ARGS)
+
+faults: $(READY)
+	$(BIN)/python -m pytest tests/faults -m faults --kills $(KILLS) $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -84,6 +84,13 @@ def build_parser() -> argparse.ArgumentParser:
         "-out", type=Path, metavar="DIR", help="folder for the new results (default: results.json of the run is renewed)"
     )
     estimate.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict")
+    _reading_commands(commands)
+    config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
+    _config_arguments(config)
+    return parser
+
+
+def _reading_commands(commands: Any) -> None:  # noqa: ANN401
     report = _command(
         commands, "report", "one HTML page with all numbers and figures of a finished run; the figures as PNG and JSON"
     )
@@ -91,9 +98,6 @@ def build_parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", "where running, stopped or dead jobs stand: stage, step, ESS, F, time to the end")
     status.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of any command, at any moment")
     status.add_argument("--json", action="store_true", help="print one JSON object, for several folders a list of them")
-    config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
-    _config_arguments(config)
-    return parser
 
 
 def _relax_command(commands: Any) -> None:  # noqa: ANN401

@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -84,11 +85,23 @@ class RunDirectory:
             folder.mkdir(parents=True, exist_ok=True)
         lock.hold(folder)  # also the first file that is written there
         cls.check_new(folder)  # again, for another job may have filled it meanwhile
-        for left in folder.iterdir():
+        run = cls(folder)
+        run._clear()
+        return run
+
+    def _clear(self) -> None:
+        for left in self.path.iterdir():
             if left.name != lock.NAME:
                 with explained(left):
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
-        return cls(folder)
+
+    def discard_half_made(self) -> None:
+        """Take back a folder whose inputs could not be stored; one with anything else in it stays as it is."""
+        if lock.half_made(self.path):
+            with suppress(OSError, RunDirectoryError):  # the error under way matters more
+                self._clear()
+                lock.release(self.path)
+                self.path.rmdir()
 
     @classmethod
     def open(cls, path: Path, *, writable: bool = False) -> "RunDirectory":
@@ -345,16 +358,21 @@ class Table:
     def _kept_rows(self, keep_until: float) -> list[list[str]]:
         if not self.path.exists():
             return [list(self.columns)]
-        with open(self.path, encoding="utf-8", newline="") as stream:
-            text = stream.read()
-        lines = text[: text.rfind("\n") + 1].splitlines() or [",".join(self.columns)]
-        header, *rows = csv.reader(lines)
+        try:
+            text = self.path.read_bytes().decode("utf-8")
+            lines = text[: text.rfind("\n") + 1].splitlines() or [",".join(self.columns)]
+            header, *rows = csv.reader(lines)
+            kept = [row for row in rows if len(row) == len(header) and float(row[0]) <= keep_until]
+        except (ValueError, csv.Error) as error:
+            raise RunDirectoryError(
+                f"expected a table in {self.path} but it is damaged ({error}); remove it and continue with --resume"
+            ) from None
         if tuple(header) != self.columns:
             raise RunDirectoryError(
                 f"expected the columns {','.join(self.columns)} in {self.path} but it has {','.join(header)}; "
                 "use the version of lammps-bg that wrote it, or start a new run"
             )
-        return [header] + [row for row in rows if len(row) == len(header) and float(row[0]) <= keep_until]
+        return [header, *kept]
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  (any JSON-like value)

@@ -53,18 +53,22 @@ def create_run(
         "flags": asdict(request.flags),
         **(more or {}),
     }
-    if model:  # first, so that a run directory of samples always has its model
-        run.copy_in(model.file("model.pt"), "model.pt")
-        entry["source"] = {"name": model.path.name, "sha256": sha256(run.file("model.pt"))}
-    run.store_inputs(
-        problem.engine.script_files,
-        problem.engine.potential_files,
-        config=to_toml(config),
-        command=words,
-        seeds={"seed": config.seed},
-        names=problem.engine.reader.files.names,
-        extra={"request": entry},
-    )
+    try:
+        if model:  # first, so that a run directory of samples always has its model
+            run.copy_in(model.file("model.pt"), "model.pt")
+            entry["source"] = {"name": model.path.name, "sha256": sha256(run.file("model.pt"))}
+        run.store_inputs(
+            problem.engine.script_files,
+            problem.engine.potential_files,
+            config=to_toml(config),
+            command=words,
+            seeds={"seed": config.seed},
+            names=problem.engine.reader.files.names,
+            extra={"request": entry},
+        )
+    except BaseException:  # such as a full disk
+        run.discard_half_made()
+        raise
     run.write_status("starting")
     return run
 

@@ -204,9 +204,9 @@ def _words(provenance: Entry, holder: Holder | None) -> list[str]:
 
 def _numbers(folder: Path, entry: Entry) -> Entry:
     """Stage, step, ESS and F, as far as the run has come."""
-    names = ("step", "percent", "ess", "F", "error", "eta_seconds", "updated", "reason")
-    found = {name: entry.get(name) for name in names}
-    stage = entry.get("during") or entry.get("stage")
+    found: Entry = {name: _number(entry.get(name)) for name in ("step", "percent", "ess", "F", "error", "eta_seconds")}
+    found |= {name: _text(entry.get(name)) for name in ("updated", "reason")}
+    stage = _text(entry.get("during")) or _text(entry.get("stage"))
     if stage == "sampling" and found["ess"] is None:
         found["ess"] = _sampled_ess(folder / "samples.csv")
     return {"stage": stage, **found}
@@ -217,6 +217,15 @@ def _job(running: Holder | None, entry: Entry, last: Holder | None) -> Entry:
     if holder := running or last:
         return {"host": holder.host, "pid": holder.pid, "ranks": holder.ranks, "started": holder.since}
     return {name: entry.get(name) for name in ("host", "pid", "ranks", "started")}
+
+
+def _number(value: object) -> int | float | None:
+    """What a damaged file, or one of another version, may hold something else for."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _sampled_ess(path: Path) -> float | None:
