@@ -3,6 +3,7 @@
 # make lint        ruff and mypy
 # make bench       every benchmark in tests/benchmarks
 # make physics     the long physical validation
+# make faults      a hundred random kills, each resumed (KILLS=100)
 # make containers  the build steps of the container images, in a clean environment (downloads everything once)
 # make clean       remove the environment and the caches; runs stay
 
@@ -11,11 +12,12 @@ SCRIPT ?= inputs/in.mw_cubic
 REP ?= 2 2 2
 OUT ?= runs/$(patsubst in.%,%,$(notdir $(SCRIPT)))
 ARGS ?=
+KILLS ?= 100
 
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test lint bench physics containers clean
+.PHONY: run test lint bench physics faults containers clean
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -43,6 +45,9 @@ bench: $(READY)
 
 physics: $(READY)
 	$(BIN)/python -m pytest -m physics $(ARGS)
+
+faults: $(READY)
+	$(BIN)/python -m pytest tests/faults -m faults --kills $(KILLS) $(ARGS)
 
 containers: $(READY)
 	$(BIN)/python -m pytest -m containers $(ARGS)

@@ -28,7 +28,8 @@ examples:
   lammps-bg config                                                 every configuration key with its default
 
 `lammps-bg COMMAND -h` explains every option of a command, with unit and default.
-exit codes: 0 done, 1 training or estimate failed, 2 bad input (one sentence says what), 3 red verdict, 130/143/75 stopped by a signal
+exit codes: 0 done, 1 training or estimate failed or the disk is full, 2 bad input (one sentence says what), 3 red verdict, 75 stopped by SIGUSR1
+or SIGTERM, as a queue sends them before the time is up (what was done is saved: start the same again with --resume), 130 by Ctrl-C
 """
 
 _EXAMPLE = {
@@ -43,6 +44,7 @@ _EXAMPLE = {
     "estimate": "lammps-bg estimate -model runs/mw -md runs/mw_mbar",
     "slurm": "lammps-bg slurm --ranks-per-node 4 -- run -in inputs/in.mw_cubic -rep 2 2 2 -out runs/mw > job.sh",
     "report": "lammps-bg report runs/mw",
+    "status": "lammps-bg status runs/mw runs/mw_md",
     "config": "lammps-bg config --set train.steps=2000 > bg.toml",
 }
 """One line for each command, the last of its help."""
@@ -100,9 +102,16 @@ def build_parser() -> argparse.ArgumentParser:
     _estimate_command(commands)
     _slurm_command(commands)
     _report_command(commands)
+    _status_command(commands)
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
+
+
+def _status_command(commands: Any) -> None:  # noqa: ANN401
+    status = _command(commands, "status", "where running, stopped or dead jobs stand: stage, step, ESS, F, time to the end")
+    status.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of any command, at any moment (required)")
+    status.add_argument("--json", action="store_true", help="print one JSON object, for several folders a list of them")
 
 
 def _estimate_command(commands: Any) -> None:  # noqa: ANN401

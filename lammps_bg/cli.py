@@ -18,15 +18,18 @@ from lammps_bg.arguments import build_parser
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES
 from lammps_bg.engine.lammps_engine import LammpsFlags
-from lammps_bg.errors import ConfigError, LammpsBGError
+from lammps_bg.errors import ConfigError, Interrupted, LammpsBGError
+from lammps_bg.files import require_scratch
 from lammps_bg.interrupt import StopFlag
+from lammps_bg.report import lock, status_file
 from lammps_bg.report.console import Console
-from lammps_bg.workflow import gibbs, md, phases, preflight, relaxing, reporting, session, slurm
+from lammps_bg.workflow import gibbs, md, phases, preflight, relaxing, reporting, session, slurm, status
 from lammps_bg.workflow.md import Mode
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.ranks import say_ranks, set_threads
 
 _NUMBERS = ("T", "Lambda")  # variables that are read as one number; of further words LAMMPS would say nothing
+_WITHOUT_SCRATCH = ("status", "config")
 _FIRST_SPEAKS = 1.0  # seconds in which the first MPI rank, which mostly fails alike, says so and ends the others
 
 
@@ -280,6 +283,10 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return build_parser().parse_args(words)
 
 
+def _status(args: argparse.Namespace, console: Console) -> int:
+    return status.report(args.runs, console, as_json=args.json)
+
+
 def _print_config(args: argparse.Namespace, console: Console) -> int:
     sys.stdout.write(to_toml(_config(args)))
     return 0
@@ -306,6 +313,7 @@ _COMMANDS = {
     "phase": _phase,
     "report": _report,
     "slurm": _slurm,
+    "status": _status,
     "config": _print_config,
 }
 
@@ -327,7 +335,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         own, job = _divided(words)
         args = build_parser().parse_args(own)
         args.argv, args.started, args.job = words, time.monotonic(), job
+        lock.begin(words)
         parallel.check_launcher(args.command)
+        if args.command not in _WITHOUT_SCRATCH:
+            require_scratch()
         threads = set_threads()
         if args.command in _LAID_OUT:
             say_ranks(console, threads)
@@ -336,23 +347,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             parallel.barrier()
         return code
     except LammpsBGError as error:
-        return _failed(console, str(error), error.exit_code)
+        return _failed(console, str(error), error.exit_code, stopped=isinstance(error, Interrupted))
     except KeyboardInterrupt:
-        return _failed(console, "stopped by Ctrl-C; what a run had saved is in its folder, continue it with --resume", 130)
-    except Exception:
+        sentence = "stopped by Ctrl-C; what a run had saved is in its folder, continue it with --resume"
+        return _failed(console, sentence, 130, stopped=True)
+    except Exception as error:
+        status_file.note_end("failed", f"{type(error).__name__}: {error}")
         if parallel.size() > 1:
             sys.stderr.write(f"MPI rank {parallel.rank()} of {parallel.size()}, on {parallel.node_name()}:\n")
             traceback.print_exc()
+            lock.release_all()
             parallel.abort(1)
         raise
+    finally:
+        lock.release_all()
 
 
-def _failed(console: Console, sentence: str, code: int) -> int:
-    """Say why, and end the other ranks, which would wait for this one for ever; returns the exit code."""
+def _failed(console: Console, sentence: str, code: int, *, stopped: bool) -> int:
+    """Say why, on the screen and in status.json, and end the other ranks, which would wait for this one for ever.
+
+    Returns the exit code.
+    """
     if not parallel.first():
         time.sleep(_FIRST_SPEAKS)
         sentence = f"{sentence} (MPI rank {parallel.rank()} on {parallel.node_name()})"
     console.error(sentence)
+    status_file.note_end("stopped" if stopped else "failed", sentence)
+    lock.release_all()
     parallel.abort(code)
     return code
 

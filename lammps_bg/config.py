@@ -4,6 +4,7 @@
 import difflib
 import json
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -230,12 +231,22 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = (), start
     values = start.model_dump() if start else {}
     if path is not None:
         _merge(values, _read_toml(path))
+    of_file = deepcopy(values)
     for text in overrides:
         _merge(values, _override(text))
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        where = "" if path is None or _is_valid(of_file) else f" in {path}"
+        raise ConfigError(_explain(error, where)) from None
+
+
+def _is_valid(values: dict[str, Any]) -> bool:
+    try:
+        Config.model_validate(values)
+    except ValidationError:
+        return False
+    return True
 
 
 def known_keys() -> dict[str, tuple[Any, str]]:
@@ -307,7 +318,7 @@ def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, where: str) -> str:
     """One sentence for the first thing that is wrong."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
@@ -315,9 +326,10 @@ def _explain(error: ValidationError) -> str:
         known = list(known_keys())
         same_name = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
         close = same_name or difflib.get_close_matches(key, known, 1, 0.4)
-        advice = f"did you mean '{close[0]}'?" if close else "see `lammps-bg config`"
-        return f"expected a known configuration key, got '{key}'; {advice}"
+        meant = f"did you mean '{close[0]}'" if close else "see `lammps-bg config`"
+        advice = meant + (", or is it of a later version of lammps-bg?" if where else "?" if close else "")
+        return f"expected a known configuration key{where}, got '{key}'; {advice}"
     if first["type"] == "model_type":
         inner = next(known for known in known_keys() if known.startswith(f"{key}."))
-        return f"expected a key inside the block '{key}', such as {inner}, got {key} = {first['input']!r}; see `lammps-bg config`"
-    return f"expected a valid value for '{key}', got {first['input']!r} ({first['msg'].lower()}); see `lammps-bg config`"
+        return f"expected a key inside the block '{key}'{where}, such as {inner}, got {key} = {first['input']!r}; see `lammps-bg config`"
+    return f"expected a valid value for '{key}'{where}, got {first['input']!r} ({first['msg'].lower()}); see `lammps-bg config`"

@@ -36,6 +36,15 @@ class RunDirectoryError(LammpsBGError):
     """A run directory exists, is missing, or holds something this version cannot read."""
 
 
+class FullDiskError(RunDirectoryError):
+    """There is no space for a file; what was complete is untouched.
+
+    Not the code that asks a queue to start the job again, for it would meet the same full disk.
+    """
+
+    exit_code = 1
+
+
 class TrainingError(LammpsBGError):
     """Training cannot go on."""
 
@@ -53,7 +62,7 @@ class Interrupted(LammpsBGError):
 
     Args:
         message: The sentence for the user.
-        exit_code: 130 after Ctrl-C, 143 after SIGTERM, 75 after SIGUSR1 ("requeue me").
+        exit_code: 130 after Ctrl-C; 75 after SIGTERM or SIGUSR1, by which a queue says that time is up: start me again with --resume.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:

@@ -7,7 +7,8 @@ from types import FrameType, TracebackType
 from lammps_bg import parallel
 from lammps_bg.errors import Interrupted
 
-_EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 75}
+_AGAIN = 75  # "temporary failure" of sysexits.h: a queue's job script may start the command again with --resume
+_EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: _AGAIN, signal.SIGUSR1: _AGAIN}
 
 
 class StopFlag:

@@ -19,6 +19,7 @@ from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from lammps_bg.errors import RunDirectoryError
+from lammps_bg.files import cannot_write
 
 Array = NDArray[np.float64]
 
@@ -112,7 +113,7 @@ class DumpWriter:
                 zipped = gzip.GzipFile("", "wb", _COMPRESSION, self._raw, mtime=0)
                 self._stream = cast(BinaryIO, zipped)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
         # Only here: OVITO takes a file with one UNITS item per frame for a single frame.
         self._put(f"ITEM: UNITS\n{units}\n")
 
@@ -172,7 +173,7 @@ class DumpWriter:
             self._finish_stream()
             os.replace(self.partial, self.path)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
 
     def __enter__(self) -> "DumpWriter":
         return self
@@ -195,7 +196,7 @@ class DumpWriter:
         try:
             self._stream.write(text.encode())
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
 
     def _template(self, with_forces: bool) -> str:
         """Format string of all atom lines, without the columns that are equal on every line."""
@@ -223,13 +224,6 @@ def _box_header(cell: Array, origin: Array, triclinic: bool) -> str:
     bounds[1] += min(0.0, yz), max(0.0, yz)
     rows = zip(bounds, (xy, xz, yz), strict=True)
     return "ITEM: BOX BOUNDS xy xz yz pp pp pp\n" + "".join(f"{float(b[0])!r} {float(b[1])!r} {float(t)!r}\n" for b, t in rows)
-
-
-def _cannot_write(path: Path, error: OSError) -> RunDirectoryError:
-    reason = error.strerror or str(error)
-    return RunDirectoryError(
-        f"expected to write the dump file {path} but the system says '{reason}'; free space or choose another folder"
-    )
 
 
 def read_dump(path: Path) -> Iterator[Frame]:

@@ -23,6 +23,9 @@ class FollowingDirectory(RunDirectory):
     def discard_inputs(self) -> None:
         """Leave it to the first rank."""
 
+    def discard_half_made(self) -> None:
+        """Leave it to the first rank."""
+
     def training_table(self, columns: Sequence[str], *, keep_until: float | None = None) -> Table:
         """A table that forgets its lines."""
         return _NoTable()

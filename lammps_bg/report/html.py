@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from lammps_bg.errors import RunDirectoryError
+from lammps_bg.files import explained, replace_bytes
 from lammps_bg.report import gibbs_page, phase_page, sections
 from lammps_bg.report.contents import Kind, RunContents, read_contents
 from lammps_bg.report.figures.catalogue import FIGURES, FigureKind
@@ -95,7 +95,7 @@ def _figure(run: RunDirectory, contents: RunContents, kind: FigureKind) -> Block
     run.write_json(numbers, data, durable=False)
     # Drawn from the file's content, so the picture cannot say anything else than the numbers.
     svg, png = render(kind.draw, json.loads(run.file(numbers).read_text(encoding="utf-8")))
-    _write(run.file(picture), png)
+    replace_bytes(run.file(picture), png, durable=False)
     reading = kind.reading_md if contents.is_md and kind.reading_md else kind.reading
     return Picture(_uri(svg, "svg+xml"), kind.alternative, reading, kind.name)
 
@@ -127,19 +127,5 @@ def _uri(content: bytes, kind: str) -> str:
 
 
 def _make_folder(path: Path) -> None:
-    try:
+    with explained(path):
         path.mkdir(exist_ok=True)
-    except OSError as error:
-        raise _explained(path, error) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise _explained(path, error) from error
-
-
-def _explained(path: Path, error: OSError) -> RunDirectoryError:
-    reason = error.strerror or error
-    return RunDirectoryError(f"expected to write {path} but the system says '{reason}'; check the folder and its disk")

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lammps_bg.engine.dump import Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
+from lammps_bg.files import replaced
 from lammps_bg.report.identification import StructureIdentifier
 from lammps_bg.report.ovito_package import (
     GRADIENT,
@@ -168,7 +169,8 @@ def _aim(viewport: Any, frame: Frame) -> None:  # noqa: ANN401
 
 def _write(path: Path) -> None:
     try:
-        ovito_module("").scene.save(str(path))
+        with replaced(path, durable=False) as temporary:
+            ovito_module("").scene.save(str(temporary))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise OvitoError(

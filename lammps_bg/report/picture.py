@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from lammps_bg.engine.dump import Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
+from lammps_bg.files import replaced
 from lammps_bg.report.ovito_package import GRADIENT, OvitoError, nearest_distance, ovito_module, species_colour
 from lammps_bg.thermo.weights import systematic_indices
 
@@ -145,11 +146,14 @@ def _render(data: Any, path: Path, camera: Camera, *, colour: Colour, unit: str,
     renderer = vis.StandardRenderer(antialiasing_level=4, ambient_occlusion=True, order_independent_transparency=True)
     pipeline.add_to_scene()
     try:
-        viewport.render_image(filename=str(path), size=size, background=(1.0, 1.0, 1.0), renderer=renderer)
+        image = viewport.render_image(size=size, background=(1.0, 1.0, 1.0), renderer=renderer)
     except RuntimeError as error:
         raise PictureError(_render_sentence(str(error))) from error
     finally:
         pipeline.remove_from_scene()
+    with replaced(path, durable=False) as temporary:
+        if not image.save(str(temporary), "PNG"):
+            raise PictureError(f"expected OVITO to write the picture {path} but it could not; check the folder and its disk")
 
 
 def _render_sentence(message: str) -> str:

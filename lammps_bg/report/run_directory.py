@@ -6,14 +6,12 @@ disk ever meets half a file.
 """
 
 import csv
-import errno
 import json
 import math
 import os
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,10 +19,17 @@ from typing import Any
 import numpy as np
 
 from lammps_bg.errors import RunDirectoryError
-from lammps_bg.report import provenance
+from lammps_bg.files import copy_file, explained, replace_bytes, replaced
+from lammps_bg.report import lock, provenance, status_file
 from lammps_bg.report.provenance import InputFile
 
 RESULTS_SCHEMA: dict[str, Any] = {"schema": "lammps-bg-results", "schema_version": 1}
+_REMEDY = "restore it from a copy"
+_REMEDIES = {
+    "status.json": "remove it, --resume does without",
+    "provenance.json": "restore it from a copy, or start a new run with another -out",
+    "results.json": "make it again with `lammps-bg estimate`, or remove it and continue with --resume",
+}
 SAMPLE_COLUMNS = ("sample", "pe", "log_q", "log_w")
 
 
@@ -50,7 +55,8 @@ class RunDirectory:
             RunDirectoryError: It holds files, is no folder, may not be written, or the disk is too full.
         """
         path = Path(path).absolute()
-        if path.is_dir() and any(path.iterdir()):
+        lock.require_free(path)
+        if path.is_dir() and any(path.iterdir()) and not lock.half_made(path):
             raise RunDirectoryError(
                 f"expected a new or empty folder for -out but {path} already holds files; give another -out, continue that "
                 "run with --resume, or remove the folder"
@@ -69,15 +75,33 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path, *, needed_bytes: int = 0) -> "RunDirectory":
-        """Make a new run directory; see `check_new` for what is refused."""
+        """Make a new run directory and take its lock; see `check_new` for what is refused.
+
+        What a job left that was killed before it had stored its inputs is removed.
+        """
         cls.check_new(path, needed_bytes=needed_bytes)
         folder = Path(path).absolute()
-        with _explained(folder):
+        with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / "probe.tmp"
-            probe.write_bytes(b"x")
-            probe.unlink()
-        return cls(folder)
+        lock.hold(folder)  # also the first file that is written there
+        cls.check_new(folder)  # again, for another job may have filled it meanwhile
+        run = cls(folder)
+        run._clear()
+        return run
+
+    def _clear(self) -> None:
+        for left in self.path.iterdir():
+            if left.name != lock.NAME:
+                with explained(left):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    def discard_half_made(self) -> None:
+        """Take back a folder whose inputs could not be stored; one with anything else in it stays as it is."""
+        if lock.half_made(self.path):
+            with suppress(OSError, RunDirectoryError):  # the error under way matters more
+                self._clear()
+                lock.release(self.path)
+                self.path.rmdir()
 
     @classmethod
     def open(cls, path: Path, *, writable: bool = False) -> "RunDirectory":
@@ -85,19 +109,24 @@ class RunDirectory:
 
         Args:
             path: The folder.
-            writable: Whether the caller is going to write to it.
+            writable: Whether the caller is going to write to it: takes its lock.
 
         Raises:
-            RunDirectoryError: It is missing, no run directory, of a later version, or read-only when it should not be.
+            RunDirectoryError: It is missing, no run directory, of a later version, or read-only or in use when it should not be.
         """
         folder = Path(path).absolute()
         if not (folder / "provenance.json").is_file():
             state = "it has no provenance.json" if folder.is_dir() else "there is no such folder"
-            raise RunDirectoryError(f"expected a run directory at {path} but {state}; give the -out folder of an earlier run")
+            action = (
+                "start its command again without --resume" if lock.half_made(folder) else "give the -out folder of an earlier run"
+            )
+            raise RunDirectoryError(f"expected a run directory at {path} but {state}; {action}")
         if writable and not os.access(folder, os.W_OK | os.X_OK):
             raise RunDirectoryError(f"expected a run directory this user may write to but {path} is read-only; copy it elsewhere")
         run = cls(folder)
         run._read_schema("provenance.json", provenance.SCHEMA)
+        if writable:
+            lock.hold(folder)
         return run
 
     def file(self, name: str) -> Path:
@@ -129,9 +158,9 @@ class RunDirectory:
         files = provenance.describe_inputs(scripts, data)
         for source, entry in files.items():
             target = self.path / "inputs" / entry.stored
-            with _explained(target):
+            with explained(target.parent):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, target)
+            copy_file(source, target)
         self.write_text("config.toml", config)
         self.write_text("rerun.sh", provenance.rerun_script(command, seeds, next(iter(files.values())).stored))
         self.file("rerun.sh").chmod(0o755)
@@ -146,25 +175,20 @@ class RunDirectory:
             source: The file.
             name: Name in the folder.
         """
-        target, temporary = self.path / name, self.path / f"{name}.tmp"
-        with _explained(target):
-            try:
-                shutil.copyfile(source, temporary)
-                os.replace(temporary, target)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
+        copy_file(source, self.path / name)
 
     def discard_inputs(self) -> None:
         """Undo `store_inputs` in a run that came no further; a folder with anything else in it stays as it is."""
-        stored = ("provenance.json", "rerun.sh", "config.toml", "status.json")
+        stored = ("provenance.json", "rerun.sh", "config.toml", "status.json", lock.NAME)
         if any(entry.name not in (*stored, "inputs") for entry in self.path.iterdir()):
             return
-        with _explained(self.path):
-            for name in stored:
+        with explained(self.path):
+            for name in stored[:-1]:
                 self.file(name).unlink(missing_ok=True)
             shutil.rmtree(self.file("inputs"))
+            lock.release(self.path)
             self.path.rmdir()
+        status_file.forget(self.path)
 
     @property
     def inputs(self) -> list[InputFile]:
@@ -201,20 +225,9 @@ class RunDirectory:
             durable: Wait until the disk has it, so that it survives a power cut.
 
         Raises:
-            RunDirectoryError: The disk is full or the folder unwritable; the previous version stays.
+            RunDirectoryError: The disk is full (FullDiskError) or the folder unwritable; the previous version stays.
         """
-        target, temporary = self.path / name, self.path / f"{name}.tmp"
-        with _explained(target):
-            try:
-                with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-                    stream.write(text)
-                    stream.flush()
-                    if durable:
-                        os.fsync(stream.fileno())
-                os.replace(temporary, target)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
+        replace_bytes(self.path / name, text.encode("utf-8"), durable=durable)
 
     def write_json(self, name: str, content: Mapping[str, Any], *, durable: bool = True) -> None:
         """Replace a JSON file in one step; numbers that are not finite become null."""
@@ -231,9 +244,13 @@ class RunDirectory:
         except FileNotFoundError as error:
             raise RunDirectoryError(f"expected {name} in {self.path} but it is missing; the run has not come so far") from error
         except ValueError as error:
-            raise RunDirectoryError(f"expected JSON in {self.file(name)} but it is damaged ({error}); restore it") from error
+            raise RunDirectoryError(
+                f"expected JSON in {self.file(name)} but it is damaged ({error}); {_REMEDIES.get(name, _REMEDY)}"
+            ) from error
         if not isinstance(content, dict):
-            raise RunDirectoryError(f"expected a JSON object in {self.file(name)} but it holds something else; restore the file")
+            raise RunDirectoryError(
+                f"expected a JSON object in {self.file(name)} but it holds something else; {_REMEDIES.get(name, _REMEDY)}"
+            )
         return content
 
     def write_results(self, results: Mapping[str, Any]) -> None:
@@ -269,8 +286,7 @@ class RunDirectory:
             eta_seconds: Expected time to the end of the stage, seconds.
         """
         numbers = {"step": step, "percent": percent, "loss": loss, "ess": ess, "F": free_energy, "error": error}
-        updated = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self.write_json("status.json", {"stage": stage, **numbers, "eta_seconds": eta_seconds, "updated": updated}, durable=False)
+        status_file.write(self.path, _plain({"stage": stage, **numbers, "eta_seconds": eta_seconds}))
 
     def training_table(self, columns: Sequence[str], *, keep_until: float | None = None) -> "Table":
         """The growing train.csv; `keep_until` as in `Table`."""
@@ -310,11 +326,9 @@ class Table:
         if keep_until is None and self.path.exists():
             raise RunDirectoryError(f"expected a new table but {self.path} exists; give another -out or continue with --resume")
         rows = [list(self.columns)] if keep_until is None else self._kept_rows(keep_until)
-        with _explained(self.path):
-            temporary = self.path.with_name(self.path.name + ".tmp")
-            with open(temporary, "w", encoding="utf-8", newline="") as stream:
+        with explained(self.path):
+            with replaced(self.path, durable=False) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
                 csv.writer(stream, lineterminator="\n").writerows(rows)
-            os.replace(temporary, self.path)
             self._stream = open(self.path, "a", encoding="utf-8", newline="")  # noqa: SIM115  (closed by close())
         self._writer = csv.writer(self._stream, lineterminator="\n")
 
@@ -330,13 +344,13 @@ class Table:
         Raises:
             RunDirectoryError: The disk is full.
         """
-        with _explained(self.path):
+        with explained(self.path):
             self._writer.writerows([_cell(value) for value in row] for row in rows)
             self._stream.flush()
 
     def close(self) -> None:
         """Close the file."""
-        with _explained(self.path):
+        with explained(self.path):
             self._stream.close()
 
     def __enter__(self) -> "Table":
@@ -348,30 +362,21 @@ class Table:
     def _kept_rows(self, keep_until: float) -> list[list[str]]:
         if not self.path.exists():
             return [list(self.columns)]
-        with open(self.path, encoding="utf-8", newline="") as stream:
-            text = stream.read()
-        header, *rows = csv.reader(text[: text.rfind("\n") + 1].splitlines()) if "\n" in text else [list(self.columns)]
+        try:
+            text = self.path.read_bytes().decode("utf-8")
+            lines = text[: text.rfind("\n") + 1].splitlines() or [",".join(self.columns)]
+            header, *rows = csv.reader(lines)
+            kept = [row for row in rows if len(row) == len(header) and float(row[0]) <= keep_until]
+        except (ValueError, csv.Error) as error:
+            raise RunDirectoryError(
+                f"expected a table in {self.path} but it is damaged ({error}); remove it and continue with --resume"
+            ) from None
         if tuple(header) != self.columns:
             raise RunDirectoryError(
                 f"expected the columns {','.join(self.columns)} in {self.path} but it has {','.join(header)}; "
                 "use the version of lammps-bg that wrote it, or start a new run"
             )
-        return [header] + [row for row in rows if len(row) == len(header) and float(row[0]) <= keep_until]
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the system's errors about `path` into sentences."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            given, action = "the disk is full", "free some space and continue with --resume; what was complete is untouched"
-        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            given, action = "it is read-only", "give another -out"
-        else:
-            given, action = f"the system says '{error.strerror or error}'", "check the folder or give another -out"
-        raise RunDirectoryError(f"expected to write {path} but {given}; {action}") from error
+        return [header, *kept]
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  (any JSON-like value)

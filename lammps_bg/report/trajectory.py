@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Trajectories on disk: frames of molecular dynamics in blocks that are complete or absent, and the state to go on from."""
 
-import os
 import zipfile
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from lammps_bg.engine.dynamics import State
 from lammps_bg.errors import RunDirectoryError
+from lammps_bg.files import explained, replaced
 
 Array = NDArray[np.float64]
 
@@ -77,23 +76,15 @@ class TrajectoryFiles:
             state: Where the dynamics stands after them.
 
         Raises:
-            RunDirectoryError: The disk is full or the folder unwritable; earlier blocks stay.
+            RunDirectoryError: The disk is full (FullDiskError) or the folder unwritable; earlier blocks stay.
         """
         path = self.folder / f"{self.name}-{len(self.blocks):04d}.npz"
-        temporary = path.with_suffix(".npz.tmp")
         arrays = {field.name: getattr(frames, field.name) for field in fields(frames)}
         arrays |= {f"state_{field.name}": getattr(state, field.name) for field in fields(state)}
-        try:
+        with explained(self.folder):
             self.folder.mkdir(exist_ok=True)
-            with open(temporary, "wb") as stream:
-                np.savez(stream, **arrays)
-            os.replace(temporary, path)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise RunDirectoryError(
-                f"expected to write {path} but the system says '{error.strerror or error}'; free space and continue with --resume"
-            ) from error
+        with replaced(path) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, **arrays)
 
     def load(self) -> Trajectory | None:
         """All frames so far; nothing before the first block."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Saving and loading: tensors, numbers and text only (no pickled code), written to a temporary name and renamed."""
 
-import os
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lammps_bg.errors import RunDirectoryError
+from lammps_bg.files import replaced
 
 FORMAT = "lammps-bg"
 FORMAT_VERSION = 2
@@ -18,20 +19,14 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write `content` atomically: at any moment the file holds the old or the new state, whole.
 
     Raises:
-        RunDirectoryError: The file cannot be written; what stood there before stays.
+        FullDiskError: There is no space; what stood there before stays.
+        RunDirectoryError: The file cannot be written for another reason; what stood there before stays.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, "version": FORMAT_VERSION, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise RunDirectoryError(
-            f"expected to write {path}, got an error ({error}); the last good file stays, free some space"
-        ) from None
+    # in memory first: on a full disk torch's own writer raises errors that do not say so
+    whole = io.BytesIO()
+    torch.save({"format": FORMAT, "version": FORMAT_VERSION, **content}, whole)
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        file.write(whole.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:

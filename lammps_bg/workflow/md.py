@@ -189,14 +189,12 @@ def _require_possible(plan: MdPlan, problem: Problem, settings: MdSettings) -> N
 
 
 def _leave(plan: MdPlan, run: RunDirectory, error: Exception) -> None:
-    """Note that the simulation ended early; where bad input ended it before its first frames, the same -out serves the next one."""
+    """Where bad input ended the simulation before its first frames, the same -out serves the next one."""
     if parallel.rank():
         return
     with suppress(RunDirectoryError):  # the error under way matters more
         if isinstance(error, LammpsBGError) and not isinstance(error, Interrupted) and not plan.resume:
             run.discard_inputs()
-        if run.path.exists():
-            run.write_status("failed or stopped")
 
 
 def rehearse(plan: MdPlan, console: Console) -> int:

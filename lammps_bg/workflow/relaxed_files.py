@@ -2,7 +2,6 @@
 """The files of `relax`: the relaxed script, and the potentials it names where it goes into another folder."""
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,6 +13,7 @@ from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import Relaxed
 from lammps_bg.engine.relaxed_script import commands, edited, places, renamed, script_text
 from lammps_bg.errors import ConfigError, CrystalError, LammpsBGError, ScriptError
+from lammps_bg.files import copy_file, place_new
 from lammps_bg.workflow.problem import ScriptRequest
 
 _ENDINGS = (".in", ".lmp", ".lammps", ".txt")
@@ -81,8 +81,7 @@ def write_relaxed(
                 "`write_data` after your own `minimize`, and read that"
             )
         yield written
-        with open(target, "xb") as stream:  # unlike a move, it never replaces a file that appeared meanwhile
-            stream.write(draft.read_bytes())
+        place_new(draft, target)  # unlike a move, it never replaces a file that appeared meanwhile
         made.clear()
     except OSError as error:
         raise ConfigError(f"expected to write {target}, got '{error.strerror}'; give another -out") from error
@@ -151,5 +150,5 @@ def _copy(source: Path, copy: Path, made: list[Path]) -> None:
             raise ConfigError(f"expected no other file at {copy}, where the script's {source.name} has to be; give another -out")
         return
     copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, copy)
+    copy_file(source, copy)
     made.append(copy)

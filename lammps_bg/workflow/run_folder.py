@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The folder of a command: new with all inputs stored, or an earlier one with the same inputs."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any, Literal
 
 from lammps_bg import parallel
 from lammps_bg.config import Config, load_config, to_toml
-from lammps_bg.errors import ConfigError
+from lammps_bg.errors import ConfigError, RunDirectoryError
 from lammps_bg.report.console import Console
 from lammps_bg.report.following import FollowingDirectory
 from lammps_bg.report.provenance import sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 
+log = logging.getLogger(__name__)
 Kind = Literal["run", "sample", "md", "gibbs", "phase"]
 
 
@@ -53,18 +55,23 @@ def create_run(
         "flags": asdict(request.flags),
         **(more or {}),
     }
-    if model:  # first, so that a run directory of samples always has its model
-        run.copy_in(model.file("model.pt"), "model.pt")
-        entry["source"] = {"name": model.path.name, "sha256": sha256(run.file("model.pt"))}
-    run.store_inputs(
-        problem.engine.script_files,
-        problem.engine.potential_files,
-        config=to_toml(config),
-        command=words,
-        seeds={"seed": config.seed},
-        names=problem.engine.reader.files.names,
-        extra={"request": entry},
-    )
+    try:
+        if model:  # first, so that a run directory of samples always has its model
+            run.copy_in(model.file("model.pt"), "model.pt")
+            entry["source"] = {"name": model.path.name, "sha256": sha256(run.file("model.pt"))}
+        run.store_inputs(
+            problem.engine.script_files,
+            problem.engine.potential_files,
+            config=to_toml(config),
+            command=words,
+            seeds={"seed": config.seed},
+            names=problem.engine.reader.files.names,
+            extra={"request": entry},
+        )
+    except BaseException:  # such as a full disk
+        run.discard_half_made()
+        raise
+    run.write_status("starting")
     return run
 
 
@@ -123,14 +130,23 @@ def finished_code(out: Path, config: Config, console: Console, what: str, *, all
         allow_red: Return 0 in spite of a red verdict.
     """
     run = RunDirectory.open(out)
-    if not all(run.file(name).exists() for name in ("results.json", "status.json")):
-        return None
-    if run.read_json("status.json").get("stage") != "done" or config != load_config(run.file("config.toml")):
+    if not run.file("results.json").exists() or _stage(run) != "done" or config != load_config(run.file("config.toml")):
         return None
     console.say(
         f"complete   {run.path} has its {what} and results.json; ask for more with --set, or `lammps-bg report {run.path.name}` again"
     )
     return 3 if run.read_results()["verdict"]["colour"] == "red" and not allow_red else 0
+
+
+def _stage(run: RunDirectory) -> str | None:
+    """Where a run stood; None where that is not known, and then there may be something to do."""
+    if not run.file("status.json").exists():
+        return None
+    try:
+        return str(run.read_json("status.json").get("stage"))
+    except RunDirectoryError as error:
+        log.warning("%s", error)
+        return None
 
 
 def reopen_run(out: Path, config: Config, problem: Problem) -> RunDirectory:
@@ -148,4 +164,5 @@ def reopen_run(out: Path, config: Config, problem: Problem) -> RunDirectory:
     run.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
     if (text := to_toml(config)) != run.file("config.toml").read_text():
         run.write_text("config.toml", text)
+    run.write_status("starting")
     return run

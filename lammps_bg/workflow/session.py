@@ -252,6 +252,7 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
         problem.count_other_ranks()
         if not parallel.first():
             return 0
+        run.write_status("estimating")
         verdict = estimate(problem, trained, samples, plan.config, run, console, started=plan.started, marginal=marginal)
         if plan.config.sample.n_resample and np.isfinite(samples.log_w).any():
             resampled_trajectory(problem, trained.generator, plan.config, run, samples)
@@ -261,9 +262,6 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
     except CrystalError:
         if not plan.resume:
             run.discard_inputs()  # nothing was made, so that the same -out serves the corrected input
-        raise
-    except Exception:
-        run.write_status("failed or stopped")
         raise
     return 0 if verdict.colour != "red" or allow_red else 3
 
@@ -299,7 +297,7 @@ def estimate_again(
         md: Folder of `lammps-bg md`, or a dump file, to compare with.
     """
     started = time.monotonic()
-    run = with_model(source)
+    run = with_model(source, writable=out is None)
     stored = load_config(run.file("config.toml"))
     config = overrides(stored)
     _require_unchanged(stored, config, ("seed", "energy", "base", "flow", "condition", "train", "sample"), "`lammps-bg estimate`")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lammps_bg.config import Config
+from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.cell_variables import cell_variables
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.engine.lammps_engine import LammpsFlags
@@ -30,16 +30,17 @@ from lammps_bg.workflow.training import Trained, in_state_of, problem_state
 log = logging.getLogger(__name__)
 
 
-def with_model(source: Path) -> RunDirectory:
+def with_model(source: Path, *, writable: bool = False) -> RunDirectory:
     """The run in a folder that has a trained model.
 
     Args:
         source: The folder.
+        writable: Whether the caller is going to write to it.
 
     Raises:
         RunDirectoryError: It holds no run, or one whose training has not ended.
     """
-    run = RunDirectory.open(source)
+    run = RunDirectory.open(source, writable=writable)
     if not run.file("model.pt").exists():
         if run.file("trajectories").exists():
             raise RunDirectoryError(
@@ -251,16 +252,21 @@ def read_samples(run: RunDirectory) -> np.ndarray:
     """
     path = run.file("samples.csv")
     try:
-        with path.open(newline="") as stream:
-            rows = [[float(row[name]) for name in ("pe", "log_q", "log_w")] for row in csv.DictReader(stream)]
+        text = path.read_text(encoding="utf-8")
+        rows = [[float(row[name]) for name in ("pe", "log_q", "log_w")] for row in csv.DictReader(text.splitlines())]
     except FileNotFoundError:
         raise RunDirectoryError(
             f"expected samples.csv in {run.path}, got a run without samples; draw them with `lammps-bg sample`"
         ) from None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, csv.Error):
         raise RunDirectoryError(
             f"expected the columns sample,pe,log_q,log_w in {path}, got something else; draw the samples again"
         ) from None
+    if not text.endswith("\n"):  # the last number may have lost digits
+        raise RunDirectoryError(f"expected whole lines in {path}, got a table that was cut short; draw the samples again")
+    wanted = load_config(run.file("config.toml")).sample.n_samples
+    if 2 <= len(rows) < wanted:
+        log.warning("%s holds %d of %d samples; --resume draws the rest", path, len(rows), wanted)
     if len(rows) < 2:
         raise RunDirectoryError(f"expected at least 2 samples in {path}, got {len(rows)}; draw the samples again")
     return np.array(rows).T

@@ -92,6 +92,7 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
         Interrupted: A signal came; the checkpoint holds the last step.
         TrainingError: Diverging steps keep happening.
     """
+    run.write_status("base")
     with threads_for(problem.crystal.n_sites * config.train.batch_size // parallel.size()):
         prepared = _prepared(problem, config, run, console, stop, resume=resume)
     say_shares(console, "a training step", "samples", config.train.batch_size)

@@ -233,7 +233,7 @@ def test_resumed_samples_of_a_model(capsys, run, tmp_path, monkeypatch, command)
     with monkeypatch.context() as patch:
         patch.setattr(session, "draw_samples", stopped)
         spoken = call(capsys, tmp_path, *words, "-out", "part")
-    assert spoken.code == 143
+    assert spoken.code == 75
     assert "continue with --resume" in spoken.error
     shutil.rmtree(run)
     monkeypatch.setattr(session, "train", None)  # calling it would be an error
@@ -415,7 +415,7 @@ def test_resumed_training_is_the_uninterrupted_one(capsys, run, tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_advance", advance_and_stop)
         spoken = call(capsys, tmp_path, "run", "-in", "in.mw", "-out", "stopped", *TINY, *MORE)
-    assert spoken.code == 143
+    assert spoken.code == 75
     assert f"step {at} is saved; continue with --resume" in spoken.error
     assert len(table(tmp_path / "stopped" / "train.csv")) == at
     assert not (tmp_path / "stopped" / "model.pt").exists()
@@ -445,7 +445,7 @@ def test_resumed_sampling_draws_the_same(capsys, run, tmp_path, monkeypatch):
     assert (tmp_path / "stopped" / "samples.csv").read_text() == (run / "samples.csv").read_text()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_signals_in_a_process_of_its_own(capsys, tmp_path, number, code):
     words = ["train", "-in", "in.lj", "-out", "run", *TINY, "--set", "train.steps=100000"]
     program = "import sys; from lammps_bg.cli import main; sys.exit(main())"

@@ -11,11 +11,19 @@ import numpy as np
 import pytest
 
 from lammps_bg.errors import RunDirectoryError
+from lammps_bg.report import lock
 from lammps_bg.report.provenance import rerun_script
 from lammps_bg.report.run_directory import RunDirectory, Table
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+
+
+@pytest.fixture(autouse=True)
+def _end_of_the_command():
+    """As the command does at its end."""
+    yield
+    lock.release_all()
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -58,6 +66,8 @@ def test_accepts_an_empty_folder_and_makes_parents(tmp_path):
     (tmp_path / "empty").mkdir()
     assert RunDirectory.create(tmp_path / "empty").path.is_dir()
     assert RunDirectory.create(tmp_path / "a" / "b" / "c").path.is_dir()
+    assert sorted(snapshot(tmp_path)) == ["a/b/c/lock", "empty/lock"]
+    lock.release_all()
     assert snapshot(tmp_path) == {}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.errors import LammpsBGError
+from lammps_bg.files import replaced
 from lammps_bg.report.contents import NAMES
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ def save(draw: Callable[[Data], "Figure"], data: Data, path: Path) -> None:
         data: What it draws.
         path: The file.
     """
-    with _styled():
-        draw(data).savefig(path, format="png", dpi=_DPI)
+    with _styled(), replaced(path, durable=False) as temporary:
+        draw(data).savefig(temporary, format="png", dpi=_DPI)
 
 
 def _styled() -> AbstractContextManager[None]:

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""status.json: where a run stands, who carries it out, and the last word of a command that came to no good end."""
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lammps_bg.errors import RunDirectoryError
+from lammps_bg.files import replace_bytes
+from lammps_bg.report import lock
+
+NAME = "status.json"
+DONE = "done"
+_LAST: dict[Path, dict[str, Any]] = {}  # what this command has last written, by folder
+
+
+def write(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Replace status.json, with the present time and this job's identity.
+
+    Args:
+        folder: The run directory.
+        entry: Stage and numbers as JSON knows them.
+    """
+    now = time.strftime(lock.TIME, time.gmtime())
+    content = {**entry, "updated": now, **lock.identity(folder)}
+    replace_bytes(folder / NAME, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode(), durable=False)
+    _LAST[folder] = dict(entry)
+
+
+def forget(folder: Path) -> None:
+    """No last word for a folder that is taken back."""
+    _LAST.pop(folder, None)
+
+
+def note_end(stage: str, reason: str) -> None:
+    """Leave a last word in each run that this command has begun and not finished.
+
+    The numbers stay those of the stage it was in, which is written as `during`.
+
+    Args:
+        stage: `failed` or `stopped`.
+        reason: The sentence that the user got.
+    """
+    for folder, last in list(_LAST.items()):
+        if last["stage"] != DONE and folder.is_dir():
+            with suppress(RunDirectoryError):  # on a full disk the sentence on the screen has to do
+                write(folder, {**last, "stage": stage, "eta_seconds": None, "during": last["stage"], "reason": reason})
+    _LAST.clear()
