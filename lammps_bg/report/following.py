@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lammps_bg.report.run_directory import RunDirectory, Table
+from lammps_bg.report.csv_table import CsvTable
+from lammps_bg.report.run_directory import RunDirectory
 
 
 class FollowingDirectory(RunDirectory):
@@ -26,16 +27,16 @@ class FollowingDirectory(RunDirectory):
     def discard_half_made(self) -> None:
         """Leave it to the first rank."""
 
-    def training_table(self, columns: Sequence[str], *, keep_until: float | None = None) -> Table:
+    def training_table(self, columns: Sequence[str], *, keep_until: float | None = None) -> CsvTable:
         """A table that forgets its lines."""
         return _NoTable()
 
-    def sample_table(self, *, keep_until: float | None = None) -> Table:
+    def sample_table(self, *, keep_until: float | None = None) -> CsvTable:
         """A table that forgets its lines."""
         return _NoTable()
 
 
-class _NoTable(Table):
+class _NoTable(CsvTable):
     """Looks like a table, and has no file."""
 
     def __init__(self) -> None:

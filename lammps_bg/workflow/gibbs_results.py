@@ -12,11 +12,12 @@ from lammps_bg.crystal.pressure import describe_pressure
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import StateError
 from lammps_bg.report.console import Console
+from lammps_bg.report.csv_table import CsvTable
 from lammps_bg.report.figures.gibbs import draw_gibbs
 from lammps_bg.report.figures.style import save
 from lammps_bg.report.numbers import unit
 from lammps_bg.report.numbers import with_error as written
-from lammps_bg.report.run_directory import RunDirectory, Table
+from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.verdict import Verdict, combine
 from lammps_bg.workflow.conditional import ConditionalModel
@@ -107,7 +108,7 @@ def _write_tables(run: RunDirectory, model: ConditionalModel, tables: Sequence[H
     """helmholtz.csv: F, mean potential energy and ESS at each cell of each state."""
     names = list(tables[0].values)
     columns = [*names, *tables[0].names, "volume_per_atom", "F_per_atom", "F_error", "pe_per_atom", "pe_error", "ess"]
-    with Table(run.file("helmholtz.csv"), columns) as file:
+    with CsvTable(run.file("helmholtz.csv"), columns) as file:
         for table in tables:
             for index, cell in enumerate(table.x):
                 volume = model.reference.crystal.volume * float(np.exp(cell[0])) / table.n_atoms
@@ -122,7 +123,7 @@ def _write_states(run: RunDirectory, model: ConditionalModel, found: Sequence[Gi
     plain = ("G", "F", "volume", "mean_volume", "potential_energy")
     columns = [*names, "P", *(c for name in plain for c in (f"{name}_per_atom", f"{name}_error")), "PV_per_atom"]
     columns += ["compressibility", "compressibility_error", *cell, "lowest_ess", "z_free_energy", "z_virial_pressure"]
-    with Table(run.file("gibbs.csv"), columns) as file:
+    with CsvTable(run.file("gibbs.csv"), columns) as file:
         for state in found:
             entry = state_entry(state, model)
             numbers = [entry[f"{name}_per_atom"][part] for name in plain for part in ("value", "error")]

@@ -12,11 +12,12 @@ import numpy as np
 from lammps_bg.config import Config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.report.console import Console
+from lammps_bg.report.csv_table import CsvTable
 from lammps_bg.report.figures.phases import draw_phases
 from lammps_bg.report.figures.style import save
 from lammps_bg.report.numbers import unit as symbol
 from lammps_bg.report.numbers import with_error as written
-from lammps_bg.report.run_directory import RunDirectory, Table
+from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.coexistence import Crossings
 from lammps_bg.thermo.coexistence_line import ClausiusClapeyron, CoexistenceLine
 from lammps_bg.thermo.free_energy import EstimateResult
@@ -269,7 +270,7 @@ def _write_differences(run: RunDirectory, phases: Sequence[Phase], axis: str, fo
     """difference.csv: G per atom of the second crystal minus that of the first, in energy units and in kT."""
     outer = list(found[0][0].state)
     units = phases[0].model.reference.units
-    with Table(
+    with CsvTable(
         run.file("difference.csv"), ["first", "second", *outer, axis, "delta_g", "error", "delta_g_kT", "error_kT"]
     ) as file:
         for entry in (d for row in found for d in row):
@@ -287,7 +288,7 @@ def _write_coexistence(
     outer = list(found[0][0].state)
     columns = ["first", "second", *outer, axis, "error", "established", "volume_first", "volume_second"]
     columns += ["volume_difference", "volume_difference_error", "enthalpy_difference", "enthalpy_difference_error"]
-    with Table(run.file("coexistence.csv"), columns) as file:
+    with CsvTable(run.file("coexistence.csv"), columns) as file:
         for entry in (d for row in found for d in row):
             names, state = [phases[i].name for i in entry.pair], [entry.state[name] for name in outer]
             for root, at in zip(entry.crossings.roots, entry.coexistence, strict=True):

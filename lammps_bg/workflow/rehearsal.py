@@ -19,10 +19,10 @@ from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.training import Trained
 
 _FILES = (
-    "config.toml provenance.json rerun.sh inputs/ status.json model.pt samples.csv samples.dump.gz samples.png samples.ovito rdf.csv "
-    "observables.json results.json report.html figures/"
+    "config.toml provenance.json rerun.sh inputs/ status.json model.pt samples.csv sampling.json samples.dump.gz samples.png samples.ovito "
+    "rdf.csv observables.json results.json report.html figures/"
 )
-_TRAINING_FILES = "checkpoint.pt train.csv"
+_TRAINING_FILES = "base.pt checkpoint.pt train.csv"
 
 
 def forecast(problem: Problem, config: Config, out: Path, loaded: Trained | None = None) -> list[str]:

@@ -11,7 +11,8 @@ import pytest
 from lammps_bg import files
 from lammps_bg.cli import main
 from lammps_bg.errors import ConfigError, FullDiskError, RunDirectoryError
-from lammps_bg.report.run_directory import RunDirectory, Table
+from lammps_bg.report.csv_table import CsvTable
+from lammps_bg.report.run_directory import RunDirectory
 
 PACKAGE = Path(files.__file__).parent
 ALLOWED = {  # places that write, and why they may
@@ -104,14 +105,14 @@ def test_a_new_file_never_replaces_another(tmp_path, monkeypatch, links):
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))
 def test_a_table_cut_anywhere_is_continued(tmp_path, cut):
-    with Table(tmp_path / "a.csv", ["step", "loss"]) as table:
+    with CsvTable(tmp_path / "a.csv", ["step", "loss"]) as table:
         for step in range(1, 6):
             table.write(step, step / 10)
     whole = (tmp_path / "a.csv").read_bytes()
     (tmp_path / "a.csv").write_bytes(whole[:cut])
     (tmp_path / "a.csv.tmp").write_text("of a killed job")
     kept = max(0, whole[:cut].count(b"\n") - 1)
-    with Table(tmp_path / "a.csv", ["step", "loss"], keep_until=99) as table:
+    with CsvTable(tmp_path / "a.csv", ["step", "loss"], keep_until=99) as table:
         for step in range(kept + 1, 6):
             table.write(step, step / 10)
     assert (tmp_path / "a.csv").read_bytes() == whole
@@ -121,7 +122,7 @@ def test_a_table_cut_anywhere_is_continued(tmp_path, cut):
 def test_a_garbled_table_is_a_sentence(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(RunDirectoryError, match=r"a\.csv"):
-        Table(tmp_path / "a.csv", ["step", "loss"], keep_until=99)
+        CsvTable(tmp_path / "a.csv", ["step", "loss"], keep_until=99)
 
 
 def test_a_folder_filled_meanwhile_is_refused(tmp_path, monkeypatch):

@@ -12,8 +12,9 @@ import pytest
 
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.report import lock
+from lammps_bg.report.csv_table import CsvTable
 from lammps_bg.report.provenance import rerun_script
-from lammps_bg.report.run_directory import RunDirectory, Table
+from lammps_bg.report.run_directory import RunDirectory
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
@@ -229,7 +230,7 @@ def test_full_disk_keeps_the_previous_file(run):
 
 @needs_full
 def test_full_disk_ends_a_table_with_a_sentence(tmp_path):
-    table = Table(tmp_path / "a.csv", ["step"])
+    table = CsvTable(tmp_path / "a.csv", ["step"])
     os.dup2(os.open(FULL, os.O_WRONLY), table._stream.fileno())
     with pytest.raises(RunDirectoryError, match="disk is full"):
         table.write(1)
@@ -261,5 +262,5 @@ def test_resumed_table_drops_what_is_repeated_and_what_is_cut(run):
 
 
 def test_wrong_number_of_values_is_an_error(tmp_path):
-    with Table(tmp_path / "a.csv", ["step", "loss"]) as table, pytest.raises(ValueError, match="expected 2 values"):
+    with CsvTable(tmp_path / "a.csv", ["step", "loss"]) as table, pytest.raises(ValueError, match="expected 2 values"):
         table.write(1)
