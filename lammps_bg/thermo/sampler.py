@@ -146,8 +146,9 @@ def states_again(generator: Generator, chunks: Sequence[slice], *, seed: int, ba
 
 
 def _pieces(generator: Generator, batch_size: int | None) -> Pieces:
-    """Samples that are pushed at once: a chunk."""
-    return Pieces(_chunk_size(len(generator.prior.base.amplitude), batch_size), "samples")
+    """Samples that are pushed at once: a chunk, or as much of one as fits into memory."""
+    n_sites = len(generator.prior.base.amplitude)
+    return Pieces(min(_chunk_size(n_sites, batch_size), max(1, _SITES_AT_ONCE // n_sites)), "samples")
 
 
 def _chunk_size(n_sites: int, batch_size: int | None) -> int:

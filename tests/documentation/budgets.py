@@ -19,9 +19,6 @@ EXERCISED_ELSEWHERE = {
     "make run": "its command, `lammps-bg run`, is that of the tour; the recipe needs a new environment",
     "make test": "this is it",
     "python examples/compare_defaults.py": "tests/lammps/test_compare_defaults.py",
-    "mpirun -n 4 lammps-bg run": "tests/lammps/test_md.py starts the command under mpirun",
-    "lammps-bg slurm": "the tests of that command",
-    "lammps-bg status": "the tests of that command",
 }
 """Beginnings of commands that are not run here, with where they are exercised. An entry that no page has any more fails a test."""
 
