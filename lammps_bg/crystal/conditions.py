@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import qmc
 
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES, SHEARS
 from lammps_bg.crystal.structure import Array
@@ -105,6 +104,8 @@ class Conditions:
             n: How many, a power of two.
             seed: Seed of the scrambling.
         """
+        from scipy.stats import qmc  # a fifth of the start of every command if it stood above
+
         return np.asarray(2 * qmc.Sobol(len(self.axes), rng=np.random.default_rng(seed)).random(n) - 1)
 
     def design(self) -> Array:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.stats import qmc
 
 from lammps_bg.thermo.polynomial import PolynomialTerms
 
@@ -97,6 +96,8 @@ class EnthalpySurface:
     def start(self) -> Array:
         """The lowest of some points that fill the box, shape [d]."""
         box = self.terms.box
+        from scipy.stats import qmc  # a fifth of the start of every command if it stood above
+
         points = qmc.scale(qmc.Sobol(len(box), scramble=False).random_base2(_START_POWER)[1:], box[:, 0], box[:, 1])
         return np.asarray(points[np.argmin(self.values(points))])
 

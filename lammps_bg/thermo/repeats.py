@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from lammps_bg.thermo.free_energy import CONFIDENCE, EstimateResult
 from lammps_bg.thermo.weights import N_BOOTSTRAPS, EstimateError
@@ -44,7 +44,7 @@ def t_factor(n_repeats: int) -> float:
     Args:
         n_repeats: Number of repeats R.
     """
-    return float(student.ppf(CONFIDENCE[1] / 100.0, n_repeats - 1))
+    return float(stdtrit(n_repeats - 1, CONFIDENCE[1] / 100.0))
 
 
 def with_error(value: float, error: float, n_repeats: int) -> EstimateResult:

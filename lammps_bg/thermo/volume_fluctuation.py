@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from lammps_bg.thermo.legendre import EnthalpySurface
 
@@ -34,7 +34,7 @@ def volume_moments(surface: EnthalpySurface, x: Array, kt: float) -> tuple[float
     spread = float(np.sqrt(kt * np.linalg.inv(surface.hessian(x))[0, 0]))
     margin = EDGE_SHARE * (high - low)
     if len(x) > 1:
-        share = norm.cdf((low + margin - x[0]) / spread) + norm.sf((high - margin - x[0]) / spread)
+        share = ndtr((low + margin - x[0]) / spread) + ndtr((x[0] - high + margin) / spread)
         volume = surface.volume(x)
         return volume, (volume * spread) ** 2, float(share)
     nodes, widths = _quadrature(low, high, x[0], spread)

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtrit
 
 from lammps_bg.crystal.pressure import describe_pressure
 from lammps_bg.thermo.verdict import RED_Z, RELIABLE, Verdict
@@ -73,7 +72,7 @@ def limit_of(freedom: float, n_tests: int) -> float:
         freedom: Degrees of freedom of the error: few repeats know it badly (Student).
         n_tests: Number of tests (Bonferroni).
     """
-    return float(student.isf(norm.sf(RED_Z) / max(1, n_tests), freedom))
+    return float(-stdtrit(freedom, ndtr(-RED_Z) / max(1, n_tests)))
 
 
 def judge_surfaces(tables: Sequence[HelmholtzTable], name: str = "") -> list[Verdict]:
