@@ -20,6 +20,7 @@ from lammps_bg import parallel
 from lammps_bg.arguments import build_parser
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES
+from lammps_bg.engine import team
 from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, LammpsBGError
 from lammps_bg.interrupt import StopFlag
@@ -311,6 +312,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(words)
         args.argv, args.started = words, time.monotonic()
         parallel.check_launcher(args.command)
+        parallel.arrange(getattr(args, "lammps_ranks", 1))
+        if parallel.serves():
+            return team.serve()
         torch.set_num_threads(_threads())
         return _COMMANDS[args.command](args, console)
     except LammpsBGError as error:
