@@ -87,6 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
         commands, "report", "one HTML page with all numbers and figures of a finished run; the figures as PNG and JSON"
     )
     report.add_argument("run", type=Path, metavar="RUN", help="folder of any finished command but `train`")
+    for name in ("run", "train", "sample", "md", "estimate", "gibbs", "phase"):
+        _ranks_argument(commands.choices[name])
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
@@ -214,6 +216,13 @@ def _lammps_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-echo", "-e", default="", choices=["none", "screen", "log", "both"], help="echo commands")
     group.add_argument("-nocite", "-nc", action="store_true", help="no citation reminder (always so; accepted for convenience)")
     group.add_argument("-partition", "-p", nargs="+", metavar="ARG", help=argparse.SUPPRESS)
+
+
+def _ranks_argument(parser: argparse.ArgumentParser) -> None:
+    ranks = (
+        "MPI ranks of each LAMMPS instance, which cuts its box among them: for large cells and expensive potentials (default: 1)"
+    )
+    parser.add_argument("-lammps-ranks", type=int, default=1, metavar="N", help=ranks)
 
 
 def _script_arguments(parser: argparse.ArgumentParser) -> None:

