@@ -103,6 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
     _slurm_command(commands)
     _report_command(commands)
     _status_command(commands)
+    for name in ("run", "train", "sample", "md", "estimate", "gibbs", "phase"):
+        _ranks_argument(commands.choices[name])
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
@@ -321,6 +323,13 @@ def _lammps_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("-nocite", "-nc", action="store_true", help="no citation reminder (always so; accepted for convenience)")
     group.add_argument("-partition", "-p", nargs="+", metavar="ARG", help=argparse.SUPPRESS)
+
+
+def _ranks_argument(parser: argparse.ArgumentParser) -> None:
+    ranks = (
+        "MPI ranks of each LAMMPS instance, which cuts its box among them: for large cells and expensive potentials (default: 1)"
+    )
+    parser.add_argument("-lammps-ranks", type=int, default=1, metavar="N", help=ranks)
 
 
 def _script_arguments(parser: argparse.ArgumentParser) -> None:

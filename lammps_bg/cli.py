@@ -17,6 +17,7 @@ from lammps_bg import parallel
 from lammps_bg.arguments import build_parser
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES
+from lammps_bg.engine import team
 from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, Interrupted, LammpsBGError
 from lammps_bg.files import require_scratch
@@ -337,6 +338,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.argv, args.started, args.job = words, time.monotonic(), job
         lock.begin(words)
         parallel.check_launcher(args.command)
+        parallel.arrange(getattr(args, "lammps_ranks", 1))
+        if parallel.serves():
+            return team.serve()
         if args.command not in _WITHOUT_SCRATCH:
             require_scratch()
         threads = set_threads()

@@ -64,14 +64,10 @@ def structure(instance: Instance) -> Structure:
     """
     lammps = instance.lammps
     cell, origin = box(lammps)
-    rows = instance.rows()
-    n = len(rows)
-    positions, types = np.empty((n, 3)), np.empty(n, dtype=np.int64)
-    positions[rows] = instance.view(b"x")
-    types[rows] = lammps.numpy.extract_atom("type")[:n]
+    positions, types = instance.atoms.gather("x", "type")
     fractional = (positions - origin) @ np.linalg.inv(cell)
     positions -= np.floor(fractional + WRAP_TOLERANCE) @ cell
-    masses = _masses(lammps, types, rows)
+    masses = _masses(instance, types)
     return Structure(cell, origin, positions, types, masses, labels(instance, masses))
 
 
@@ -81,14 +77,11 @@ def unwrapped(instance: Instance) -> Array:
     Args:
         instance: The instance.
     """
-    rows = instance.rows()
     cell, _ = box(instance.lammps)
-    flags = np.asarray(instance.lammps.numpy.extract_atom("image")[: len(rows)], dtype=np.int64).ravel()
+    positions, flags = instance.atoms.gather("x", "image")
     bits, half = _image_layout(instance)
     images = np.stack([((flags >> shift) & (2 * half - 1)) - half for shift in (0, bits, 2 * bits)], axis=1)
-    positions = np.empty((len(rows), 3))
-    positions[rows] = instance.view(b"x") + images @ cell
-    return positions
+    return np.asarray(positions + images @ cell)
 
 
 def encoded_images(instance: Instance, images: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -108,13 +101,12 @@ def _image_layout(instance: Instance) -> tuple[int, int]:
     return (10, 512) if instance.lammps.extract_setting("imageint") == 4 else (21, 1 << 20)
 
 
-def _masses(lammps: Any, types: NDArray[np.int64], rows: NDArray[np.int64]) -> Array:  # noqa: ANN401
+def _masses(instance: Instance, types: NDArray[np.int64]) -> Array:
     """Mass of each type, shape [n_types]; of atom styles with a mass per atom, its mean over the type."""
-    n_types = lammps.extract_setting("ntypes")
+    lammps, n_types = instance.lammps, instance.lammps.extract_setting("ntypes")
     if not lammps.extract_setting("rmass_flag"):
         return np.array(lammps.numpy.extract_atom("mass"), dtype=np.float64).ravel()[1 : n_types + 1]
-    per_atom = np.empty(len(rows))
-    per_atom[rows] = lammps.numpy.extract_atom("rmass")[: len(rows)]
+    (per_atom,) = instance.atoms.gather("rmass")
     return np.array([per_atom[types == t + 1].mean() if (types == t + 1).any() else 0.0 for t in range(n_types)])
 
 

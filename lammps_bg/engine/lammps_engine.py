@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The engine: a user's LAMMPS script and what LAMMPS says about it, with the energies and forces of its crystal."""
 
+import contextlib
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_bg import parallel
-from lammps_bg.engine import describe, parameters
+from lammps_bg.engine import describe, numbering, parameters
 from lammps_bg.engine.evaluator import Evaluator
 from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.engine.guard import ScriptReader
@@ -37,7 +36,6 @@ class Engine(Evaluator):
         variables: Index variables and their values, as by -var.
         replicate: Copies of the script's box along its three vectors.
         flags: LAMMPS' own command-line flags.
-        communicator: The mpi4py communicator the instance runs on.
         stored: The script is a copy with its files beside it, which go before those of the current folder.
         most_atoms: Refuse more, before they are made.
     """
@@ -49,23 +47,25 @@ class Engine(Evaluator):
         variables: Mapping[str, Sequence[str]] | None = None,
         replicate: tuple[int, int, int] = (1, 1, 1),
         flags: LammpsFlags | None = None,
-        communicator: Any = parallel.SELF,  # noqa: ANN401
         stored: bool = False,
         most_atoms: float = math.inf,
     ) -> None:
         self._parameters: dict[str, str] = {}
         self._usable: set[frozenset[str]] = set()  # parameters that were checked
 
-        def load() -> Instance:
+        self._rows: NDArray[np.int64] | None = None  # of the atoms by LAMMPS' id, in a team
+
+        def load(*, alone: bool = False) -> Instance:
             values = {**(variables or {}), **{name: [value] for name, value in self._parameters.items()}}
-            return Instance(Path(script), values, flags or LammpsFlags(), communicator, stored=stored)
+            used = LammpsFlags() if alone else flags or LammpsFlags()
+            return Instance(Path(script), values, used, stored=stored, alone=alone)
 
         def make() -> Instance:
-            instance = load()
+            instance = self._numbered(load(), lambda: load(alone=True))
             _replicate(instance, replicate)
             return instance
 
-        first: list[Instance] = [load()]
+        first: list[Instance] = [self._numbered(load(), lambda: load(alone=True))]
         self.units = describe.units(first[0].lammps)
         self.script_structure = describe.structure(first[0])
         wanted = self.script_structure.n_atoms * math.prod(replicate)
@@ -82,6 +82,15 @@ class Engine(Evaluator):
             first[0].close()
             raise ScriptError("expected at least 2 atoms, got 1; use a larger cell or -rep")
         super().__init__(lambda: first.pop() if first else make(), self.structure)
+
+    def _numbered(self, instance: Instance, load_alone: Callable[[], Instance]) -> Instance:
+        """The instance, with the atoms numbered as on one rank."""
+        if instance.atoms.shared:
+            if self._rows is None:
+                with contextlib.closing(load_alone()) as reference:
+                    self._rows = numbering.rows_as(describe.structure(reference), describe.structure(instance))
+            instance.atoms.renumber(self._rows)
+        return instance
 
     @property
     def reader(self) -> ScriptReader:

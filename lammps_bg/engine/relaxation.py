@@ -190,7 +190,7 @@ def _measured(engine: Engine) -> StaticState:
     """What LAMMPS has just computed."""
     tensor = engine.lammps.extract_compute(_COMPUTE, 0, 1)
     stress = np.array([tensor[index] for index in range(6)])
-    return StaticState(engine._instance.potential_energy(), stress, float(np.abs(engine._gather(b"f")).max()))
+    return StaticState(engine._instance.potential_energy(), stress, float(np.abs(engine._gather("f")).max()))
 
 
 def _remove(engine: Engine) -> None:
