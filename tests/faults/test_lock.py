@@ -54,7 +54,6 @@ def test_a_folder_is_made_by_one_job_only(tmp_path):
     RunDirectory.create(tmp_path / "run")
     state = lock.inspect(tmp_path / "run")
     assert (state.held, state.holder.pid) == (True, os.getpid())
-    os.environ.pop("NOBODY", None)
     with pytest.raises(RunDirectoryError, match=rf"in use by pid {os.getpid()} on .* since 20"):
         RunLock(tmp_path / "run", ())
     lock.release_all()
@@ -89,11 +88,18 @@ def test_a_glance_of_status_does_not_hinder_a_job(tmp_path):
     assert time.monotonic() - start >= 0.15
 
 
-def test_the_file_that_its_holder_removes_is_not_taken(tmp_path):
+def test_the_file_that_its_holder_removes_is_not_taken(tmp_path, monkeypatch):
     """A job opens the file, the holder removes it and ends: a lock on the removed file would protect nothing."""
-    first = RunLock(tmp_path, ())
-    threading.Timer(0.2, first.release).start()
+    first, flock, ended = RunLock(tmp_path, ()), fcntl.flock, []
+
+    def just_then(handle, operation):
+        if not ended:  # between the second one's open() and its flock()
+            ended.append(first.release())
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", just_then)
     second = RunLock(tmp_path, ())
+    assert ended
     assert os.stat(tmp_path / "lock").st_ino == os.fstat(second._handle).st_ino
     assert lock.inspect(tmp_path).held
     second.release()
