@@ -86,9 +86,8 @@ def draw(generator: Generator, target: ExactTarget, n: int, *, seed: int, batch_
 def draw_together(
     generator: Generator,
     target: ExactTarget,
-    chunks: Sequence[slice],
+    draws: Sequence[tuple[int, slice]],
     *,
-    seed: int,
     batch_size: int | None = None,
     finish: Callable[[Chunk], Chunk] = lambda chunk: chunk,
 ) -> Iterator[Chunk]:
@@ -97,16 +96,14 @@ def draw_together(
     Args:
         generator: Prior and trained flow.
         target: The exact target.
-        chunks: From `chunks_of`, or the last of them.
-        seed: With the sample's index, it decides the sample.
+        draws: Seed and samples of each chunk; the samples are chunks of `chunks_of`.
         batch_size: As for `chunks_of`.
         finish: Done with each chunk by the rank that drew it, such as dropping the states that nobody needs.
     """
     pieces = _pieces(generator, batch_size)
-    for lead in range(0, len(chunks), parallel.size()):
-        round_ = chunks[lead : lead + parallel.size()]
-        mine = round_[parallel.rank()] if parallel.rank() < len(round_) else None
-        own = finish(_weighed(generator, target, mine, seed, pieces)) if mine else None
+    for lead in range(0, len(draws), parallel.size()):
+        mine = draws[lead + parallel.rank() : lead + parallel.rank() + 1] if lead + parallel.rank() < len(draws) else []
+        own = finish(_weighed(generator, target, mine[0][1], mine[0][0], pieces)) if mine else None
         if parallel.size() == 1 and own:
             yield own
             continue

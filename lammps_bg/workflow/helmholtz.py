@@ -152,33 +152,34 @@ def sample_cell(
     known = CrystalReference(
         problem.beta * problem.surface.static_energy, base.log_integral, crystal.n_sites, crystal.volume, problem.length_scale
     )
-    energies, pressures, weights = [], [], []
+    repeats = range(config.n_repeats)
     parts = chunks_of(config.n_samples, crystal.n_sites)
 
     def finish(chunk: Chunk) -> Chunk:
         virials = problem.surface.virial_pressures(chunk.displacements) if with_pressure else None
         return replace(chunk, states=chunk.states[:0], virials=virials)
 
-    for repeat in range(config.n_repeats):
-        with threads_for(crystal.n_sites * config.n_samples // _DRAWS_GAIN_LESS):
-            chunks = list(
-                draw_together(generator, problem.exact_target(), parts, seed=seed + _REPEAT_SEED * repeat, finish=finish)
-            )
-        log_w = np.concatenate([chunk.log_w for chunk in chunks])
+    draws = [(seed + _REPEAT_SEED * repeat, some) for repeat in repeats for some in parts]
+    with threads_for(crystal.n_sites * config.n_samples // _DRAWS_GAIN_LESS):
+        drawn = list(draw_together(generator, problem.exact_target(), draws, finish=finish))
+
+    def of_repeats(name: str) -> list[Array]:
+        """An attribute of the samples of each repeat."""
+        arrays = [getattr(chunk, name) for chunk in drawn]
+        return [np.concatenate(arrays[r * len(parts) : (r + 1) * len(parts)]) for r in repeats]
+
+    energies, weights = of_repeats("energies"), of_repeats("log_w")
+    for log_w in weights:
         if not np.isfinite(log_w).any():
             raise StateError(
                 f"expected samples with finite energies at volume {crystal.volume:.6g}, got none of {len(log_w)}; train longer, or "
                 "over a smaller range"
             )
-        energies.append(np.concatenate([chunk.energies for chunk in chunks]))
-        weights.append(log_w)
-        if with_pressure:
-            virials = np.concatenate([chunk.virials for chunk in chunks if chunk.virials is not None])
-            pressures.append(virials + problem.ideal_pressure(crystal.volume))  # nan where there is none
     log_z = _repeats(lambda some: _log_mean(np.concatenate([weights[r] for r in some])), config.n_repeats)
     free = crystal.n_sites * np.array([known.value(-value) for value in log_z]) / problem.beta
     ess = effective_sample_size(np.concatenate(weights)) / sum(map(len, weights))
-    own = _means(pressures, weights) if with_pressure else None
+    # pressures with their kinetic part; nan where there is none
+    own = _means([v + problem.ideal_pressure(crystal.volume) for v in of_repeats("virials")], weights) if with_pressure else None
     return CellSamples(free, _means(energies, weights), ess, own)
 
 

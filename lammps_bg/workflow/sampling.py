@@ -93,9 +93,8 @@ def sample(
             chunk = judge.weigh(chunk) if judge else chunk
             return replace(chunk, states=chunk.states[: max(0, collected.n_states - chunk.first)])
 
-        for chunk in draw_together(
-            generator, problem.exact_target(), start.left, seed=config.seed, batch_size=config.sample.batch_size, finish=finish
-        ):
+        draws = [(config.seed, some) for some in start.left]
+        for chunk in draw_together(generator, problem.exact_target(), draws, batch_size=config.sample.batch_size, finish=finish):
             done, wanted = collected.add(chunk), config.sample.n_samples
             eta = bar.update(done / wanted, f"{done} of {wanted}")
             run.write_status("sampling", step=done, percent=100 * done / wanted, eta_seconds=eta)

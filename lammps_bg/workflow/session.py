@@ -312,10 +312,8 @@ def estimate_again(
     keep = min(len(energies), max(config.estimate.rdf_samples, config.estimate.marginal_samples))
     if frames and frames.windows:  # their springs are evaluated on every sample
         keep = min(len(energies), max(keep, _MOST_KEPT // problem.crystal.n_sites))
-    parts = chunks_of(keep, problem.crystal.n_sites, config.sample.batch_size)
-    chunks = list(
-        draw_together(trained.generator, problem.exact_target(), parts, seed=config.seed, batch_size=config.sample.batch_size)
-    )
+    parts = [(config.seed, some) for some in chunks_of(keep, problem.crystal.n_sites, config.sample.batch_size)]
+    chunks = list(draw_together(trained.generator, problem.exact_target(), parts, batch_size=config.sample.batch_size))
     require_same_samples(run, np.concatenate([c.energies for c in chunks]), energies[:keep])
     earlier = run.read_results() if run.file("results.json").exists() else {}
     timings = earlier.get("timings", {})

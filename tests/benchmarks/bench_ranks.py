@@ -42,11 +42,11 @@ def measure(script, cells):
     target = ExactTarget(surface, beta)
     state = SingleState(generator, SoftenedTarget(surface, beta, n, 6.0), target)
     trainer = Trainer(state, TrainConfig(batch_size=BATCH, steps=10**6, learning_rate=1e-6), seed=1)
-    parts = chunks_of(SAMPLES, n)
+    parts = [(1, some) for some in chunks_of(SAMPLES, n)]
     found = {"n_atoms": n}
     for name, work in (
         ("train", trainer._advance),
-        ("sample", lambda: list(draw_together(generator, target, parts, seed=1, finish=without_states))),
+        ("sample", lambda: list(draw_together(generator, target, parts, finish=without_states))),
     ):
         work()
         found[name], found[f"{name}_lammps"] = min(timed(work, surface) for _ in range(3))

@@ -9,6 +9,7 @@ import shutil
 import pytest
 from command_line import call, contents, use
 from conditional_runs import FEW, results, rows, settings
+from launching import finished
 
 from lammps_bg.cli import main
 from lammps_bg.report.figures import style
@@ -232,3 +233,25 @@ def test_bad_input(refused_by_models, words, message):
 )
 def test_models_of_another_kind(refused_by_models, model, words, message):
     refused_by_models(message, "gibbs", "-model", model, "-P", "0", *FEW, *words, "-out", "no")
+
+
+def test_two_ranks_find_the_same(evaluated, tmp_path, monkeypatch):
+    """Gibbs free energies and their errors to rounding; one rank speaks and writes."""
+    shutil.copytree(evaluated, tmp_path / "runs")
+    use(monkeypatch, tmp_path / "runs")
+    words = json.loads((evaluated / "many" / "provenance.json").read_text())["command"]
+    out, _ = finished([*words[1 : words.index("-out")], "--allow-red", "-out", "two"], 2)
+    assert out.count("verdict") == 1
+    for name in ("gibbs.csv", "helmholtz.csv"):
+        one, two = (rows(tmp_path / "runs", where, name) for where in ("many", "two"))
+        assert len(one) == len(two) > 0
+        for mine, theirs in zip(one, two, strict=True):
+            for key, value in mine.items():
+                assert same_number(value, theirs[key]), (key, value, theirs[key])
+
+
+def same_number(one, two):
+    try:
+        return float(one) == pytest.approx(float(two), rel=1e-6, abs=1e-9)
+    except ValueError:
+        return one == two

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lattices import crystal
 
+from lammps_bg import parallel
 from lammps_bg.config import FlowConfig
 from lammps_bg.errors import ConfigError
 from lammps_bg.flow.base import EinsteinBase
@@ -60,3 +61,16 @@ def test_a_gpu_that_is_not_there_is_a_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert torch_device("auto").type == "cuda"
     assert torch_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("place", "ranks", "index", "told"), [(0, 1, 0, False), (3, 4, 1, False), (0, 4, 0, True), (1, 2, 1, False)]
+)
+def test_ranks_of_a_node_share_its_gpus(monkeypatch, caplog, place, ranks, index, told):
+    """By their place on the node, never by their rank in the job; more ranks than GPUs are told once for each node."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(parallel, "place_on_node", lambda: (place, ranks))
+    assert torch_device("auto") == torch.device("cuda", index)
+    assert ("4 MPI ranks share 2 GPU(s)" in caplog.text) == told
+    assert torch_device("cpu") == torch.device("cpu")
