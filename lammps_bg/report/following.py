@@ -15,6 +15,9 @@ class FollowingDirectory(RunDirectory):
     def write_text(self, name: str, text: str, *, durable: bool = True) -> None:
         """Leave it to the first rank."""
 
+    def write_status(self, stage: str, **numbers: float | None) -> None:
+        """Leave it to the first rank."""
+
     def copy_in(self, source: Path, name: str) -> None:
         """Leave it to the first rank."""
 

@@ -125,8 +125,8 @@ def test_samples_and_dump(finished):
 def test_run_directory(finished):
     run = finished / "run"
     assert {path.name for path in run.iterdir()} == {
-        "checkpoint.pt", "config.toml", "inputs", "model.pt", "provenance.json", "rdf.csv", "rerun.sh", "results.json",
-        "observables.json", "samples.csv", "samples.dump.gz", "samples.ovito", "status.json", "train.csv",
+        "base.pt", "checkpoint.pt", "config.toml", "inputs", "model.pt", "provenance.json", "rdf.csv", "rerun.sh", "results.json",
+        "observables.json", "samples.csv", "samples.dump.gz", "samples.ovito", "sampling.json", "status.json", "train.csv",
     }  # fmt: skip
     assert json.loads((run / "status.json").read_text())["stage"] == "done"
     assert [int(row["step"]) for row in table(run / "train.csv")] == [1, 2, 3, 4, 5, 6]
@@ -226,9 +226,9 @@ def test_resumed_samples_of_a_model(capsys, run, tmp_path, monkeypatch, command)
     assert call(capsys, tmp_path, *words, "-out", "whole").code == 0
     original = session.draw_samples
 
-    def stopped(*arguments):
+    def stopped(*arguments, **named):
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments)
+        return original(*arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(session, "draw_samples", stopped)
@@ -431,9 +431,9 @@ def test_resumed_training_is_the_uninterrupted_one(capsys, run, tmp_path, monkey
 def test_resumed_sampling_draws_the_same(capsys, run, tmp_path, monkeypatch):
     original = session.draw_samples
 
-    def stopped(*arguments):
+    def stopped(*arguments, **named):
         os.kill(os.getpid(), signal.SIGINT)
-        return original(*arguments)
+        return original(*arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(session, "draw_samples", stopped)

@@ -299,7 +299,7 @@ def environment(cluster):
 
 def step_of(run):
     path = run / "status.json"
-    return json.loads(path.read_text()).get("step", 0) if path.exists() else 0
+    return (json.loads(path.read_text()).get("step") or 0) if path.exists() else 0
 
 
 LONG = ["--set", "train.steps=100"]  # a second or more
