@@ -218,27 +218,31 @@ def marginal_ratios(generator: Generator, states: Array, draws: int, *, seed: in
         seed: Seed of the draws.
         first: Index of the first of these samples, where they are a part of all.
     """
-    prior = generator.prior
+    pieces = Pieces(_SITES_AT_ONCE // (2 * states.shape[2]), "auxiliary draws")
+    if not len(states):
+        return np.empty((0, draws))
+    # sample by sample: in a batch with others, rounding would depend on who these are
+    return np.stack([_ratios_of(generator, state, i, draws, seed, pieces) for i, state in enumerate(states, first)])
+
+
+def _ratios_of(generator: Generator, state: Array, index: int, draws: int, seed: int, pieces: Pieces) -> Array:
+    """The ratios of one sample, shape [M]."""
+    prior, own = generator.prior, torch.from_numpy(state)
     if not isinstance(prior, AugmentedPrior):
         raise TypeError("a marginal density needs an augmented flow")
 
     def ratios(some: Sequence[int]) -> Tensor:
-        every = torch.stack(
-            [_auxiliary_draw(prior, torch.from_numpy(states[i // draws]), first * draws + i, draws, seed) for i in some]
-        )
+        every = torch.stack([_auxiliary_draw(prior, own, index, draw, seed) for draw in some])
         return generator.log_density(every) - prior.log_auxiliary(every)
 
-    pieces = Pieces(_SITES_AT_ONCE // (2 * states.shape[2]), "auxiliary draws")
-    found = list(pieces.over(range(len(states) * draws), ratios))
-    return torch.cat(found).view(len(states), draws).numpy() if found else np.empty((0, draws))
+    return torch.cat(list(pieces.over(range(draws), ratios))).numpy()
 
 
-def _auxiliary_draw(prior: AugmentedPrior, state: Tensor, place: int, draws: int, seed: int) -> Tensor:
+def _auxiliary_draw(prior: AugmentedPrior, state: Tensor, index: int, draw: int, seed: int) -> Tensor:
     """The state itself for the first draw of a sample, else its displacements with fresh auxiliary variables; shape [2, N, 3]."""
-    sample, draw = divmod(place, draws)
     if draw == 0:
         return state
-    return torch.stack((state[0], prior.draw_auxiliary(state[0], stream(seed, f"marginal {sample}", draw))))
+    return torch.stack((state[0], prior.draw_auxiliary(state[0], stream(seed, f"marginal {index}", draw))))
 
 
 def marginal_log_density(generator: Generator, states: Array, draws: int, *, seed: int) -> Array:
