@@ -5,13 +5,22 @@ import argparse
 import difflib
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from lammps_bg import __version__
 from lammps_bg.engine.relaxation import FREE
 from lammps_bg.errors import ConfigError
 from lammps_bg.workflow.md import MODES
 
+_ON_TEAMS = (
+    "run",
+    "train",
+    "sample",
+    "md",
+    "estimate",
+    "gibbs",
+    "phase",
+)  # a LAMMPS instance of theirs may have several MPI ranks
 _EXAMPLES = """\
 examples:
   lammps-bg check -in in.mw_cubic                                  what is understood of a script; writes nothing
@@ -87,8 +96,6 @@ def build_parser() -> argparse.ArgumentParser:
         commands, "report", "one HTML page with all numbers and figures of a finished run; the figures as PNG and JSON"
     )
     report.add_argument("run", type=Path, metavar="RUN", help="folder of any finished command but `train`")
-    for name in ("run", "train", "sample", "md", "estimate", "gibbs", "phase"):
-        _ranks_argument(commands.choices[name])
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)
     return parser
@@ -191,7 +198,11 @@ def _md_command(commands: Any) -> None:  # noqa: ANN401
 
 
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:  # noqa: ANN401
-    return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+    if name in _ON_TEAMS:
+        ranks = "MPI ranks of each LAMMPS instance, which cuts its box among them: for large or costly cells (default: 1)"
+        parser.add_argument("-lammps-ranks", type=int, default=1, metavar="N", help=ranks)
+    return cast(argparse.ArgumentParser, parser)
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -216,13 +227,6 @@ def _lammps_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-echo", "-e", default="", choices=["none", "screen", "log", "both"], help="echo commands")
     group.add_argument("-nocite", "-nc", action="store_true", help="no citation reminder (always so; accepted for convenience)")
     group.add_argument("-partition", "-p", nargs="+", metavar="ARG", help=argparse.SUPPRESS)
-
-
-def _ranks_argument(parser: argparse.ArgumentParser) -> None:
-    ranks = (
-        "MPI ranks of each LAMMPS instance, which cuts its box among them: for large cells and expensive potentials (default: 1)"
-    )
-    parser.add_argument("-lammps-ranks", type=int, default=1, metavar="N", help=ranks)
 
 
 def _script_arguments(parser: argparse.ArgumentParser) -> None:
