@@ -90,15 +90,15 @@ def test_two_ranks_evaluate_as_one(tmp_path, by_two):
     assert differences(by_two, expected, 1e-10) == []
 
 
-def test_three_ranks_evaluate_as_one(tmp_path, monkeypatch):
-    """LAMMPS numbers the atoms of these crystals differently on three ranks."""
-    few = {name: team_cases.CRYSTALS[name] for name in ("lj", "triclinic")}
+def test_four_ranks_evaluate_as_one(tmp_path, monkeypatch):
+    """LAMMPS numbers the atoms differently on four ranks, and by itself hands them on to the next slab only."""
+    few = {name: team_cases.CRYSTALS[name] for name in ("slabs", "triclinic")}
     monkeypatch.setattr(team_cases, "CRYSTALS", few)
     program = tmp_path / "few.py"
     text = (HERE / "team_cases.py").read_text()
     program.write_text(text.replace("PARTS =", f"CRYSTALS = {{name: CRYSTALS[name] for name in {list(few)}}}\nPARTS =", 1))
     monkeypatch.setenv("PYTHONPATH", f"{os.environ.get('PYTHONPATH', '')}{os.pathsep}{HERE}")
-    finish(start(3, program, tmp_path, "evaluations"))
+    finish(start(4, program, tmp_path, "evaluations"))
     assert differences(np.load(tmp_path / "evaluations.npz"), team_cases.evaluations(tmp_path), 1e-10) == []
 
 
