@@ -28,6 +28,7 @@ CRYSTALS = {  # script, replicate, spread of the displacements
     "triclinic": (PRISM, (1, 1, 2), 0.05),
     "pppm": (SALT.format(kspace="pppm"), (1, 1, 1), 0.05),
     "displaced": (LJ + "displace_atoms all random 0.05 0.05 0.05 7\n", (1, 1, 1), 0.05),
+    "slabs": (LJ.replace("lattice fcc", "processors * 1 1\nlattice fcc"), (2, 1, 1), 0.05),
     "springs": (SPRINGS, (1, 1, 1), 0.05),
 }
 
