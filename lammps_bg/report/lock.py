@@ -39,7 +39,8 @@ class Holder:
     Attributes:
         host: Name of the node of its first rank.
         pid: Process of its first rank there.
-        ranks: Number of MPI ranks.
+        ranks: Number of MPI processes.
+        lammps_ranks: How many of them each LAMMPS instance has.
         command: The words after `lammps-bg`, as typed.
         since: When it took the folder, UTC.
     """
@@ -47,6 +48,7 @@ class Holder:
     host: str
     pid: int
     ranks: int
+    lammps_ranks: int
     command: tuple[str, ...]
     since: str
 
@@ -77,7 +79,9 @@ class RunLock:
 
     def __init__(self, folder: Path, command: tuple[str, ...]) -> None:
         self.path = Path(folder) / NAME
-        self.holder = Holder(socket.gethostname(), os.getpid(), parallel.size(), command, time.strftime(TIME, time.gmtime()))
+        self.holder = Holder(
+            socket.gethostname(), os.getpid(), *parallel.processes(), command, time.strftime(TIME, time.gmtime())
+        )
         with explained(self.path):
             self._handle = self._locked()
             try:
@@ -147,7 +151,7 @@ def hold(folder: Path) -> None:
         RunDirectoryError: Another job holds it, or the folder cannot be written to.
     """
     folder = Path(folder).resolve()
-    if parallel.rank() == 0 and folder not in _HELD:
+    if parallel.first() and folder not in _HELD:
         _HELD[folder] = RunLock(folder, tuple(_COMMAND))
 
 
@@ -171,7 +175,7 @@ def identity(folder: Path) -> dict[str, str | int]:
     """
     held = _HELD.get(Path(folder).resolve())
     started = held.holder.since if held else _STARTED
-    return {"pid": os.getpid(), "host": socket.gethostname(), "ranks": parallel.size(), "started": started}
+    return {"pid": os.getpid(), "host": socket.gethostname(), "ranks": parallel.processes()[0], "started": started}
 
 
 def inspect(folder: Path) -> LockState:
@@ -240,6 +244,7 @@ def _read(handle: int) -> Holder | None:
     try:
         content = json.loads(os.pread(handle, 1 << 20, 0))
         entry = {name: content[name] for name in ("host", "pid", "ranks", "since")}
+        entry["lammps_ranks"] = content.get("lammps_ranks", 1)
         return Holder(**entry, command=tuple(content["command"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

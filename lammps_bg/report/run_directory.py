@@ -287,6 +287,10 @@ class RunDirectory:
         numbers = {"step": step, "percent": percent, "loss": loss, "ess": ess, "F": free_energy, "error": error}
         status_file.write(self.path, _plain({"stage": stage, **numbers, "eta_seconds": eta_seconds}))
 
+    def end_status(self) -> None:
+        """Say in status.json that the command has nothing left to do; the numbers are those written last."""
+        status_file.finish(self.path)
+
     def training_table(self, columns: Sequence[str], *, keep_until: float | None = None) -> CsvTable:
         """The growing train.csv; `keep_until` as in `CsvTable`."""
         return CsvTable(self.file("train.csv"), columns, keep_until=keep_until)

@@ -14,6 +14,7 @@ from lammps_bg.report import lock
 
 NAME = "status.json"
 DONE = "done"
+_FOLLOWED: dict[Path, str] = {}  # on the other ranks: the stage
 _LAST: dict[Path, dict[str, Any]] = {}  # what this command has last written, by folder
 
 
@@ -28,6 +29,25 @@ def write(folder: Path, entry: Mapping[str, Any]) -> None:
     content = {**entry, "updated": now, **lock.identity(folder)}
     replace_bytes(folder / NAME, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode(), durable=False)
     _LAST[folder] = dict(entry)
+
+
+def follow(folder: Path, stage: str) -> None:
+    """Note what the first rank writes, on another rank, which says a last word only if it fails itself.
+
+    Args:
+        folder: The run directory.
+        stage: As for `write`.
+    """
+    _FOLLOWED[folder] = stage
+
+
+def finish(folder: Path) -> None:
+    """Write once more what was written last, as done: the command has nothing left to do.
+
+    Args:
+        folder: The run directory.
+    """
+    write(folder, {**_LAST[folder], "stage": DONE, "percent": 100.0, "eta_seconds": None})
 
 
 def forget(folder: Path) -> None:
@@ -49,3 +69,10 @@ def note_end(stage: str, reason: str) -> None:
             with suppress(RunDirectoryError):  # on a full disk the sentence on the screen has to do
                 write(folder, {**last, "stage": stage, "eta_seconds": None, "during": last["stage"], "reason": reason})
     _LAST.clear()
+    for folder, during in _FOLLOWED.items():
+        with suppress(OSError, ValueError, RunDirectoryError):
+            entry = json.loads((folder / NAME).read_text(encoding="utf-8"))  # with the first rank's identity
+            if entry["stage"] not in (DONE, "failed", "stopped"):
+                last = {**entry, "stage": stage, "eta_seconds": None, "during": during, "reason": reason}
+                replace_bytes(folder / NAME, (json.dumps(last, indent=2, allow_nan=False) + "\n").encode(), durable=False)
+    _FOLLOWED.clear()

@@ -80,10 +80,21 @@ def ranks_for(device: torch.device) -> Ranks:
     Args:
         device: Of this rank's flow.
     """
-    own = device.type == "cuda" and parallel.place_on_node()[1] <= torch.cuda.device_count()
-    if parallel.size() > 1 and all(parallel.gathered(own)) and dist.is_nccl_available():
-        return TorchRanks(device)
-    return MpiRanks()
+    if parallel.size() == 1:
+        return MpiRanks()
+    every = parallel.gathered((parallel.node_name(), device.type, _identity(device)))
+    if len({kind for _, kind, _ in every}) > 1:
+        shown = ", ".join(sorted({f"{kind} on {node}" for node, kind, _ in every}))
+        raise ConfigError(
+            f"expected the same kind of device on all MPI ranks, got {shown}; use --set device=cpu, or nodes with GPUs"
+        )
+    own_each = device.type == "cuda" and len({(node, gpu) for node, _, gpu in every}) == len(every)
+    return TorchRanks(device) if own_each and dist.is_nccl_available() else MpiRanks()
+
+
+def _identity(device: torch.device) -> str:
+    """Which GPU it is, whatever number it has for this process."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
 
 
 def _free_port() -> tuple[str, int]:

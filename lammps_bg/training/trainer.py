@@ -134,6 +134,9 @@ class Trainer:
             # before the step: the batch has just shown that these weights are good, of the next ones nothing is known
             if self.step % _SNAPSHOT_EVERY == 0:
                 self._snapshot = self._weights()
+                if parallel.size() > 1:  # processors of other nodes may round differently
+                    self._snapshot = parallel.agreed(self._snapshot)
+                    self._restore(self._snapshot)
             self.recent = [*self.recent[-49:], bound]
             self.optimiser.step()
         else:

@@ -152,7 +152,7 @@ class Judge:
         unit = self.problem.units.labels.energy
         return {
             "by": "lammps",
-            "n_samples": self.n,
+            "n_samples": self.n,  # compared since the last start: weights of an earlier one are LAMMPS', too
             "largest_difference": {"value": self.largest, "unit": unit},
             "largest_difference_kT": self.problem.beta * self.largest,
             "finite_in_one_only": self.n_decided_otherwise,

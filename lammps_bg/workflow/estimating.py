@@ -93,7 +93,7 @@ def estimate(
     best = results["estimates"].get("bar") or results["estimates"].get("tfep") or {}
     reached = best.get("beta_F_per_atom", {"value": None, "error": None})
     ess = results["sampling"]["ess"]
-    run.write_status("done", percent=100.0, ess=ess, free_energy=reached["value"], error=reached["error"])
+    run.write_status("reporting", ess=ess, free_energy=reached["value"], error=reached["error"])
     _print(console, results, verdict, problem, run)
     return verdict
 

@@ -28,7 +28,7 @@ from lammps_bg.workflow.pressure import script_pressure
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.ranks import require_same_on_all_ranks
 from lammps_bg.workflow.reporting import finish
-from lammps_bg.workflow.run_folder import create_run
+from lammps_bg.workflow.run_folder import create_run, reserved
 from lammps_bg.workflow.share import Share
 from lammps_bg.workflow.stored_run import load_conditional, stored_request, with_model
 
@@ -146,11 +146,11 @@ def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bo
         md = [MdAtCell.load(path, problem) for path in gibbs.md]
         for entry in md:
             require_comparable(entry, model, states, names)
-        with console.progress("cells     ") as bar:
+        with reserved(gibbs.out), console.progress("cells     ") as bar:
             share = Share(bar.update, stop, len(states) * len(cell_design(len(names), config.gibbs.n_volumes)))
             tables = tables_of(model, states, names, config, share)
-        found, refused = _at_pressures(model, tables, pressures, config)
-        compared = [row for entry in md for row in compare_with_md(entry, model, tables, config)]
+            found, refused = _at_pressures(model, tables, pressures, config)
+            compared = [row for entry in md for row in compare_with_md(entry, model, tables, config)]
         problem.count_other_ranks()
         if not parallel.first():
             return 0

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.polynomial.chebyshev import chebpts2
 from scipy.special import logsumexp, softmax
 
+from lammps_bg import parallel
 from lammps_bg.config import GibbsConfig
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES, FREE
 from lammps_bg.crystal.conditions import Conditions
@@ -249,7 +250,8 @@ def over_cells(
             x, numbers, reference_volume=problem.crystal.volume, kt=kt, box=box, names=tuple(names), pressure_unit=unit
         )
 
-    return HelmholtzTable(
+    # what follows from it decides what is sampled next, on all ranks alike
+    return parallel.agreed(HelmholtzTable(
         dict(values), tuple(names), fixed, x, free_energy, energy, np.array([entry.ess for entry in found]),
         fitted(free_energy), fitted(energy), problem.crystal.n_sites, kt,
-    )  # fmt: skip
+    ))  # fmt: skip

@@ -28,8 +28,9 @@ from lammps_bg.workflow.md_windows import crystal_goal, sample_windows
 from lammps_bg.workflow.observing import Source, observe
 from lammps_bg.workflow.pressure import script_pressure
 from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.workflow.ranks import require_same_on_all_ranks
 from lammps_bg.workflow.reporting import finish, illustrate
-from lammps_bg.workflow.run_folder import create_run, finished_code, reopen_run, require_same_request
+from lammps_bg.workflow.run_folder import create_run, finished_code, made_by_first, reopen_run, require_same_request
 from lammps_bg.workflow.simulation import MdSettings
 from lammps_bg.workflow.stability import require_stable
 from lammps_bg.workflow.stored_run import stored_request
@@ -154,6 +155,7 @@ def execute(plan: MdPlan, console: Console, stop: StopFlag, *, allow_red: bool) 
         if code is not None:
             return code
     problem = Problem.load(plan.request, plan.config.estimate.length_scale)
+    require_same_on_all_ranks(problem, plan.config)
     settings = MdSettings.resolved(plan.config.md, problem.units)
     _require_possible(plan, problem, settings)
     run = _open(plan, problem)
@@ -190,8 +192,6 @@ def _require_possible(plan: MdPlan, problem: Problem, settings: MdSettings) -> N
 
 def _leave(plan: MdPlan, run: RunDirectory, error: Exception) -> None:
     """Where bad input ended the simulation before its first frames, the same -out serves the next one."""
-    if parallel.rank():
-        return
     with suppress(RunDirectoryError):  # the error under way matters more
         if isinstance(error, LammpsBGError) and not isinstance(error, Interrupted) and not plan.resume:
             run.discard_inputs()
@@ -242,19 +242,17 @@ def settings_line(mode: Mode, problem: Problem, settings: MdSettings) -> str:
 
 def _open(plan: MdPlan, problem: Problem) -> RunDirectory:
     """The run directory, made by the first rank."""
-    if plan.resume:
-        if parallel.rank() == 0:
-            reopen_run(plan.out, plan.config, problem)
-        parallel.barrier()
-        return RunDirectory.open(plan.out, writable=True)
-    if parallel.rank() == 0:
+
+    def make() -> RunDirectory:
+        if plan.resume:
+            return reopen_run(plan.out, plan.config, problem)
         frames = plan.config.md.n_frames * (1 if plan.mode != "mbar" else 10)
-        create_run(
+        return create_run(
             plan.out, plan.request, plan.config, plan.words, problem,
             kind="md", needed_bytes=60 * problem.crystal.n_sites * frames, more={"mode": plan.mode},
         )  # fmt: skip
-    parallel.barrier()
-    return RunDirectory.open(plan.out, writable=True)
+
+    return made_by_first(make, plan.out)
 
 
 def _nvt(job: Job) -> tuple[list[Trajectory], dict[str, Any]]:
@@ -292,7 +290,8 @@ def _finish(plan: MdPlan, job: Job, trajectories: list[Trajectory], more: dict[s
     """Write everything and print the summary, on the first rank; returns the exit code."""
     stable = [require_stable(job.problem, part) for part in trajectories]
     frames, found = md_results.independent_frames(trajectories, npt=plan.mode == "npt")
-    if parallel.rank():
+    job.problem.count_other_ranks()
+    if not parallel.first():
         return 0
     entry = md_results.mode_entry(job, plan.mode, trajectories, found, stable[0])
     verdict = md_results.verdict_of(len(frames), plan.config.md.n_frames, _smallest_overlap(more))
@@ -316,11 +315,12 @@ def _finish(plan: MdPlan, job: Job, trajectories: list[Trajectory], more: dict[s
         md_results.write_windows(job, more["windows"].windows)
         results |= md_results.window_results(job, more["windows"], verdict)
     job.run.write_results(results)
-    job.run.write_status("done", percent=100.0)
+    job.run.write_status("reporting")
     md_results.show(job.console, results, verdict, job)
     if plan.config.sample.picture and plan.mode != "npt":
         illustrate(job.problem, job.run, "md.dump.gz", job.console)
     finish(job.run, job.config, job.console)
+    job.run.end_status()
     return 0 if verdict.colour != "red" or allow_red else 3
 
 

@@ -88,7 +88,8 @@ class Job:
             goals: What is wanted, the same on every rank.
             stage: Name of the work, for the progress line.
         """
-        while any(missing := [self._missing(goal) for goal in goals]):
+        # file systems of other nodes may lag behind, and all ranks have to share out the same work
+        while any(missing := parallel.agreed([self._missing(goal) for goal in goals])):
             mine = parallel.share([(goal, n) for goal, n in zip(goals, missing, strict=True) if n])
             say_shares(self.console, f"{stage} of molecular dynamics", "trajectories", sum(n > 0 for n in missing))
             total, done = sum(n for _, n in mine), 0
@@ -98,7 +99,7 @@ class Job:
                     nonlocal done
                     done += 1
                     eta = bar.update(done / total, f"{done} of {total} frames")  # noqa: B023
-                    if done % 50 == 0 and parallel.rank() == 0:
+                    if done % 50 == 0:
                         self.run.write_status(stage, step=done, percent=100 * done / total, eta_seconds=eta)  # noqa: B023
 
                 self._extend(mine, tick)
@@ -114,6 +115,7 @@ class Job:
         code = parallel.meet(stopped.exit_code if stopped else 0, lambda: bool(self.stop))
         if stopped:
             raise stopped
+        self.stop.check("the trajectories so far are saved; continue with --resume")  # also where the others stayed away
         if code:
             raise Interrupted("stopped with another MPI rank; the trajectories so far are saved; continue with --resume", code)
 

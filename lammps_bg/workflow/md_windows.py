@@ -181,7 +181,7 @@ def window_name(coupling: float) -> str:
 def _springs(job: Job, crystal: Goal) -> SpringCrystal:
     """Springs as soft as the crystal, one stiffness for each type; once chosen they stay."""
     sites = job.problem.crystal
-    if parallel.rank() == 0 and not job.run.file(_SPRINGS).exists():
+    if parallel.first() and not job.run.file(_SPRINGS).exists():
         frames = _loaded(crystal)
         picked = frames.displacements[slowest(crystal.series(frames)).start :]
         squares = np.square(picked).sum(2).mean(0)
@@ -190,8 +190,10 @@ def _springs(job: Job, crystal: Goal) -> SpringCrystal:
             kind: float(stiffness_from_displacements(value, sites.n_sites, job.problem.beta)) for kind, value in values.items()
         }
         job.run.write_json(_SPRINGS, {"stiffness": {str(kind): value for kind, value in stiff.items()}})
-    parallel.barrier()
-    return stored_springs(job.problem, job.run)
+    found = parallel.agreed(stored_springs(job.problem, job.run) if parallel.first() else None)
+    if found is None:  # the first rank has made them
+        raise RuntimeError("no springs")
+    return found
 
 
 def _goal(job: Job, springs: SpringCrystal, coupling: float, n_frames: int) -> Goal:

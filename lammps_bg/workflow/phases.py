@@ -33,7 +33,7 @@ from lammps_bg.workflow.phase_results import Coexistence, Difference, show, writ
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.ranks import require_same_on_all_ranks
 from lammps_bg.workflow.reporting import finish
-from lammps_bg.workflow.run_folder import copy_model, create_run
+from lammps_bg.workflow.run_folder import copy_model, create_run, reserved
 from lammps_bg.workflow.share import Share
 from lammps_bg.workflow.stored_run import load_conditional, stored_request, with_model
 
@@ -140,7 +140,7 @@ def execute(phase: PhasePlan, console: Console, stop: StopFlag, *, allow_red: bo
         require_states(phases, outer)
         require_same_potential(phases, outer[0])
         _given_pressures(phase, first)
-        with console.progress("cells     ") as bar:
+        with reserved(phase.out), console.progress("cells     ") as bar:
             share = Share(bar.update, stop, _cells_of_a_point(phase, phases), parts=len(outer))
             found = []
             for state in outer:
@@ -264,7 +264,7 @@ def _compare(phase: PhasePlan, phases: Sequence[Phase], state: Mapping[str, floa
     for i, j in combinations(range(len(phases)), 2):
         difference = curves[j] - curves[i]
         # equal seeds everywhere: then the replicas of the points of a line belong together
-        found = crossing(axis, difference, np.random.default_rng(phase.config.seed))
+        found = parallel.agreed(crossing(axis, difference, np.random.default_rng(phase.config.seed)))
         at = [_coexistence(phase, phases, (i, j), state, root.estimate.value, tables=tables, share=share) for root in found.roots]
         pairs.append(Difference((i, j), dict(state), axis, difference, found, at, (tables[i], tables[j])))
     return pairs

@@ -77,7 +77,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         self.potential = self.surface
-        self._elsewhere = 0  # evaluations of other ranks
+        self._elsewhere, self._native = 0, dict[str, int]()  # evaluations of other ranks, and in torch those of all
 
     @classmethod
     def load(cls, request: ScriptRequest, length_scale: float | None = None) -> "Problem":
@@ -148,12 +148,14 @@ class Problem:
 
     def count_other_ranks(self) -> None:
         """Add what the other MPI ranks have evaluated so far to this rank's number; all ranks call it together, once."""
-        self._elsewhere = sum(parallel.gathered(self.n_evaluations)) - self.n_evaluations
+        every = parallel.gathered((self.n_evaluations, self.native_cost()))
+        self._elsewhere = sum(n for n, _ in every) - self.n_evaluations
+        self._native = {name: sum(cost[name] for _, cost in every) for name in every[0][1]}
 
     def native_cost(self) -> dict[str, int]:
         """How many configurations the potential in torch evaluated, and how many left its skin; nothing where LAMMPS does it all."""
-        if not isinstance(self.potential, NativeSurface):
-            return {}
+        if self._native or not isinstance(self.potential, NativeSurface):
+            return self._native
         return {"native_evaluations": self.potential.n_evaluations, "outside_the_skin": self.potential.n_outside}
 
     def at(self, values: Mapping[str, float]) -> "Problem":
@@ -362,8 +364,8 @@ def _temperature(engine: Engine, script: Path) -> float:
 
 
 def _most_atoms() -> int:
-    """Atoms whose training fits into four fifths of this machine's memory."""
-    return int(0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _BYTES_PER_SITE)
+    """Atoms whose training fits into four fifths of this rank's share of the node's memory."""
+    return int(0.8 / parallel.place_on_node()[1] * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _BYTES_PER_SITE)
 
 
 def _named(crystal: Crystal, elements: tuple[str, ...]) -> Crystal:

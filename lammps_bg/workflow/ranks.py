@@ -59,16 +59,16 @@ def say_ranks(console: Console, threads: int) -> None:
     """
     if parallel.size() == 1 and parallel.team().Get_size() == 1:
         return
-    on_node, cores, helpers = parallel.place_on_node()[1], len(os.sched_getaffinity(0)), parallel.team().Get_size()
+    (on_node, cores), helpers = parallel.processes_on_node(), parallel.team().Get_size()
     lammps = f"LAMMPS on {helpers} ranks each" if helpers > 1 else "one LAMMPS each"
+    here = f"{on_node // helpers} on {parallel.node_name()}"
     console.say(
-        f"parallel   {parallel.size()} MPI ranks ({on_node} on {parallel.node_name()}), {lammps}, {threads} thread{'s' * (threads > 1)} of torch "
-        "for each"
+        f"parallel   {parallel.size()} MPI ranks ({here}), {lammps}, {threads} thread{'s' * (threads > 1)} of torch for each"
     )
-    if on_node * helpers > cores:
+    if on_node > cores:
         log.warning(
             "%d MPI ranks share %d cores of %s, so that they wait for each other; start with mpirun -n %d",
-            on_node * helpers, cores, parallel.node_name(), cores,
+            on_node, cores, parallel.node_name(), cores,
         )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 """The folder of a command: new with all inputs stored, or an earlier one with the same inputs."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from lammps_bg import parallel
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.errors import ConfigError, RunDirectoryError
+from lammps_bg.report import lock
 from lammps_bg.report.console import Console
 from lammps_bg.report.following import FollowingDirectory
 from lammps_bg.report.provenance import sha256
@@ -85,6 +87,25 @@ def made_by_first(make: Callable[[], RunDirectory], out: Path) -> RunDirectory:
     made = make() if parallel.first() else FollowingDirectory(out.absolute())
     parallel.barrier()
     return made
+
+
+@contextmanager
+def reserved(out: Path) -> Iterator[None]:
+    """Keep a folder for a command that writes its results at its end; where it fails, the folder is gone again.
+
+    Args:
+        out: The folder, new or empty.
+    """
+    if parallel.first():
+        RunDirectory.create(out)
+    try:
+        yield
+    except BaseException:
+        if parallel.first():
+            lock.release(out)
+            with suppress(OSError):
+                out.rmdir()
+        raise
 
 
 def copy_model(run: RunDirectory, source: RunDirectory, folder: Path) -> None:

@@ -94,11 +94,12 @@ def sample(
             return replace(chunk, states=chunk.states[: max(0, collected.n_states - chunk.first)])
 
         draws = [(config.seed, some) for some in start.left]
-        for chunk in draw_together(generator, problem.exact_target(), draws, batch_size=config.sample.batch_size, finish=finish):
+        drawn = draw_together(generator, problem.exact_target(), draws, batch_size=config.sample.batch_size, finish=finish)
+        for count, chunk in enumerate(drawn, 1):
             done, wanted = collected.add(chunk), config.sample.n_samples
             eta = bar.update(done / wanted, f"{done} of {wanted}")
             run.write_status("sampling", step=done, percent=100 * done / wanted, eta_seconds=eta)
-            if stop.on_any_rank():
+            if count % parallel.size() == 0 and stop.on_any_rank():  # the chunks of a round come together
                 stop.check(f"{done} samples are in samples.csv; continue with --resume")
     if judge:
         judge.join_ranks()

@@ -2,8 +2,8 @@
 """Where a sampling begins: at the first sample, or after those that an interrupted one has left in samples.csv."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,20 +81,21 @@ def _found(run: RunDirectory, config: Config) -> Array:
         run.file("samples.csv").unlink(missing_ok=True)
         run.write_json(_OF, of)
         return np.empty((0, 3))
-    return _intact_rows(run.file("samples.csv"))
+    return _intact_rows(run)
 
 
-def _intact_rows(path: Path) -> Array:
-    """Energy, log q and log w of the samples of a table, shape [n, 3]: all before the first that is missing or damaged."""
+def _intact_rows(run: RunDirectory) -> Array:
+    """Energy, log q and log w of the samples of the table, shape [n, 3]; from the first damaged line on it is cut off."""
+    lines = run.file("samples.csv").read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     rows: list[list[float]] = []
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]:
+    with suppress(ValueError):
+        for line in lines[1:]:
             index, *numbers = map(float, line.split(","))
             if index != len(rows) or len(numbers) != len(SAMPLE_COLUMNS) - 1 or not line.endswith("\n"):
                 break
             rows.append(numbers)
-    except (OSError, ValueError):  # from the first damaged line on they are drawn again
-        pass
+    if len(rows) < len(lines) - 1:
+        run.write_text("samples.csv", "".join(lines[: len(rows) + 1]))
     return np.array(rows).reshape(-1, len(SAMPLE_COLUMNS) - 1)
 
 
@@ -104,6 +105,7 @@ def _identity(run: RunDirectory, config: Config) -> dict[str, Any]:
         "model": sha256(run.file("model.pt")),
         "seed": config.seed,
         "batch_size": config.sample.batch_size,
-        "energies": config.energy.judge or config.energy.chosen or config.energy.source,
+        "energies": config.energy.chosen or config.energy.source,
+        "judge": config.energy.judge,
         "device": config.device,
     }

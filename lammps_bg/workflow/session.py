@@ -259,6 +259,7 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
         if plan.config.sample.picture:
             illustrate(problem, run, "samples.dump.gz", console)
         finish(run, plan.config, console)
+        run.end_status()
     except CrystalError:
         if not plan.resume:
             run.discard_inputs()  # nothing was made, so that the same -out serves the corrected input
@@ -303,7 +304,7 @@ def estimate_again(
     _require_unchanged(stored, config, ("seed", "energy", "base", "flow", "condition", "train", "sample"), "`lammps-bg estimate`")
     if out is not None:
         RunDirectory.check_new(out)
-    energies, log_q, log_w = read_samples(run)
+    energies, log_q, log_w = parallel.agreed(read_samples(run))
     problem = Problem.load(stored_request(run), config.estimate.length_scale)
     require_same_on_all_ranks(problem, config, run)
     config = choose_potential(problem, config, console)
@@ -312,6 +313,7 @@ def estimate_again(
     keep = min(len(energies), max(config.estimate.rdf_samples, config.estimate.marginal_samples))
     if frames and frames.windows:  # their springs are evaluated on every sample
         keep = min(len(energies), max(keep, _MOST_KEPT // problem.crystal.n_sites))
+    keep = parallel.agreed(keep)
     parts = [(config.seed, some) for some in chunks_of(keep, problem.crystal.n_sites, config.sample.batch_size)]
     chunks = list(draw_together(trained.generator, problem.exact_target(), parts, batch_size=config.sample.batch_size))
     require_same_samples(run, np.concatenate([c.energies for c in chunks]), energies[:keep])
@@ -333,6 +335,7 @@ def estimate_again(
         problem, trained, samples, config, target, console, started=started, marginal=marginal, earlier=earlier, md=frames
     )
     finish(target, config, console)
+    target.end_status()
     return 3 if verdict.colour == "red" and not allow_red else 0
 
 

@@ -91,10 +91,12 @@ class Simulation:
             for _ in range(n_frames):
                 snapshots.append(dynamics.run(every))
                 tick()
-                if stop or time.monotonic() - started > _BLOCK_SECONDS:
+                stopped = bool(stop)
+                if stopped or time.monotonic() - started > _BLOCK_SECONDS:
                     self.files.append(self._frames(snapshots, first), dynamics.state())
                     first, started, snapshots = first + every * len(snapshots), time.monotonic(), []
-                stop.check("the trajectory so far is saved; continue with --resume")
+                if stopped:
+                    stop.check("the trajectory so far is saved; continue with --resume")
             if snapshots:
                 self.files.append(self._frames(snapshots, first), dynamics.state())
 

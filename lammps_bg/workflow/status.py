@@ -265,7 +265,7 @@ def _resume(run: Path, words: Sequence[str], status: RunStatus, *, half_made: bo
     """The command that goes on with a run that has ended early."""
     if not words:
         return None
-    command = ["lammps-bg", words[0], "-out", str(run), "--resume", *(word for word in words if word == "--allow-red")]
+    command = ["lammps-bg", words[0], "-out", str(run), "--resume", *_kept(words)]
     if half_made:  # nothing is stored yet
         command = ["lammps-bg", *words]
     elif words[0] not in _RESUMABLE:
@@ -273,6 +273,15 @@ def _resume(run: Path, words: Sequence[str], status: RunStatus, *, half_made: bo
         command = ["lammps-bg", *words]
     ranks = ["mpirun", "-n", str(status.ranks)] if (status.ranks or 1) > 1 else []
     return shlex.join([*ranks, *command])
+
+
+def _kept(words: Sequence[str]) -> list[str]:
+    """Words of a command that are said again with --resume."""
+    kept = [word for word in words if word in ("--allow-red", "--force")]
+    if "-lammps-ranks" in words[:-1]:
+        at = words.index("-lammps-ranks")
+        kept += words[at : at + 2]
+    return kept
 
 
 def lines(status: RunStatus) -> Iterator[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lammps_bg import parallel
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.cell_variables import cell_variables
 from lammps_bg.crystal.conditions import TEMPERATURE
@@ -99,14 +100,15 @@ def load_trained(source: RunDirectory, problem: Problem, config: Config, console
     fitted, moved = saved.fitted, saved.replicate != problem.crystal.replicate
     if moved:
         _require_transferable(saved, problem)
-        fitted = _base_of_this_size(saved, problem, config)
+        fitted = parallel.agreed(_base_of_this_size(saved, problem, config))
     generator = build_generator(
         config.flow, problem.crystal, fitted.base, seed=config.seed, eta=saved.state["eta"], device=config.device
     )
     trained_on = _load_weights(generator.flow, saved, source, console)
     if not (moved or forced):
         return Trained(generator, fitted, None, 0)
-    fitted = refine_base(problem, config, generator, fitted)
+    fitted = parallel.agreed(refine_base(problem, config, generator, fitted))
+    generator.prior.base = fitted.base
     announce(problem, config.base, fitted, console, adapted=True)
     state = {**problem_state(problem), "eta": saved.state["eta"], "trained_on": trained_on}
     return Trained(generator, fitted, None, 0, SavedModel(saved.flow, config, fitted, problem.crystal.replicate, state))
@@ -150,7 +152,7 @@ def _conditional(source: RunDirectory, saved: SavedModel, problem: Problem, conf
     reference = problem.at(back)
     if saved.replicate != problem.crystal.replicate:
         _require_transferable(saved, problem)
-        fitted = at_another_size(fitted, reference, config)
+        fitted = parallel.agreed(at_another_size(fitted, reference, config))
     model = build_model(reference, config, fitted, eta=saved.state["eta"])
     _load_weights(model.family.flow, saved, source, console)
     return model

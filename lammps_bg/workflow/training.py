@@ -5,7 +5,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,14 @@ class Prepared:
         fitted: The base; of a conditional model that in the middle of its conditions.
         known: The exactly known numbers of that state.
         model: The conditional model; None for one state.
+        stored: Whether an earlier start had fitted the base.
     """
 
     task: Task
     fitted: FittedBase
     known: CrystalReference
     model: ConditionalModel | None = None
+    stored: bool = False
 
 
 def train(problem: Problem, config: Config, run: RunDirectory, console: Console, stop: StopFlag, *, resume: bool) -> Trained:
@@ -98,12 +100,15 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
     say_shares(console, "a training step", "samples", config.train.batch_size)
     trainer = Trainer(prepared.task, config.train, seed=config.seed, ranks=ranks_for(torch_device(config.device)))
     path = run.file("checkpoint.pt")
-    if resume and path.exists():
+    if prepared.stored and parallel.agreed(path.exists()):
         _restore(trainer, path)
         console.say(f"training   continues at step {trainer.step}")
+    elif resume and path.exists():
+        console.say(f"training   starts again: {_BASE}, to which checkpoint.pt belongs, is not there")
     with threads_for(problem.crystal.n_sites * config.train.batch_size // parallel.size()):
         loop(trainer, run, console, stop, prepared.known)
-    stop.check(f"step {trainer.step} is saved; continue with --resume")
+    if stop.on_any_rank():
+        stop.check(f"step {trainer.step} is saved; continue with --resume")
     _save(run, "model.pt", problem, config, prepared)
     model, generator = prepared.model, next(prepared.task.evaluated()).generator
     samples = trainer.step * config.train.batch_size
@@ -114,12 +119,12 @@ def train(problem: Problem, config: Config, run: RunDirectory, console: Console,
 def _prepared(problem: Problem, config: Config, run: RunDirectory, console: Console, stop: StopFlag, *, resume: bool) -> Prepared:
     """The base fitted and the flow built, or both as an earlier start has left them."""
     conditions, stored = conditions_of(config.condition, problem), run.file(_BASE)
-    if resume and stored.exists():
+    if resume and parallel.agreed(stored.exists()):
         saved = load_model(stored, problem.crystal, problem.beta)
         console.say(f"base       {config.base.kind}, as it was fitted before")
         if saved.family is None:
-            return _on_base(problem, config, saved.fitted)
-        return _on_family(problem, config, saved.family)
+            return replace(_on_base(problem, config, saved.fitted), stored=True)
+        return replace(_on_family(problem, config, saved.family), stored=True)
     if conditions is None:
         prepared = _on_base(problem, config, parallel.agreed(_chosen_base(problem, config, console, stop)))
     else:
