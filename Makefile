@@ -3,6 +3,7 @@
 # make lint     ruff and mypy
 # make bench    every benchmark in tests/benchmarks
 # make physics  the long physical validation
+# make compatibility  the table of pair styles in the README, measured anew (some minutes)
 # make clean    remove the environment and the caches; runs stay
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test lint bench physics clean
+.PHONY: run test lint bench physics compatibility clean
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -41,6 +42,9 @@ bench: $(READY)
 
 physics: $(READY)
 	$(BIN)/python -m pytest -m physics $(ARGS)
+
+compatibility: $(READY)
+	$(BIN)/python tests/compatibility/table.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
