@@ -1,11 +1,12 @@
-# make run         the main job: set-up, training, samples, free energy, dump file (about three minutes after set-up)
-# make test        the test suite
-# make lint        ruff and mypy
-# make bench       every benchmark in tests/benchmarks
-# make physics     the long physical validation
-# make faults      a hundred random kills, each resumed (KILLS=100)
-# make containers  the build steps of the container images, in a clean environment (downloads everything once)
-# make clean       remove the environment and the caches; runs stay
+# make run            the main job: set-up, training, samples, free energy, dump file (about three minutes after set-up)
+# make test           the test suite
+# make lint           ruff and mypy
+# make bench          every benchmark in tests/benchmarks
+# make physics        the long physical validation
+# make compatibility  the table of pair styles in the README, measured anew (some minutes)
+# make faults         a hundred random kills, each resumed (KILLS=100)
+# make containers     the build steps of the container images, in a clean environment (downloads everything once)
+# make clean          remove the environment and the caches; runs stay
 
 PYTHON ?= python3
 SCRIPT ?= inputs/in.mw_cubic
@@ -17,7 +18,7 @@ KILLS ?= 100
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test lint bench physics faults containers clean
+.PHONY: run test lint bench physics compatibility faults containers clean
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -45,6 +46,9 @@ bench: $(READY)
 
 physics: $(READY)
 	$(BIN)/python -m pytest -m physics $(ARGS)
+
+compatibility: $(READY)
+	$(BIN)/python tests/compatibility/table.py $(ARGS)
 
 faults: $(READY)
 	$(BIN)/python -m pytest tests/faults -m faults --kills $(KILLS) $(ARGS)

@@ -24,6 +24,7 @@ class ScriptReader(Interpreter):
     Attributes:
         removed_fixes: `ID style` of fixes that were left out.
         kept_fixes: Style by ID of the fixes LAMMPS has.
+        charge_fixes: Commands by ID, as sent, of those of them that set charges.
         pair_style: Words of the last pair_style command.
         pair_coeffs: Words of each pair_coeff command of the pair style in use.
         pair_modify: Words of its pair_modify commands, in order.
@@ -61,6 +62,7 @@ class ScriptReader(Interpreter):
     def _forget(self) -> None:
         """Forget what `clear` undoes."""
         self.kept_fixes: dict[str, str] = {}
+        self.charge_fixes: dict[str, list[str]] = {}
         self.pair_style: list[str] = []
         self.pair_coeffs: list[list[str]] = []
         self.pair_modify: list[str] = []
@@ -193,6 +195,8 @@ class ScriptReader(Interpreter):
             self._gone.discard(name)
             self.kept_fixes[name] = rules.base_style(style)
             self._define(text, words)
+            if rules.fix_sets_charges(style):
+                self.charge_fixes[name] = [" ".join(["fix", *self.files.resolve(words[1:], self._folder())])]
             return
         self.removed_fixes.append(f"{name} {style}")
         self._gone.add(name)
@@ -205,6 +209,9 @@ class ScriptReader(Interpreter):
             self.send(text)
             if words[0].text == "unfix":
                 self.kept_fixes.pop(name, None)
+                self.charge_fixes.pop(name, None)
+            elif name in self.charge_fixes:
+                self.charge_fixes[name].append(text)
 
     def _print(self, text: str, words: list[Word]) -> None:
         """Printing to a file goes to a private copy; printing to the screen never stops the reading."""

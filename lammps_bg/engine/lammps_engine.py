@@ -2,6 +2,7 @@
 """The engine: a user's LAMMPS script and what LAMMPS says about it, with the energies and forces of its crystal."""
 
 import contextlib
+import itertools
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -259,5 +260,12 @@ class Engine(Evaluator):
 
 
 def _replicate(instance: Instance, copies: tuple[int, int, int]) -> None:
-    if tuple(copies) != (1, 1, 1):
-        instance.command("replicate {} {} {}".format(*copies))
+    if tuple(copies) == (1, 1, 1):
+        return
+    # they hold numbers of every atom, with which LAMMPS refuses to replicate; the charges are found anew anyway
+    charges = dict(instance.reader.charge_fixes)
+    for name in charges:
+        instance.command(f"unfix {name}")
+    instance.command("replicate {} {} {}".format(*copies))
+    for command in itertools.chain(*charges.values()):
+        instance.command(command)

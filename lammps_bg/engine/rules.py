@@ -54,6 +54,7 @@ _KEPT = """
 """
 _KEPT_FIXES = frozenset(_KEPT.split())
 _KEPT_FAMILIES = ("efield", "qeq/", "spring/", "wall/", "orient/", "electrode/", "polarize/")
+_OTHER_CHARGE_FIXES = frozenset(("acks2/reaxff", "acks2/reax", "qtpie/reaxff"))
 _DISSIPATIVE_WALLS = ("wall/gran", "wall/reflect", "wall/piston", "wall/srd", "wall/flow", "wall/body")
 _REFUSED_FAMILIES = ("shake", "rattle", "rigid", "poems")
 # part of the bonded energy, with no memory and no period of their own
@@ -77,6 +78,12 @@ def fix_is_kept(style: str) -> bool:
     if style.startswith(_DISSIPATIVE_WALLS):
         return False
     return style in _KEPT_FIXES or style.startswith(_KEPT_FAMILIES)
+
+
+def fix_sets_charges(style: str) -> bool:
+    """Whether a fix finds the charges of the atoms anew for every configuration."""
+    style = base_style(style)
+    return style.startswith("qeq/") or style in _OTHER_CHARGE_FIXES
 
 
 def fix_is_refused(style: str) -> bool:

@@ -260,17 +260,24 @@ class Problem:
         )  # fmt: skip
 
     def _require_interaction(self) -> None:
-        """Refuse atoms that feel nothing of each other.
+        """Refuse atoms that feel nothing of each other, and potentials that have forces only.
 
         Raises:
             CrystalError: Displaced atoms feel no force.
+            PotentialError: Their energy does not change.
         """
         crystal = self.crystal
         displaced = np.random.default_rng(0).uniform(-0.05, 0.05, (1, crystal.n_sites, 3)) * crystal.nearest_distance
-        if not np.abs(self.surface(displaced)[1]).max() > 0:
+        energies, forces = self.surface(displaced)
+        if not np.abs(forces).max() > 0:
             raise CrystalError(
                 f"expected atoms that hold each other on their sites, got no force on displaced atoms with neighbours at "
                 f"{crystal.nearest_distance:.4g} {self.units.labels.length}; check the lattice constant, the units and the cutoff"
+            )
+        if energies[0] == self.surface.static_energy:
+            raise PotentialError(
+                f"expected an energy that changes when atoms move, got forces without one from pair_style {self.engine.pair_style}; "
+                "a free energy needs a potential that has an energy"
             )
 
     def _warn_of_defects(self) -> None:
