@@ -20,17 +20,17 @@ from lammps_bg.crystal.system import Counts, Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
 from lammps_bg.engine.surface import EnergySurface
-from lammps_bg.errors import ConfigError, CrystalError, PotentialError, StateError
+from lammps_bg.errors import ConfigError, CrystalError, PotentialError
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.training.target import ExactTarget, SoftenedTarget, Surface
 from lammps_bg.workflow.pressure import script_pressure
+from lammps_bg.workflow.script_state import WAVELENGTH, script_length_scale, script_temperature, thermal_wavelength
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
 # defects: sites of a cell that are looked at, vectors tried, and the share of the sites mapped onto sites that tells of one
 _SMALLEST_DEFECTIVE, _TRANSLATIONS_TRIED, _MOSTLY = 12, 40, 0.75
-_WAVELENGTH = "thermal de Broglie wavelength, geometric mean over the atoms"
 _BYTES_PER_SITE = 70_000  # peak of `lammps-bg sample` at 13,824 atoms, 1.4 GB with Python, torch and LAMMPS
 
 
@@ -101,13 +101,13 @@ class Problem:
             most_atoms=_most_atoms(),
         )
         require_known_variables(engine, request)
-        temperature = _temperature(engine, request.script)
+        temperature = script_temperature(engine, request.script)
         script_pressure(engine)
         crystal = Crystal.from_structure(engine.script_structure).replicated(request.replicate, engine.structure)
         crystal = _named(crystal, request.elements).deformed(deformation(request.strain))
         require_no_flip(crystal.supercell)
         surface = EnergySurface(engine, crystal)
-        problem = cls(surface, temperature, *_length_scale(engine, crystal, temperature, length_scale))
+        problem = cls(surface, temperature, *script_length_scale(engine, crystal, temperature, length_scale))
         problem._require_crystal()
         problem._require_interaction()
         problem._require_free_centre()
@@ -138,7 +138,7 @@ class Problem:
     @property
     def thermal_length(self) -> bool:
         """Whether Lambda is the thermal wavelength, which depends on T."""
-        return self.length_source == _WAVELENGTH
+        return self.length_source == WAVELENGTH
 
     @property
     def n_evaluations(self) -> int:
@@ -175,7 +175,7 @@ class Problem:
         temperature = values.get(TEMPERATURE, self.temperature)
         scale = self.length_scale
         if self.thermal_length:
-            scale = _thermal_wavelength(self.units, crystal, temperature)
+            scale = thermal_wavelength(self.units, crystal, temperature)
         problem = Problem(surface, temperature, scale, self.length_source)
         if isinstance(self.potential, NativeSurface):
             known = recognise(self.engine.pair, self.units.name)
@@ -316,20 +316,6 @@ def _nearly_periodic(crystal: Crystal) -> float | None:
     return best if _MOSTLY <= best < 1 else None
 
 
-def _number(engine: Engine, name: str, unit: str) -> float | None:
-    """Value of a variable of the script, or None where it has none of that name.
-
-    Raises:
-        StateError: It is no finite number.
-    """
-    text, value = engine.variable_text(name), engine.variable(name)
-    if text is not None and (value is None or not math.isfinite(value)):
-        raise StateError(
-            f"expected a plain number in {unit} in the variable {name}, got '{text}'; give for example -var {name} 1.5"
-        )
-    return value
-
-
 def require_known_variables(engine: Engine, request: ScriptRequest) -> None:
     """Refuse -var with a name that neither the script nor this program uses.
 
@@ -352,24 +338,6 @@ def require_known_variables(engine: Engine, request: ScriptRequest) -> None:
             )
 
 
-def _temperature(engine: Engine, script: Path) -> float:
-    value = _number(engine, "T", engine.units.labels.temperature)
-    if value is None:
-        raise StateError(
-            f"expected a temperature, got no variable T in {script}; add the line 'variable T index 300' to the script or give -var T 300"
-        )
-    unit = engine.units.labels.temperature
-    if value <= 0:
-        raise StateError(f"expected a temperature above 0 {unit}, got T = {value:g}; give -var T with a positive value")
-    if engine.units.name == "lj" and value > 20:
-        log.warning(
-            "T = %g in units lj is %g epsilon/kB, far above melting; reduced temperatures are of the order of 1", value, value
-        )
-    elif engine.units.name != "lj" and value < 60:
-        log.warning("T = %g is read in kelvin; for %g degrees Celsius give -var T %.2f", value, value, value + 273.15)
-    return value
-
-
 def _most_atoms() -> int:
     """Atoms whose training fits into four fifths of this rank's share of the node's memory."""
     return int(0.8 / parallel.place_on_node()[1] * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _BYTES_PER_SITE)
@@ -381,27 +349,3 @@ def _named(crystal: Crystal, elements: tuple[str, ...]) -> Crystal:
     if len(elements) != len(crystal.labels):
         raise CrystalError(f"expected --elements with {len(crystal.labels)} names, one for each atom type, got {len(elements)}")
     return replace(crystal, labels=elements)
-
-
-def _length_scale(engine: Engine, crystal: Crystal, temperature: float, given: float | None) -> tuple[float, str]:
-    """Lambda: by the user, the script's variable Lambda, the potential's sigma, or the thermal wavelength."""
-    if given is not None:
-        return given, "estimate.length_scale"
-    if (variable := _number(engine, "Lambda", engine.units.labels.length)) is not None:
-        if variable <= 0:
-            raise StateError(
-                f"expected a positive length in variable Lambda, got {variable:g}; it is Lambda of beta F/N in the script's length unit"
-            )
-        return variable, "variable Lambda of the script"
-    if (own := engine.length_scale()) is not None:
-        return own
-    if engine.units.name == "lj":
-        return 1.0, "sigma of units lj"
-    return _thermal_wavelength(engine.units, crystal, temperature), _WAVELENGTH
-
-
-def _thermal_wavelength(units: Units, crystal: Crystal, temperature: float) -> float:
-    """H / sqrt(2 pi m k_B T), geometric mean over the atoms, length units."""
-    masses = crystal.masses[crystal.types - 1]
-    log_lambda = np.log(units.planck) - 0.5 * np.log(2 * np.pi * masses * units.mvv2e * units.boltzmann * temperature)
-    return float(np.exp(log_lambda.mean()))

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the script's variables say of the thermodynamic state: T, and the length Lambda that makes free energies numbers."""
+
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+
+from lammps_bg.crystal.system import Crystal
+from lammps_bg.crystal.units import Units
+from lammps_bg.engine.lammps_engine import Engine
+from lammps_bg.errors import StateError
+
+log = logging.getLogger(__name__)
+WAVELENGTH = "thermal de Broglie wavelength, geometric mean over the atoms"
+
+
+def _number(engine: Engine, name: str, unit: str) -> float | None:
+    """Value of a variable of the script, or None where it has none of that name.
+
+    Raises:
+        StateError: It is no finite number.
+    """
+    text, value = engine.variable_text(name), engine.variable(name)
+    if text is not None and (value is None or not math.isfinite(value)):
+        raise StateError(
+            f"expected a plain number in {unit} in the variable {name}, got '{text}'; give for example -var {name} 1.5"
+        )
+    return value
+
+
+def script_temperature(engine: Engine, script: Path) -> float:
+    """The script's variable T, in its temperature unit.
+
+    Args:
+        engine: The engine after the script.
+        script: For messages.
+
+    Raises:
+        StateError: There is none, or it is no positive number.
+    """
+    value = _number(engine, "T", engine.units.labels.temperature)
+    if value is None:
+        raise StateError(
+            f"expected a temperature, got no variable T in {script}; add the line 'variable T index 300' to the script or give -var T 300"
+        )
+    unit = engine.units.labels.temperature
+    if value <= 0:
+        raise StateError(f"expected a temperature above 0 {unit}, got T = {value:g}; give -var T with a positive value")
+    if engine.units.name == "lj" and value > 20:
+        log.warning(
+            "T = %g in units lj is %g epsilon/kB, far above melting; reduced temperatures are of the order of 1", value, value
+        )
+    elif engine.units.name != "lj" and value < 60:
+        log.warning("T = %g is read in kelvin; for %g degrees Celsius give -var T %.2f", value, value, value + 273.15)
+    return value
+
+
+def script_length_scale(engine: Engine, crystal: Crystal, temperature: float, given: float | None) -> tuple[float, str]:
+    """Lambda and how it is known: by the user, the script's variable Lambda, the potential's sigma, or the thermal wavelength.
+
+    Args:
+        engine: The engine after the script.
+        crystal: The crystal, for its masses.
+        temperature: In the script's unit.
+        given: By the user, length units; None: not given.
+
+    Raises:
+        StateError: The variable is no positive number.
+    """
+    if given is not None:
+        return given, "estimate.length_scale"
+    if (variable := _number(engine, "Lambda", engine.units.labels.length)) is not None:
+        if variable <= 0:
+            raise StateError(
+                f"expected a positive length in variable Lambda, got {variable:g}; it is Lambda of beta F/N in the script's length unit"
+            )
+        return variable, "variable Lambda of the script"
+    if (own := engine.length_scale()) is not None:
+        return own
+    if engine.units.name == "lj":
+        return 1.0, "sigma of units lj"
+    return thermal_wavelength(engine.units, crystal, temperature), WAVELENGTH
+
+
+def thermal_wavelength(units: Units, crystal: Crystal, temperature: float) -> float:
+    """H / sqrt(2 pi m k_B T), geometric mean over the atoms, length units.
+
+    Args:
+        units: The script's units.
+        crystal: The crystal, for its masses.
+        temperature: In the script's unit.
+    """
+    masses = crystal.masses[crystal.types - 1]
+    log_lambda = np.log(units.planck) - 0.5 * np.log(2 * np.pi * masses * units.mvv2e * units.boltzmann * temperature)
+    return float(np.exp(log_lambda.mean()))
