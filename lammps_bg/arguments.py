@@ -326,9 +326,7 @@ def _lammps_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _ranks_argument(parser: argparse.ArgumentParser) -> None:
-    ranks = (
-        "MPI ranks of each LAMMPS instance, which cuts its box among them: for large cells and expensive potentials (default: 1)"
-    )
+    ranks = "MPI ranks of each LAMMPS instance, a whole number; it cuts its box among them: for large cells and expensive potentials (default: 1)"
     parser.add_argument("-lammps-ranks", type=int, default=1, metavar="N", help=ranks)
 
 
