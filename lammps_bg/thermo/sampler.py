@@ -100,16 +100,18 @@ def draw_together(
         batch_size: As for `chunks_of`.
         finish: Done with each chunk by the rank that drew it, such as dropping the states that nobody needs.
     """
-    pieces = _pieces(generator, batch_size)
-    for lead in range(0, len(draws), parallel.size()):
-        mine = draws[lead + parallel.rank() : lead + parallel.rank() + 1] if lead + parallel.rank() < len(draws) else []
-        own = finish(_weighed(generator, target, mine[0][1], mine[0][0], pieces)) if mine else None
-        if parallel.size() == 1 and own:
-            yield own
-            continue
-        states = [part for part in parallel.gathered_by_first(own.states if own else None) if part is not None]
-        light = [part for part in parallel.gathered(replace(own, states=own.states[:0]) if own else None) if part is not None]
-        yield from (replace(chunk, states=part) for chunk, part in zip(light, states, strict=True)) if states else light
+    pieces, rank, n_ranks = _pieces(generator, batch_size), parallel.rank(), parallel.size()
+    for lead in range(0, len(draws), n_ranks):
+        own, at_once = None, draws[lead : lead + n_ranks]
+        if rank < len(at_once):
+            seed, some = at_once[rank]
+            own = finish(_weighed(generator, target, some, seed, pieces))
+        states = parallel.gathered_by_first(own.states if own else None)
+        chunks = parallel.gathered(replace(own, states=own.states[:0]) if own else None)
+        for place, chunk in enumerate(chunks):
+            if chunk is not None:
+                part = states[place] if states else None
+                yield chunk if part is None else replace(chunk, states=part)
 
 
 @torch.no_grad()
