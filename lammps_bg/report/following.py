@@ -20,6 +20,9 @@ class FollowingDirectory(RunDirectory):
         """Leave it to the first rank, unless this one fails: then it has the last word."""
         status_file.follow(self.path, stage)
 
+    def end_status(self) -> None:
+        """Leave it to the first rank."""
+
     def copy_in(self, source: Path, name: str) -> None:
         """Leave it to the first rank."""
 

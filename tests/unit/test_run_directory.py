@@ -4,6 +4,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from lammps_bg.errors import RunDirectoryError
-from lammps_bg.report import lock
+from lammps_bg.report import lock, status_file
 from lammps_bg.report.csv_table import CsvTable
+from lammps_bg.report.following import FollowingDirectory
 from lammps_bg.report.provenance import rerun_script
 from lammps_bg.report.run_directory import RunDirectory
 
@@ -264,3 +266,45 @@ def test_resumed_table_drops_what_is_repeated_and_what_is_cut(run):
 def test_wrong_number_of_values_is_an_error(tmp_path):
     with CsvTable(tmp_path / "a.csv", ["step", "loss"]) as table, pytest.raises(ValueError, match="expected 2 values"):
         table.write(1)
+
+
+def test_followers_write_nothing(tmp_path):
+    """What all MPI ranks but the first have in place of a run directory: every writer leaves the folder as it is."""
+    (tmp_path / "in.x").write_text("units lj\n")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run = FollowingDirectory(folder)
+    with run.training_table(["step"]) as training, run.sample_table(keep_until=3) as samples:
+        training.write(1)
+        samples.write_rows([(0, 1.0, 2.0, 3.0)])
+    run.write_text("a.txt", "x")
+    run.write_json("a.json", {})
+    run.write_results({"a": 1})
+    run.write_status("training", step=3)
+    run.copy_in(tmp_path / "in.x", "in.x")
+    run.store_inputs([tmp_path / "in.x"], [], config="", command=[], seeds={})
+    run.discard_inputs()
+    run.discard_half_made()
+    run.end_status()
+    assert not list(folder.iterdir())
+    writers = {
+        name
+        for name, entry in vars(RunDirectory).items()
+        if callable(entry) and re.match("write|store|copy|discard|end|.*_table", name)
+    }
+    assert writers == {
+        "write_text", "write_json", "write_results", "write_status", "copy_in", "store_inputs", "discard_inputs", "discard_half_made",
+        "training_table", "sample_table", "end_status",
+    }  # fmt: skip
+
+
+def test_a_follower_that_fails_has_the_last_word(tmp_path):
+    """The reason is written once, beside the numbers and the identity of the first rank."""
+    first = {"stage": "training", "step": 7, "pid": 1, "host": "node1"}
+    (tmp_path / "status.json").write_text(json.dumps(first))
+    FollowingDirectory(tmp_path).write_status("training", step=7)
+    status_file.note_end("failed", "a sentence")
+    found = json.loads((tmp_path / "status.json").read_text())
+    assert found == {**first, "stage": "failed", "during": "training", "reason": "a sentence", "eta_seconds": None}
+    status_file.note_end("failed", "another")
+    assert json.loads((tmp_path / "status.json").read_text()) == found
