@@ -143,6 +143,9 @@ class Pause:
     def __bool__(self):
         return self.trainer.elapsed >= self.seconds
 
+    def on_any_rank(self):
+        return bool(self)
+
 
 def drawn(generator, target, n, *, seed):
     """Log-weights of `n` samples, and milliseconds for each."""

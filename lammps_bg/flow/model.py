@@ -47,7 +47,7 @@ def torch_device(wanted: str) -> torch.device:
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     place, n_ranks = parallel.place_on_node()
-    n_devices = torch.cuda.device_count()
+    n_devices = max(1, torch.cuda.device_count())
     if n_ranks > n_devices and place == 0:
         log.warning(
             "%d MPI ranks share %d GPU(s) of %s, which is slower than a rank for each; start as many ranks as there are GPUs",

@@ -9,7 +9,6 @@ import time
 import jobs
 import pytest
 
-from lammps_bg import parallel
 from lammps_bg.training import checkpoint
 from lammps_bg.workflow import status
 
@@ -131,11 +130,7 @@ def samples_of_two(tmp_path_factory):
     return (folder / "run" / "samples.csv").read_text()
 
 
-_RANKED = pytest.param(
-    jobs.RUN,
-    id="run",
-    marks=pytest.mark.skipif("run" not in parallel.PARALLEL_COMMANDS, reason="`run` of this version uses one MPI rank"),
-)
+_RANKED = pytest.param(jobs.RUN, id="run")
 
 
 def killed_ranks(folder, words, kills, generator, *, longest):

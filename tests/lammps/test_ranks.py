@@ -64,17 +64,25 @@ def place(one_rank, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("ranks", "how"), [(2, "mpi"), (3, "mpi"), (2, "gloo")])
-def test_training_is_that_of_one_rank(tmp_path, ranks, how):
-    """In float64: bounds, evaluations and gradients agree to rounding, also for a batch that the ranks do not divide; weights are
-    equal to the last bit on all ranks."""
-    script = TRAINING.read_text()
-    for n in (1, ranks):
-        command = [str(TRAINING), str(tmp_path), how if n > 1 else "mpi", "40"]
-        launcher = on_ranks(n)[: -3 if n > 1 else 0]
-        subprocess.run([*launcher, sys.executable, *command], check=True, timeout=200, capture_output=True)
-    assert "double()" in script
-    whole, *parts = (torch.load(tmp_path / f"{n}-{place}.pt", weights_only=True) for n in (1, ranks) for place in range(n))
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Course and weights of a training in float64 by a number of ranks and a way to add up gradients."""
+    folder = tmp_path_factory.mktemp("trained")
+
+    def train(ranks, how):
+        launcher = on_ranks(ranks)[:3] if ranks > 1 else []
+        command = [*launcher, sys.executable, str(TRAINING), str(folder), how, "40"]
+        subprocess.run(command, check=True, timeout=200, capture_output=True)
+        return [torch.load(folder / f"{ranks}-{place}.pt", weights_only=True) for place in range(ranks)]
+
+    return train, train(1, "mpi")[0]
+
+
+@pytest.mark.parametrize(("ranks", "how"), [(3, "mpi"), (2, "gloo")])
+def test_training_is_that_of_one_rank(trained, ranks, how):
+    """Bounds, evaluations and gradients agree to rounding, for a batch that the ranks do not divide; weights do to the last bit on all ranks."""
+    train, whole = trained
+    parts = train(ranks, how)
     for part in parts:
         assert torch.equal(part["weights"], parts[0]["weights"])
         for mine, theirs in zip(whole["course"], part["course"], strict=True):
@@ -152,7 +160,9 @@ def test_a_run_on_two_ranks(place):
 
 def test_stopped_on_two_ranks_and_continued_on_one(place, capsys):
     """SIGUSR1 to mpirun: the checkpoint is written at the next step, the exit code is 75; ranks may change at --resume."""
-    process = launched(["run", *CRYSTAL, *SETTINGS, "--set", "train.steps=100000", "-out", "long"], 2)
+    process = launched(
+        ["run", *CRYSTAL, *SETTINGS, "--set", "train.steps=100000", "--set", "train.evaluate_every=3", "-out", "long"], 2
+    )
     wait_for(process, place / "long" / "status.json", "training")
     process.send_signal(signal.SIGUSR1)
     _, error = process.communicate(timeout=60)
@@ -187,7 +197,7 @@ sys.exit(main())
 BUG, WORD = "ValueError('a bug')", "TrainingError('it diverged')"
 
 
-@pytest.mark.parametrize(("error", "rank", "code"), [(WORD, 1, 1), (BUG, 1, 1), (BUG, 0, 1)])
+@pytest.mark.parametrize(("error", "rank", "code"), [(WORD, 1, 1), (BUG, 0, 1)])
 def test_a_failing_rank_ends_the_training(place, error, rank, code):
     """Within 10 s of the failure, with its sentence or its traceback, and the rank and node it happened on."""
     process = launched(["run", *CRYSTAL, *SETTINGS, "-out", "fails"], 2, code=FAILING.format(error=error, rank=rank))
