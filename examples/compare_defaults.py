@@ -144,6 +144,7 @@ class Pause:
         return self.trainer.elapsed >= self.seconds
 
     def on_any_rank(self):
+        """As a StopFlag says it."""
         return bool(self)
 
 
