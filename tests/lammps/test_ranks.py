@@ -127,6 +127,19 @@ def test_an_interrupted_sampling_goes_on_with_another_number_of_ranks(place, cap
     assert (place / "samples" / "samples.csv").read_bytes() == whole
 
 
+@pytest.mark.parametrize("damaged", [b"3,1.0,2.0,3.0\n", b"\xff\x00\n", b"39,1.0\n"])
+def test_a_damaged_table_is_drawn_again_from_the_damage_on(place, capsys, damaged):
+    whole = (place / "samples" / "samples.csv").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    lines[40] = damaged  # sample 39
+    (place / "samples" / "samples.csv").write_bytes(b"".join(lines))
+    (place / "samples" / "results.json").unlink()
+    spoken = call(capsys, place, "sample", "--resume", "-out", "samples", "--allow-red")
+    assert spoken.code == 0
+    assert "continues after 32 samples" in spoken.out
+    assert (place / "samples" / "samples.csv").read_bytes() == whole
+
+
 def test_samples_of_another_model_are_not_continued(place, capsys):
     """A run that is trained further draws anew."""
     before = (place / "run" / "samples.csv").read_bytes()
