@@ -86,12 +86,11 @@ def say_shares(console: Console, what: str, items: str, n: int) -> None:
         return
     if n < ranks:
         log.warning(
-            "%s has %d %s for %d MPI ranks: %d have nothing to do in it; start fewer ranks, or ask for more",
+            "%s: fewer %s (%d) than MPI ranks (%d), so that some ranks wait; start fewer ranks, or ask for more",
             what,
-            n,
             items,
+            n,
             ranks,
-            ranks - n,
         )
     else:
         console.say(f"parallel   {what}: {n} {items}, {n // ranks} or {n // ranks + 1} for each of {ranks} ranks")

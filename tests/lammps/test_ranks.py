@@ -152,7 +152,7 @@ def test_samples_of_another_model_are_not_continued(place, capsys):
 
 def test_fewer_samples_than_ranks(place):
     out, error = finished(["sample", "-model", "run", "--set", "sample.n_samples=20", "--allow-red", "-out", "few"], 3)
-    assert "the sampling has 2 chunks for 3 MPI ranks: 1 have nothing to do" in error
+    assert "the sampling: fewer chunks (2) than MPI ranks (3), so that some ranks wait" in error
     assert len((place / "few" / "samples.csv").read_text().splitlines()) == 21
 
 
