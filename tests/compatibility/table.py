@@ -72,10 +72,10 @@ def _line(entry: Entry, found: Measured) -> str:
         entry.name,
         f"{' '.join(entry.elements)}, {found.space_group}; {entry.special}",
         str(found.n_atoms),
-        f"{found.energy_difference:.0e}",
+        _small(found.energy_difference),
         bound,
         f"{found.ess:.0%}",
-        f"{found.rerun_difference:.0e}",
+        _small(found.rerun_difference),
         f"no: {verdict}" if verdict else "yes",
     )
     return f"| {' | '.join(cells)} |"
@@ -83,6 +83,10 @@ def _line(entry: Entry, found: Measured) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
+
+
+def _small(value: float) -> str:
+    return f"{value:.0e}" if value else "0"
 
 
 def main() -> None:
