@@ -60,11 +60,9 @@ def say_ranks(console: Console, threads: int) -> None:
     if parallel.size() == 1 and parallel.team().Get_size() == 1:
         return
     (on_node, cores), helpers = parallel.processes_on_node(), parallel.team().Get_size()
-    lammps = f"LAMMPS on {helpers} ranks each" if helpers > 1 else "one LAMMPS each"
-    here = f"{on_node // helpers} on {parallel.node_name()}"
-    console.say(
-        f"parallel   {parallel.size()} MPI ranks ({here}), {lammps}, {threads} thread{'s' * (threads > 1)} of torch for each"
-    )
+    n, own = parallel.size() * helpers, f"{threads} thread{'s' * (threads > 1)} of torch"
+    teams = f"in teams of {helpers}, each with one LAMMPS and {own}" if helpers > 1 else f"each with a LAMMPS and {own}"
+    console.say(f"parallel   {n} MPI ranks ({on_node} on {parallel.node_name()}), {teams}")
     if on_node > cores:
         log.warning(
             "%d MPI ranks share %d cores of %s, so that they wait for each other; start with mpirun -n %d",

@@ -217,10 +217,14 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
         sample: Draw samples and estimate after the training.
         allow_red: Return 0 in spite of a red verdict.
     """
-    if plan.resume and sample and (code := _finished(plan, console, allow_red=allow_red)) is not None:
+    code = _finished(plan, console, allow_red=allow_red) if plan.resume and sample else None
+    if code is not None and plan.request.stored:
         return code
     problem = _problem(plan, console)
     with problem.engine:  # LAMMPS ends its log file when it is closed, and not whenever the last reference to it goes
+        if code is not None:  # complete, if it is of this script
+            RunDirectory.open(plan.out).require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
+            return code
         return _carry_out(plan, problem, console, stop, sample=sample, allow_red=allow_red)
 
 

@@ -2,6 +2,7 @@
 """A batch script for SLURM around one command of this program: it stops in time, is put back into the queue, and goes on."""
 
 import argparse
+import logging
 import re
 import shlex
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ _TIME = re.compile(r"(?:(\d{1,3})-)?(\d{1,3}):([0-5]\d):([0-5]\d)", re.ASCII)
 _MEMORY = re.compile(r"[1-9]\d*[KMGT]?", re.ASCII)
 _NAME = re.compile(r"[\w.+@:,-]+", re.ASCII)  # #SBATCH lines are split at blanks and know no quotes
 _TEMPLATE = "job.sh.j2"
+log = logging.getLogger(__name__)
 _COMMANDS = ("run", "train", "sample", "md", "estimate", "gibbs", "phase")
 
 
@@ -171,7 +173,12 @@ def job(words: Sequence[str], parsed: argparse.Namespace, ranks: int) -> Job:
         raise ConfigError(
             f"expected MPI ranks as a multiple of -lammps-ranks {team}, got {ranks}; change --nodes, --ranks-per-node or -lammps-ranks"
         )
-    return Job(words, parsed.out, hasattr(parsed, "resume"))
+    for name in ("script", "model", "config"):
+        path = getattr(parsed, name, None)
+        if path is not None and not path.exists():
+            log.warning("%s is not on this machine; it must be there where the job runs, seen from the folder of `sbatch`", path)
+    own = [word for word in words if word != "--resume"]  # the script adds it where there is something to go on with
+    return Job(own, parsed.out, hasattr(parsed, "resume"))
 
 
 def script(job: Job, resources: Resources, place: Place) -> str:

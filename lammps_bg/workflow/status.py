@@ -302,8 +302,8 @@ def lines(status: RunStatus) -> Iterator[str]:
         yield f"left       about {_duration(status.eta_seconds)} in this stage, at the last update"
     if status.age_seconds is not None:
         yield f"updated    {_ago(status.age_seconds)}{_saved(status)}"
-    if status.reason:
-        yield f"reason     {status.reason}"
+    if status.reason or status.state == "dead":
+        yield f"reason     {status.reason or 'its process is gone without a word: killed, out of memory, or its node was lost'}"
     for note in status.notes:
         yield f"note       {note}"
     if status.resume:

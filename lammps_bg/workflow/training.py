@@ -2,6 +2,8 @@
 """Fit the base, build the flow, train it, and write model.pt."""
 
 import dataclasses
+import math
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,6 +37,7 @@ from lammps_bg.workflow.threads import threads_for
 
 _MEASURED = 256  # configurations for the bound of a base
 _BASE = "base.pt"
+_STATUS_SECONDS = 1.0  # between two entries in status.json, apart from evaluations
 
 
 @dataclass
@@ -298,7 +301,7 @@ def loop(trainer: Trainer, run: RunDirectory, console: Console, stop: StopFlag, 
     """Run the trainer with its table, status file and progress line."""
     columns = [field.name for field in dataclasses.fields(StepRecord)]
     offset = constants.value(constants.beta_static_energy)
-    last: dict[str, Any] = {"text": "", "ess": None, "F": None}
+    last: dict[str, Any] = {"text": "", "ess": None, "F": None, "told": -math.inf}
     with run.training_table(columns, keep_until=trainer.step) as table, console.progress("training  ") as bar:
 
         def report(record: StepRecord) -> None:
@@ -308,7 +311,8 @@ def loop(trainer: Trainer, run: RunDirectory, console: Console, stop: StopFlag, 
                 last.update(ess=record.ess, F=record.free_energy + offset)
                 last["text"] = f"step {record.step}  bound {bound:.5f}  std(log w) {record.std_log_w:.2f}  ESS {record.ess:.0%}"
             eta = bar.update(trainer.progress, last["text"])
-            if record.ess is not None:
+            if record.ess is not None or time.monotonic() - last["told"] > _STATUS_SECONDS:
+                last["told"] = time.monotonic()
                 run.write_status(
                     "training", step=record.step, percent=100 * trainer.progress, loss=record.bound + offset, ess=last["ess"],
                     free_energy=last["F"], eta_seconds=eta,
@@ -316,7 +320,7 @@ def loop(trainer: Trainer, run: RunDirectory, console: Console, stop: StopFlag, 
 
         trainer.run(stop, report=report, save=lambda state: checkpoint.save(run.file("checkpoint.pt"), state))
     undone = f", {trainer.undone} diverging steps undone" if trainer.undone else ""
-    console.say(f"training   {trainer.step} steps in {trainer.elapsed:.0f} s{undone}; {last['text'] or 'no step taken'}")
+    console.say(f"training   {trainer.step} steps in {trainer.elapsed:.0f} s{undone}; {last['text'] or 'not evaluated'}")
 
 
 def problem_state(problem: Problem) -> dict[str, Any]:

@@ -413,3 +413,17 @@ def test_ranks_that_a_command_cannot_use(cluster, monkeypatch):
     parsed.command = "gibbs"
     with pytest.raises(ConfigError, match="expected one MPI rank"):
         slurm.job(GIBBS, parsed, 2)
+
+
+def test_resume_is_the_scripts_own(printed):
+    """The script adds it where a run has begun; typed, it would be said twice, or to a run that is not there."""
+    assert printed("--", *RUN, "--resume") == printed("--", *RUN)
+
+
+def test_an_input_that_is_not_here_is_told(cluster, capsys, caplog):
+    """It may be there where the job runs, so the script is printed all the same."""
+    with caplog.at_level("WARNING"):
+        spoken = call(capsys, cluster, "slurm", "--environment", cluster, "--", "run", "-in", "in.nope", "-out", "runs/x")
+    assert spoken.code == 0
+    assert spoken.out.startswith("#!/bin/bash")
+    assert "in.nope is not on this machine" in caplog.text
