@@ -30,9 +30,9 @@ run: $(READY)
 	fi
 	$(BIN)/lammps-bg run -in $(SCRIPT) -rep $(REP) -out $(OUT) $(ARGS)
 
-# a file of tests at a time on each core, torch with one thread
+# a file of tests at a time on each core, the many quick ones of tests/unit last; torch with one thread
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
