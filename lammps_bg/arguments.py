@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lammps_bg import __version__
+from lammps_bg import __version__, parallel
 from lammps_bg.config import known_keys
 from lammps_bg.engine.relaxation import FREE
 from lammps_bg.errors import ConfigError
@@ -103,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     _slurm_command(commands)
     _report_command(commands)
     _status_command(commands)
-    for name in ("run", "train", "sample", "md", "estimate", "gibbs", "phase"):
+    for name in parallel.JOBS:
         _ranks_argument(commands.choices[name])
     config = _command(commands, "config", "print every configuration key with default and meaning, as TOML")
     _config_arguments(config)

@@ -344,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command not in _WITHOUT_SCRATCH:
             require_scratch()
         threads = set_threads()
-        if args.command in parallel.PARALLEL_COMMANDS and args.command != "check":
+        if args.command in parallel.JOBS:
             say_ranks(console, threads)
         code = _COMMANDS[args.command](args, console)
         with StopFlag():  # the first rank may still be writing

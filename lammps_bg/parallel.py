@@ -22,8 +22,10 @@ from lammps_bg.errors import ConfigError
 WORLD = MPI.COMM_WORLD
 SELF = MPI.COMM_SELF
 
-PARALLEL_COMMANDS = ("run", "train", "sample", "md", "estimate", "gibbs", "phase", "check")
-"""Commands that share their work out among MPI ranks."""
+JOBS = ("run", "train", "sample", "md", "estimate", "gibbs", "phase")
+"""Commands that share their work out among MPI ranks, and that a queue may run."""
+PARALLEL_COMMANDS = (*JOBS, "check")
+"""Commands that may be started on several ranks."""
 
 T = TypeVar("T")
 Pair = tuple[np.ndarray, np.ndarray]

@@ -70,18 +70,14 @@ def _found(run: RunDirectory, config: Config) -> Array:
     for name in _DUMPS:  # written again from the samples
         run.file(name).unlink(missing_ok=True)
         run.file(f"{name}.partial").unlink(missing_ok=True)
-    of = _identity(run, config)
-    same = False
-    if run.file(_OF).exists() and run.file("samples.csv").exists():
-        try:
-            same = run.read_json(_OF) == of
-        except RunDirectoryError:  # cut short: then nobody knows what the samples belong to
-            same = False
-    if not same:
-        run.file("samples.csv").unlink(missing_ok=True)
-        run.write_json(_OF, of)
-        return np.empty((0, 3))
-    return _intact_rows(run)
+    of, known = _identity(run, config), dict[str, Any]()
+    with suppress(RunDirectoryError):  # missing or cut short: then nobody knows what the samples belong to
+        known = run.read_json(_OF)
+    if known == of and run.file("samples.csv").exists():
+        return _intact_rows(run)
+    run.file("samples.csv").unlink(missing_ok=True)
+    run.write_json(_OF, of)
+    return np.empty((0, 3))
 
 
 def _intact_rows(run: RunDirectory) -> Array:

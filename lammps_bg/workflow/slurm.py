@@ -24,7 +24,6 @@ _MEMORY = re.compile(r"[1-9]\d*[KMGT]?", re.ASCII)
 _NAME = re.compile(r"[\w.+@:,-]+", re.ASCII)  # #SBATCH lines are split at blanks and know no quotes
 _TEMPLATE = "job.sh.j2"
 log = logging.getLogger(__name__)
-_COMMANDS = ("run", "train", "sample", "md", "estimate", "gibbs", "phase")
 
 
 @dataclass(frozen=True)
@@ -151,22 +150,18 @@ def job(words: Sequence[str], parsed: argparse.Namespace, ranks: int) -> Job:
         ranks: MPI ranks of the job.
 
     Raises:
-        ConfigError: It works in no folder of its own, names none, or cannot use so many ranks.
+        ConfigError: It works in no folder of its own, names none, or its teams do not divide the ranks.
     """
     command = parsed.command
-    if command not in _COMMANDS:
+    if command not in parallel.JOBS:
         raise ConfigError(
-            f"expected after -- one of {', '.join(_COMMANDS)}, got {command}; that takes no batch job, so start it by hand"
+            f"expected after -- one of {', '.join(parallel.JOBS)}, got {command}; that takes no batch job, so start it by hand"
         )
     if getattr(parsed, "dry_run", False):
         raise ConfigError("expected after -- a command that does its work, got one with --dry-run; start that one by hand")
     if parsed.out is None:
         raise ConfigError(
             "expected -out with the run directory in the command after --, got none; add -out runs/NAME, where a restarted job goes on"
-        )
-    if ranks > 1 and command not in parallel.PARALLEL_COMMANDS:
-        raise ConfigError(
-            f"expected one MPI rank, which is all that `lammps-bg {command}` can use, got {ranks}; leave out --nodes and --ranks-per-node"
         )
     team = getattr(parsed, "lammps_ranks", 1)  # ranks of one LAMMPS
     if team > 0 and ranks % team:
