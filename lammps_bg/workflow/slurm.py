@@ -150,7 +150,7 @@ def job(words: Sequence[str], parsed: argparse.Namespace, ranks: int) -> Job:
         ranks: MPI ranks of the job.
 
     Raises:
-        ConfigError: It works in no folder of its own, names none, or its teams do not divide the ranks.
+        ConfigError: It works in no folder of its own, names none, or cannot use so many ranks.
     """
     command = parsed.command
     if command not in parallel.JOBS:
@@ -162,6 +162,10 @@ def job(words: Sequence[str], parsed: argparse.Namespace, ranks: int) -> Job:
     if parsed.out is None:
         raise ConfigError(
             "expected -out with the run directory in the command after --, got none; add -out runs/NAME, where a restarted job goes on"
+        )
+    if ranks > 1 and command not in parallel.PARALLEL_COMMANDS:
+        raise ConfigError(
+            f"expected one MPI rank, which is all that `lammps-bg {command}` can use, got {ranks}; leave out --nodes and --ranks-per-node"
         )
     team = getattr(parsed, "lammps_ranks", 1)  # ranks of one LAMMPS
     if team > 0 and ranks % team:
