@@ -27,8 +27,8 @@ LAYERS = (
     ("arguments", "cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-BODY_LIMIT = 40
-FILE_LIMIT = 400
+BODY_LIMIT = 60
+FILE_LIMIT = 800
 POSITIONAL_LIMIT = 6
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
