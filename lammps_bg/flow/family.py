@@ -73,6 +73,14 @@ class MixedPrior(Prior):
             raise ValueError(f"a batch of these contexts has {sum(self._counts)} samples, not {n}")
         return torch.cat([prior.sample(k, generator) for prior, k in zip(self._priors, self._counts, strict=True)])
 
+    def colour(self, x: Tensor) -> Tensor:
+        """States of white noise, each under its own prior, shape [n, channels, N, 3]; differentiable."""
+        return torch.cat([p.colour(s) for p, s in zip(self._priors, x.split(self._counts), strict=True)])
+
+    def whiten(self, state: Tensor) -> Tensor:
+        """White noise of states, each under its own prior, shape [n, channels, N, 3]; differentiable."""
+        return torch.cat([p.whiten(s) for p, s in zip(self._priors, state.split(self._counts), strict=True)])
+
     def log_prob(self, state: Tensor) -> Tensor:
         """Normalised log-density of each under its own prior, shape [n], float64."""
         return torch.cat([p.log_prob(s) for p, s in zip(self._priors, state.split(self._counts), strict=True)])

@@ -42,9 +42,31 @@ class PhononBase:
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw displacements, length units, shape [n, N, 3], float64."""
-        noise = torch.randn(n, *self._offset.shape, dtype=torch.float64, generator=generator)
-        waves = self._apply(self._colour, noise).reshape(n, *self._shape)
-        return torch.fft.ifftn(waves, dim=(1, 2, 3), norm="ortho").real.reshape(noise.shape) + self._offset
+        return self.colour(torch.randn(n, *self._offset.shape, dtype=torch.float64, generator=generator))
+
+    def colour(self, x: Tensor) -> Tensor:
+        """Displacements of white noise x [n, N, 3], see `Base.colour`."""
+        return self._multiplied(self._colour, x) + self._offset
+
+    def whiten(self, u: Tensor) -> Tensor:
+        """White noise of displacements u [n, N, 3], see `Base.whiten`."""
+        return self._multiplied(self._whiten, u.double() - self._offset)
+
+    @property
+    def softest(self) -> Tensor:
+        """The displacements of the softest mode, its real part, shape [N, 3]."""
+        values, vectors = np.linalg.eigh(self._colour.numpy())
+        wave = int(values[:, -1].argmax())
+        pattern = torch.zeros(len(self._colour), self._shape[-1], dtype=torch.complex128)
+        pattern[wave] = torch.from_numpy(vectors[wave, :, -1])
+        both = torch.fft.ifftn(pattern.reshape(*self._shape), dim=(0, 1, 2), norm="ortho").reshape(self._offset.shape)
+        real = both.real if both.real.norm() > both.imag.norm() else both.imag
+        return real / real.norm()
+
+    def _multiplied(self, matrix: Tensor, field: Tensor) -> Tensor:
+        """A matrix for each wave vector times a real field [n, N, 3]."""
+        waves = self._apply(matrix, field).reshape(len(field), *self._shape)
+        return torch.fft.ifftn(waves, dim=(1, 2, 3), norm="ortho").real.reshape(field.shape)
 
     def log_prob(self, u: Tensor) -> Tensor:
         """Normalised log-density on the subspace, shape [n], float64; differentiable."""

@@ -21,6 +21,14 @@ class Prior:
         """Draw states, length units, shape [n, channels, N, 3], float64."""
         return self.base.sample(n, generator)[:, None]
 
+    def colour(self, x: Tensor) -> Tensor:
+        """States [n, channels, N, 3] of white noise of the same shape, see `Base.colour`; differentiable."""
+        return self.base.colour(x[:, 0])[:, None]
+
+    def whiten(self, state: Tensor) -> Tensor:
+        """White noise of states [n, channels, N, 3], see `Base.whiten`; differentiable."""
+        return self.base.whiten(state[:, 0])[:, None]
+
     def log_prob(self, state: Tensor) -> Tensor:
         """Normalised log-density, shape [n], float64."""
         return self.base.log_prob(state[:, 0])
@@ -48,6 +56,16 @@ class AugmentedPrior(Prior):
         """Draw states, length units, shape [n, channels, N, 3], float64."""
         u = self.base.sample(n, generator)
         return torch.stack((u, self.draw_auxiliary(u, generator)), 1)
+
+    def colour(self, x: Tensor) -> Tensor:
+        """States [n, 2, N, 3] of white noise of the same shape, see `Base.colour`; differentiable."""
+        u = self.base.colour(x[:, 0])
+        return torch.stack((u, u + self.eta * x[:, 1]), 1)
+
+    def whiten(self, state: Tensor) -> Tensor:
+        """White noise of states [n, 2, N, 3], see `Base.whiten`; differentiable."""
+        u, a = state.double().unbind(1)
+        return torch.stack((self.base.whiten(u), (a - u) / self.eta), 1)
 
     def draw_auxiliary(self, u: Tensor, generator: torch.Generator) -> Tensor:
         """Auxiliary variables of displacements u [..., N, 3]."""

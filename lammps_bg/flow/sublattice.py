@@ -76,13 +76,13 @@ class _Step:
         score[:, self.group.sites] = own
         score -= self._to_neighbours(outputs, own - pulled, None)
 
-    def pull(self, gradient: Tensor, weight: Tensor, into: dict[str, Tensor]) -> None:
+    def pull(self, gradient: Tensor, weight: Tensor, into: dict[str, Tensor] | None) -> None:
         """Turn the gradient [3, N, n] by the positions after the move, in place, into that by those before it.
 
         Args:
             gradient: Shape [3, N, n].
             weight: Gradient by the logarithm of the determinant, shape [n].
-            into: Gradients of the network's weights by name, to which those of this move are added.
+            into: Gradients of the network's weights by name, to which those of this move are added; None where nobody wants them.
         """
         own = gradient[:, self.group.sites]
         pulled, outputs = self.moved.pull(own / self.scale, weight)
@@ -309,10 +309,14 @@ class _Push(torch.autograd.Function):
         gradient = flow._inside(g_state)
         gradient = gradient - gradient.mean(1, keepdim=True)
         weight = g_log_det.to(gradient.dtype)
-        into = {id(network): {name: torch.zeros_like(p) for name, p in network.named_parameters()} for network in flow.networks}
+        named = [(network, name, p) for network in flow.networks for name, p in network.named_parameters()]
+        wanted = any(ctx.needs_input_grad[-len(named) :])  # not where the latent variables alone move
+        into: dict[int, dict[str, Tensor]] = {id(network): {} for network in flow.networks}
+        for network, name, parameter in named if wanted else []:
+            into[id(network)][name] = torch.zeros_like(parameter)
         for step in reversed(ctx.steps):
-            step.pull(gradient, weight, into[id(step.network)])
-        gradients = [into[id(network)][name] for network in flow.networks for name, _ in network.named_parameters()]
+            step.pull(gradient, weight, into[id(step.network)] if wanted else None)
+        gradients = [into[id(network)][name] if wanted else None for network, name, _ in named]
         return (flow._outside(gradient).to(ctx.dtype), None, None, None, None, *gradients)
 
 

@@ -101,7 +101,9 @@ class ExactTarget:
         self.surface, self.beta = surface, beta
 
     def log_prob(self, u: Tensor) -> Tensor:
-        """Unnormalised log-density of displacements u [n, N, 3], shape [n], float64; -inf without finite energy."""
+        """Unnormalised log-density of displacements u [n, N, 3], shape [n], float64; -inf without finite energy; differentiable."""
+        if torch.is_grad_enabled() and u.requires_grad:
+            return -_ReducedEnergy.apply(u, self.surface, self.beta, np.inf)
         return torch.from_numpy(-self.beta * self.surface.energies(u.detach().double().numpy()))
 
 

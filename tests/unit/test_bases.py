@@ -383,3 +383,40 @@ def test_only_operations_that_the_supercell_has_are_used():
     cube, brick = (len(site_operations(spring_crystal("fcc", counts)[0])) for counts in ((2, 2, 2), (2, 3, 3)))
     assert cube == 192
     assert brick == 64
+
+
+# ---- whitening
+
+
+def bases_of(lattice, solvable):
+    widths = torch.linspace(0.03, 0.09, lattice.n_sites, dtype=torch.float64)
+    return [EinsteinBase(widths), PhononBase(constants_of(lattice, solvable), BETA)]
+
+
+def test_colour_gives_the_density_and_whiten_its_inverse(solved):
+    """White noise through colour has log q0 up to what the three idle dimensions carry, and comes back by whiten; both differentiable."""
+    for base in bases_of(*solved):
+        x = torch.randn(5, solved[0].n_sites, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        u = base.colour(x)
+        back = base.whiten(u)
+        assert u.sum(1).abs().max() < 1e-12
+        torch.testing.assert_close(base.colour(back), u, rtol=0, atol=1e-12)
+        torch.testing.assert_close(base.log_prob(u), -0.5 * back.square().sum((1, 2)) - base.log_integral)
+        assert (back.square().sum((1, 2)) < x.square().sum((1, 2))).all()
+        assert torch.equal(base.sample(5, torch.Generator().manual_seed(2)), u)
+        x.requires_grad_()
+        (slope,) = torch.autograd.grad((base.colour(x) * u).sum(), x)
+        step = 1e-6 * torch.randn(slope.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+        change = ((base.colour(x + step) - base.colour(x - step)) * u).sum().item() / 2
+        assert change == pytest.approx((slope * step).sum().item(), rel=1e-6)
+
+
+def test_the_softest_displacements_vary_most(solved):
+    for base in bases_of(*solved):
+        u, soft = base.sample(4000, torch.Generator().manual_seed(4)), base.softest
+        assert soft.norm().item() == pytest.approx(1.0) and soft.sum(0).abs().max() < 1e-10
+        along = (u * soft).sum((1, 2)).var().item()
+        random = torch.randn(20, *soft.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+        random = random - random.mean(1, keepdim=True)
+        others = torch.einsum("nid,mid->nm", u, random / random.norm(dim=(1, 2), keepdim=True)).var(0)
+        assert along > others.max().item()
