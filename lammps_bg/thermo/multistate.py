@@ -6,7 +6,7 @@ in an average over state k: sum_n W_kn = 1. pymbar solves for f_k; its bootstrap
 are solved here, by Newton steps from its solution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,14 @@ class Multistate:
         return EstimateResult(value, error, (float(low), float(high)), int(self.n_k.sum()))
 
 
-def mbar(u_kn: ArrayLike, n_k: ArrayLike, rngs: Sequence[np.random.Generator], *, n_bootstraps: int = N_BOOTSTRAPS) -> Multistate:
+def mbar(
+    u_kn: ArrayLike,
+    n_k: ArrayLike,
+    rngs: Sequence[np.random.Generator],
+    *,
+    n_bootstraps: int = N_BOOTSTRAPS,
+    blocks: Sequence[int] | None = None,
+) -> Multistate:
     """Free energies of K states, with errors from a bootstrap that resamples the frames of each state.
 
     Args:
@@ -72,6 +79,7 @@ def mbar(u_kn: ArrayLike, n_k: ArrayLike, rngs: Sequence[np.random.Generator], *
         rngs: A source of bootstrap replicas for each state, such as `rng.spawn(K)`. Sources seeded as in another estimate that
             rests on the same frames make the replicas of both joint.
         n_bootstraps: Number of replicas.
+        blocks: Consecutive frames of each state that are resampled together, such as those of a Markov chain; None: one each.
 
     Raises:
         EstimateError: Reduced potentials that are not usable, states without overlap, or no convergence.
@@ -84,7 +92,7 @@ def mbar(u_kn: ArrayLike, n_k: ArrayLike, rngs: Sequence[np.random.Generator], *
     overlaps = _neighbour_overlaps(u, counts, free)
     matrix = counts * (weights @ weights.T)
     _require_connection(weights, counts, overlaps)
-    replicas = free + _replicas(weights, counts, rngs, n_bootstraps)
+    replicas = free + _replicas(weights, counts, rngs, n_bootstraps, blocks or [1] * len(u))
     replicas -= replicas[:, :1]
     return Multistate(counts, free - free[0], replicas.std(0, ddof=1), replicas, matrix, overlaps, weights)
 
@@ -173,12 +181,12 @@ def _require_connection(weights: Array, counts: Counts, overlaps: Array) -> None
         )
 
 
-def _replicas(weights: Array, counts: Counts, rngs: Sequence[np.random.Generator], n_bootstraps: int) -> Array:
+def _replicas(
+    weights: Array, counts: Counts, rngs: Sequence[np.random.Generator], n_bootstraps: int, blocks: Sequence[int]
+) -> Array:
     """Changes of the free energies in every bootstrap replica, up to a constant, shape [b, K]."""
     rows = [
-        (row for block in bootstrap_counts(int(n), rng, n_bootstraps) for row in block)
-        for n, rng in zip(counts, rngs, strict=True)
-        if n > 0
+        _occurrences(int(n), size, rng, n_bootstraps) for n, rng, size in zip(counts, rngs, blocks, strict=True) if n > 0
     ]
     sampled = counts > 0
     shares = counts[sampled, None] * weights[sampled]
@@ -186,6 +194,12 @@ def _replicas(weights: Array, counts: Counts, rngs: Sequence[np.random.Generator
     shares[shares < _SMALLEST_SHARE] = 0.0
     changes = (_replica(shares, counts[sampled], np.concatenate(parts)) for parts in zip(*rows, strict=True))
     return np.array([-np.log(weights @ ratios) for ratios in changes])
+
+
+def _occurrences(n: int, block: int, rng: np.random.Generator, n_bootstraps: int) -> Iterator[Array]:
+    """How often each frame of a state occurs, replica by replica, shape [n]; consecutive ones of a block alike."""
+    for part in bootstrap_counts(n // block, rng, n_bootstraps):
+        yield from np.repeat(part, block, axis=1)
 
 
 def _replica(shares: Array, counts: Counts, occurrences: Array) -> Array:

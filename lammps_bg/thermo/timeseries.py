@@ -161,11 +161,15 @@ def _cautious_inefficiency(parts: Sequence[Array]) -> float:
 
     The start of equilibrium is where the inefficiency came out small, so that alone it is too small by some 10 %.
     """
-    return max(_inefficiency(parts), _inefficiency([part[len(part) // 3 :] for part in parts]))
+    return max(inefficiency(parts), inefficiency([part[len(part) // 3 :] for part in parts]))
 
 
-def _inefficiency(parts: Sequence[Array]) -> float:
-    """Statistical inefficiency of the parts around their common mean, in frames."""
+def inefficiency(parts: Sequence[Array]) -> float:
+    """Statistical inefficiency of series of one quantity around their common mean, in frames; their length where they are constant.
+
+    Args:
+        parts: The series, each of shape [n].
+    """
     if sum(map(len, parts)) < 3 or np.ptp(np.concatenate(parts)) == 0.0:
         return float(sum(map(len, parts)))
     with quiet_pymbar() as pymbar:
