@@ -87,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", "the whole job: base, training, samples, free energy, dump")
     train = _command(commands, "train", "fit the base and train the flow; writes model.pt")
     _judge_argument(run)
+    _exact_argument(run)
     for sub in (run, train):
         _script_arguments(sub)
         _output_arguments(sub)
@@ -120,6 +121,7 @@ def _estimate_command(commands: Any) -> None:  # noqa: ANN401
     estimate = _command(commands, "estimate", "free energies and observables from the samples of a run")
     _model_arguments(estimate, again=False)
     beside = "compare with MD: folder of `lammps-bg md` (nvt or mbar), or your own dump file (default: no comparison)"
+    _exact_argument(estimate)
     estimate.add_argument("-md", type=Path, metavar="RUN", help=beside)
     where = "folder for the new results (default: results.json of the run is renewed)"
     estimate.add_argument("-out", type=Path, metavar="DIR", help=where)
@@ -148,6 +150,7 @@ def _sample_command(commands: Any) -> None:  # noqa: ANN401
     _strain_argument(sample)
     _output_arguments(sample)
     _judge_argument(sample)
+    _exact_argument(sample)
     sample.add_argument("--resume", action="store_true", help="continue the sampling in -out; it has its own copy of the model")
     another = "another script of the same crystal (default: the run's own); a different potential needs --force"
     sample.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=another)
@@ -323,6 +326,11 @@ def _lammps_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("-nocite", "-nc", action="store_true", help="no citation reminder (always so; accepted for convenience)")
     group.add_argument("-partition", "-p", nargs="+", metavar="ARG", help=argparse.SUPPRESS)
+
+
+def _exact_argument(parser: argparse.ArgumentParser) -> None:
+    text = "exact samples and free energy by chains: where the weights of the draws are not beyond doubt, always, or never (default: auto)"
+    parser.add_argument("--exact", choices=["auto", "always", "never"], help=text)
 
 
 def _ranks_argument(parser: argparse.ArgumentParser) -> None:

@@ -59,6 +59,8 @@ def _config(args: argparse.Namespace, start: Config | None = None) -> Config:
         overrides.append(f"seed={args.seed}")
     if getattr(args, "judge", None):
         overrides.append(f"energy.judge={args.judge}")
+    if getattr(args, "exact", None):
+        overrides.append(f"exact.mode={args.exact}")
     return load_config(args.config, tuple(overrides), start)
 
 

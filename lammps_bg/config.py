@@ -156,8 +156,26 @@ class SampleConfig(_Block):
     batch_size: PositiveInt | None = Field(None, description="samples drawn together; none: bounded by memory")
 
 
+class ExactConfig(_Block):
+    """Exact samples by chains of Hamiltonian Monte Carlo in the white noise behind the flow."""
+
+    mode: Literal["auto", "always", "never"] = Field(
+        "auto", description="chains where the weights of the draws are not beyond doubt, always, or never (also: --exact)"
+    )
+    chains: PositiveInt = Field(
+        16, description="chains of each window, rounded up to whole batches; for more MPI ranks than batches take more chains"
+    )
+    max_seconds: Positive = Field(1800.0, description="wall-clock budget of the chains in seconds")
+    max_evaluations: PositiveInt | None = Field(None, description="budget of the chains in energy evaluations; none: no limit")
+    n_dump: Annotated[int, Field(ge=0)] = Field(512, description="frames of equal weight written to exact.dump.gz")
+
+
 class EstimateConfig(_Block):
     """Free energies and observables."""
+
+    target_error: Positive = Field(
+        1e-4, description="standard error of beta F/N, in kT per atom, at which chains are long enough"
+    )
 
     n_bootstraps: Annotated[int, Field(ge=50)] = Field(1000, description="bootstrap resamplings for errors")
     length_scale: Positive | None = Field(
@@ -217,6 +235,7 @@ class Config(_Block):
     train: TrainConfig = TrainConfig()
     condition: ConditionConfig = ConditionConfig()
     sample: SampleConfig = SampleConfig()
+    exact: ExactConfig = ExactConfig()
     estimate: EstimateConfig = EstimateConfig()
     md: MdConfig = MdConfig()
     gibbs: GibbsConfig = GibbsConfig()

@@ -121,7 +121,7 @@ class DumpWriter:
         self,
         timestep: int,
         positions: ArrayLike,
-        log_weight: float,
+        log_weight: float | None,
         energy: float | None = None,
         forces: ArrayLike | None = None,
         cell: ArrayLike | None = None,
@@ -131,7 +131,7 @@ class DumpWriter:
         Args:
             timestep: Sample index; must rise from frame to frame, because `rerun` skips repeated time steps.
             positions: Positions in site order, any periodic image, shape [N, 3], length units.
-            log_weight: log w of the sample, column `c_logw`.
+            log_weight: log w of the sample, column `c_logw`; None for frames of equal weight, which have no such column.
             energy: Total potential energy, column `c_pe` (the same on every line).
             forces: Forces in site order, shape [N, 3], columns `fx fy fz`.
             cell: Cell vectors of this frame as rows, with the crystal's origin; None for the crystal's own.
@@ -145,7 +145,8 @@ class DumpWriter:
             raise ValueError(f"expected a time step above {self._last_timestep}, got {timestep}")
         if positions.shape != (len(self._order), 3) or not np.isfinite(positions).all():
             raise ValueError(f"expected finite positions of shape {(len(self._order), 3)}, got shape {positions.shape}")
-        same = {"c_logw": float(log_weight)} if energy is None else {"c_pe": float(energy), "c_logw": float(log_weight)}
+        given = {"c_pe": energy, "c_logw": log_weight}
+        same = {name: float(value) for name, value in given.items() if value is not None}
         if cell is not None:
             self._use_cell(np.asarray(cell, dtype=np.float64))
         values = self._wrapped(positions) + (() if forces is None else (np.asarray(forces, np.float64),))

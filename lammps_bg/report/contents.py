@@ -17,9 +17,9 @@ from lammps_bg.thermo.free_energy import absolute_constant
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]
 Kind = Literal["flow", "md", "gibbs", "phase"]
-KINDS = ("base", "flow", "reweighted", "md")
+KINDS = ("base", "flow", "reweighted", "exact", "md")
 """Ensembles in the order in which they are drawn and tabulated."""
-NAMES = {"base": "base", "flow": "flow", "reweighted": "flow, reweighted", "md": "MD"}
+NAMES = {"base": "base", "flow": "flow", "reweighted": "flow, reweighted", "exact": "exact (chains)", "md": "MD"}
 """How the ensembles are called in figures and tables."""
 
 

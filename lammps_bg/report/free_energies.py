@@ -13,6 +13,7 @@ from lammps_bg.thermo.observables import NORMAL_95
 from lammps_bg.thermo.verdict import NOT_RELIABLE
 
 _ESTIMATORS = {
+    "exact": "exact, chains",
     "tfep": "TFEP, flow samples",
     "tfep_marginal": "TFEP, marginal density",
     "tfep_reverse": "TFEP reverse, MD frames",
@@ -22,7 +23,7 @@ _ESTIMATORS = {
     "mbar_windows": "MBAR, λ windows",
     "bound": "upper bound",
 }
-_HEADLINES = ("mbar", "bar", "tfep")
+_HEADLINES = ("exact", "mbar", "bar", "tfep")
 _TERMS = {
     "static_lattice": "static lattice",
     "base": "base",

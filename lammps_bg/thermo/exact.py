@@ -272,7 +272,13 @@ class Ladder:
     def _next_coupling(self) -> float:
         """The next coupling above the last: as far as the width of log w there lets neighbours overlap."""
         last = self.windows[-1].coupling if self.windows else 0.0
-        log_w = self.windows[-1].series("log_w").ravel() if self.windows else self._draws[np.isfinite(self._draws)]
+        log_w = self.windows[-1].series("log_w").ravel() if self.windows else self._draws
+        log_w = log_w[np.isfinite(log_w)]
+        if len(log_w) < 2:
+            raise EstimateError(
+                f"expected chains and draws with finite energies, got {len(log_w)} at lambda = {last:.3g}; use base.kind=phonon, a lower "
+                "temperature, or another density"
+            )
         left = (1.0 - last) * _width(log_w) / _WIDEST_GAP
         return 1.0 if left <= 1.0 else last + (1.0 - last) / math.ceil(left)
 
@@ -302,6 +308,11 @@ class Ladder:
         return min(1.0, max(done / max(wanted, 1) * (0.5 if top < 1.0 else 1.0), spent))
 
     # ---- what was found
+
+    @property
+    def latest(self) -> ExactResult | None:
+        """The last result, which later steps are not in; None before there was one."""
+        return self._joined[1] if self._joined else None
 
     def result(self) -> ExactResult:
         """The free energy from everything so far.

@@ -185,9 +185,7 @@ def _replicas(
     weights: Array, counts: Counts, rngs: Sequence[np.random.Generator], n_bootstraps: int, blocks: Sequence[int]
 ) -> Array:
     """Changes of the free energies in every bootstrap replica, up to a constant, shape [b, K]."""
-    rows = [
-        _occurrences(int(n), size, rng, n_bootstraps) for n, rng, size in zip(counts, rngs, blocks, strict=True) if n > 0
-    ]
+    rows = [_occurrences(int(n), size, rng, n_bootstraps) for n, rng, size in zip(counts, rngs, blocks, strict=True) if n > 0]
     sampled = counts > 0
     shares = counts[sampled, None] * weights[sampled]
     # Products of such shares would be denormal numbers, which processors treat a hundred times slower

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.config import Config
+from lammps_bg.thermo.exact import ExactResult
 from lammps_bg.thermo.free_energy import CrystalReference, EstimateResult, absolute_from_difference
 from lammps_bg.thermo.multistate import N_BOOTSTRAPS, mbar
 from lammps_bg.thermo.sampler import marginal_log_density, weigh_frames
@@ -34,6 +35,7 @@ _FEWEST = 50  # independent frames that a comparison needs
 _JOINED = 200  # frames of each window but the crystal's in one MBAR with the flow
 _SIDES = ("Flow", "MD")
 COMPARED = {
+    "exact": "exact (chains)",
     "tfep": "TFEP (flow)",
     "tfep_reverse": "reverse TFEP (MD)",
     "bar": "BAR (flow and MD)",
@@ -81,7 +83,14 @@ class Comparison:
 
 
 def compare(
-    problem: Problem, trained: Trained, samples: Samples, reference: Reference, config: Config, *, marginal: Array | None = None
+    problem: Problem,
+    trained: Trained,
+    samples: Samples,
+    reference: Reference,
+    config: Config,
+    *,
+    marginal: Array | None = None,
+    exact: ExactResult | None = None,
 ) -> Comparison:
     """Estimate from flow samples and MD frames together.
 
@@ -93,6 +102,7 @@ def compare(
         config: The configuration.
         marginal: Log-weights of the first samples in the density of the physical coordinates alone, shape [m]; None for flows
             without auxiliary variables.
+        exact: What chains came to; None without any.
 
     Raises:
         EstimateError: Too few independent frames.
@@ -117,6 +127,8 @@ def compare(
     if marginal is not None:
         frames = _marginal_frames(problem, trained, states[picked], reference.energies[picked], config)
         _add_marginal(found, marginal, frames, config)
+    if exact is not None:
+        found.add("exact", exact.difference, exact.verdict)
     found.against, found.z = _z_scores(found.results, both)
     found.verdict = _overall(found, joint)
     return found
@@ -201,6 +213,8 @@ def _z_scores(results: Mapping[str, EstimateResult], both: TwoSided) -> tuple[st
         z = {name: z_score(result, results[against]) for name, result in results.items() if name not in (against, "mbar")}
         return against, z
     z = {"tfep": both.z("tfep", "bar"), "tfep_reverse": both.z("tfep_reverse", "bar")}
+    if "exact" in results:
+        z["exact"] = z_score(results["exact"], results["bar"])
     return "bar", z
 
 
@@ -229,13 +243,15 @@ def judge_energies(observables: Mapping[str, Any]) -> list[Verdict]:
         observables: Those of results.json.
     """
     energies = observables["potential_energy_per_atom"]
-    if not {"reweighted", "md"} <= energies.keys():
+    ours = next((name for name in ("exact", "reweighted") if name in energies), None)
+    if ours is None or "md" not in energies:
         return []
     flow, md = (
         EstimateResult(entry["value"], entry["error"], tuple(entry["interval"]), entry["n"])
-        for entry in (energies["reweighted"], energies["md"])
+        for entry in (energies[ours], energies["md"])
     )
-    return [judge_agreement(flow, md, ("Mean potential energies of the flow", "of the MD"))]
+    whose = "of the chains" if ours == "exact" else "of the flow"
+    return [judge_agreement(flow, md, (f"Mean potential energies {whose}", "of the MD"))]
 
 
 def comparison_entries(

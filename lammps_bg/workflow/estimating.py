@@ -22,6 +22,7 @@ from lammps_bg.thermo.verdict import Verdict, combine, judge
 from lammps_bg.thermo.weights import EstimateError, WeightSummary, effective_sample_size, summarise
 from lammps_bg.workflow.comparing import COMPARED, compare, comparison_entries, judge_energies
 from lammps_bg.workflow.entries import estimate_entry, missing_entry, system_entry
+from lammps_bg.workflow.exact import ExactSamples, exact_entries, source_of
 from lammps_bg.workflow.fitting import reference
 from lammps_bg.workflow.md_frames import Reference
 from lammps_bg.workflow.observing import Source, observe
@@ -30,7 +31,7 @@ from lammps_bg.workflow.sampling import Samples
 from lammps_bg.workflow.training import Trained
 
 Array = NDArray[np.float64]
-_TITLES = {**COMPARED, "bound": "upper bound"}
+_TITLES = {"exact": "exact (chains)", **COMPARED, "bound": "upper bound"}
 _NO_WEIGHTS = "expected weights above zero in the marginal density, got too few; train longer or raise estimate.marginal_samples"
 _BASE_SAMPLES = 256  # of the base, for the figures
 
@@ -59,6 +60,7 @@ def estimate(
     marginal: Marginal | None,
     earlier: Mapping[str, Any] | None = None,
     md: Reference | None = None,
+    exact: ExactSamples | None = None,
 ) -> Verdict:
     """Write results.json, observables.json and rdf.csv, and print the summary; on the first rank alone.
 
@@ -73,15 +75,26 @@ def estimate(
         marginal: From `marginal_weights`.
         earlier: results.json of the command that made the samples, whose cost and training are kept.
         md: Frames of molecular dynamics to compare with.
+        exact: What chains came to, where they were run.
     """
     samples = replace(samples, log_w=np.where(np.isfinite(samples.log_w), samples.log_w, -np.inf))
-    found = compare(problem, trained, samples, md, config, marginal=marginal.log_w if marginal else None) if md else None
+    found = None
+    if md:
+        beside = exact.result if exact else None
+        weights = marginal.log_w if marginal else None
+        found = compare(problem, trained, samples, md, config, marginal=weights, exact=beside)
     results, verdict = _results(problem, trained, samples, config, marginal=marginal)
+    if exact:
+        verdict = exact.verdict(problem.crystal.n_sites)
+        estimates, results["exact"] = exact_entries(exact, problem, trained)
+        results["estimates"] |= estimates
     if found and md:
-        verdict = found.verdict
+        verdict = combine([verdict, found.verdict]) if exact else found.verdict
         estimates, results["comparison"] = comparison_entries(found, reference(problem, trained.fitted), md, problem)
         results["estimates"] |= estimates
     sources = _sources(problem, trained, samples, judge(_summary(samples.log_w)), config, md)
+    if exact and (frames := source_of(exact)) is not None:
+        sources.insert(2, frames)
     results["observables"] = observe(problem, sources, run, n_configurations=config.estimate.rdf_samples)
     if found:
         verdict = combine([verdict, *judge_energies(results["observables"])])
@@ -90,7 +103,9 @@ def estimate(
     results |= {"timings": _timings(trained, samples), "cost": cost, "training": {"undone_steps": trained.n_undone}}
     results |= {name: earlier[name] for name in ("cost", "training") if earlier and name in earlier}
     run.write_results(results)
-    best = results["estimates"].get("bar") or results["estimates"].get("tfep") or {}
+    best: Mapping[str, Any] = next(
+        (results["estimates"][key] for key in ("exact", "bar", "tfep") if key in results["estimates"]), {}
+    )
     reached = best.get("beta_F_per_atom", {"value": None, "error": None})
     ess = results["sampling"]["ess"]
     run.write_status("reporting", ess=ess, free_energy=reached["value"], error=reached["error"])
@@ -236,11 +251,12 @@ def _base(trained: Trained, known: CrystalReference) -> dict[str, Any]:
 def _in_script_units(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Rows of the summary for F and the mean potential energy in the script's energy unit."""
     rows = []
-    free = results["estimates"].get("tfep", {}).get("F_per_atom")
-    if free and free["value"] is not None:
-        rows.append((f"F (TFEP), {free['unit']}", f"{free['value']:.6g} +- {free['error']:.1g}"))
+    for name, title in (("exact", "exact"), ("tfep", "TFEP")):
+        free = results["estimates"].get(name, {}).get("F_per_atom")
+        if free and free["value"] is not None:
+            rows.append((f"F ({title}), {free['unit']}", f"{free['value']:.6g} +- {free['error']:.1g}"))
     energy = results["observables"].get("potential_energy_per_atom", {})
-    for kind in ("flow", "reweighted", "md"):
+    for kind in ("flow", "reweighted", "exact", "md"):
         if kind in energy:
             rows.append(
                 (
@@ -269,7 +285,8 @@ def _free_energies(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def _print(console: Console, results: Mapping[str, Any], verdict: Verdict, problem: Problem, run: RunDirectory) -> None:
     """The summary on the console."""
     rows = _free_energies(results)
-    terms = results["estimates"].get("tfep", {}).get("terms", {})
+    best = results["estimates"].get("exact") or results["estimates"].get("tfep") or {}
+    terms = best.get("terms", {})
     rows += [(f"  {name.replace('_', ' ')}", f"{term:.5f}") for name, term in terms.items() if term is not None]
     rows += _in_script_units(results)
     console.say("")

@@ -26,6 +26,7 @@ from lammps_bg.workflow import preflight
 from lammps_bg.workflow.conditional import conditions_of, require_inside
 from lammps_bg.workflow.energies import choose_potential
 from lammps_bg.workflow.estimating import estimate, marginal_weights
+from lammps_bg.workflow.exact import sample_exact
 from lammps_bg.workflow.md_frames import load_reference
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.ranks import require_same_on_all_ranks
@@ -253,11 +254,14 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
             console.say(f"sampling   continues after {start.n_done} samples")
         samples = draw_samples(problem, trained.generator, plan.config, run, console, stop, start=start)
         marginal = marginal_weights(problem, trained, samples, plan.config)
+        exact = sample_exact(problem, trained, samples.log_w, plan.config, run, console, stop)
         problem.count_other_ranks()
         if not parallel.first():
             return 0
         run.write_status("estimating")
-        verdict = estimate(problem, trained, samples, plan.config, run, console, started=plan.started, marginal=marginal)
+        verdict = estimate(
+            problem, trained, samples, plan.config, run, console, started=plan.started, marginal=marginal, exact=exact
+        )
         if plan.config.sample.n_resample and np.isfinite(samples.log_w).any():
             resampled_trajectory(problem, trained.generator, plan.config, run, samples)
         if plan.config.sample.picture:
@@ -329,15 +333,17 @@ def estimate_again(
     )  # fmt: skip
     trained.ms_per_sample = timings.get("train_ms_per_sample")
     marginal = marginal_weights(problem, trained, samples, config)
-    problem.count_other_ranks()
     if stop.on_any_rank():
         stop.check("nothing was written")
+    target = run if out is None else made_by_first(lambda: RunDirectory.create(out), out)
+    exact = sample_exact(problem, trained, log_w, config, target, console, stop, model=run)
+    problem.count_other_ranks()
     if not parallel.first():
         return 0
-    target = run if out is None else RunDirectory.create(out)
     verdict = estimate(
-        problem, trained, samples, config, target, console, started=started, marginal=marginal, earlier=earlier, md=frames
-    )
+        problem, trained, samples, config, target, console, started=started, marginal=marginal, earlier=earlier, md=frames,
+        exact=exact,
+    )  # fmt: skip
     finish(target, config, console)
     target.end_status()
     return 3 if verdict.colour == "red" and not allow_red else 0

@@ -25,7 +25,7 @@ from lammps_bg.report.lock import Holder, LockState
 from lammps_bg.report.numbers import NOTHING
 from lammps_bg.thermo.weights import effective_sample_size
 
-_CHECKPOINTS = ("checkpoint.pt", "trajectories/*.npz")
+_CHECKPOINTS = ("checkpoint.pt", "exact.pt", "trajectories/*.npz")
 _RESUMABLE = ("run", "train", "sample", "md")
 _LATE = 2.0  # seconds by which a time in the future shows that clocks differ: times are written in whole seconds
 _ENDS = {status_file.DONE: "finished", "failed": "failed", "stopped": "stopped", "failed or stopped": "stopped"}

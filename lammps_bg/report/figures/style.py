@@ -24,8 +24,8 @@ Data = dict[str, Any]
 """What a figure shows, as it stands in figures/<name>.json."""
 
 # Okabe & Ito: apart for every kind of colour vision; line styles tell them apart in grey print.
-COLOURS = {"base": "#8A8A8A", "flow": "#0072B2", "reweighted": "#009E73", "md": "#D55E00"}
-LINES = {"base": ":", "flow": "--", "reweighted": "-", "md": "-"}
+COLOURS = {"base": "#8A8A8A", "flow": "#0072B2", "reweighted": "#009E73", "exact": "#7B3294", "md": "#D55E00"}
+LINES = {"base": ":", "flow": "--", "reweighted": "-", "exact": "-", "md": "-"}
 INK, FALL, RISE = "#222222", "#56B4E9", "#E69F00"
 WIDTH, HEIGHT = 8.4, 3.7
 """Size of a plain figure, inches."""
