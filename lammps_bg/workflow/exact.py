@@ -21,7 +21,7 @@ from lammps_bg.report.console import Console
 from lammps_bg.report.provenance import sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.streams import stream
-from lammps_bg.thermo.chains import Latent
+from lammps_bg.thermo.chains import Latent, block_size
 from lammps_bg.thermo.exact import ExactBudget, ExactResult, Ladder
 from lammps_bg.thermo.free_energy import EstimateResult, absolute_from_difference
 from lammps_bg.thermo.repeats import t_factor
@@ -34,6 +34,7 @@ from lammps_bg.workflow.entries import estimate_entry
 from lammps_bg.workflow.fitting import reference
 from lammps_bg.workflow.observing import Source
 from lammps_bg.workflow.problem import Problem
+from lammps_bg.workflow.threads import threads_for
 from lammps_bg.workflow.training import Trained
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,8 @@ def sample_exact(
     problem.surface.settle(trained.generator.prior.base.sample(_TYPICAL, stream(config.seed, "skin", 0)).numpy())
     job.restore(console)
     began = time.monotonic()
-    with console.progress("chains    ") as bar:
+    moved_at_once = problem.crystal.n_sites * block_size(problem.crystal.n_sites)
+    with console.progress("chains    ") as bar, threads_for(moved_at_once):
         stopped = job.run(bar.update, stop)
     if stopped:
         job.save()
