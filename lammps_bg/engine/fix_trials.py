@@ -184,7 +184,9 @@ class _Trial:
         """Turn every dipole; those of length zero stay."""
         moments = self._attribute("mu")
         directions = np.random.default_rng(0).standard_normal((len(moments), 3))
-        moments[:, :3] = directions / np.linalg.norm(directions, axis=1)[:, None] * np.linalg.norm(moments[:, :3], axis=1)[:, None]
+        moments[:, :3] = (
+            directions / np.linalg.norm(directions, axis=1)[:, None] * np.linalg.norm(moments[:, :3], axis=1)[:, None]
+        )
 
     def _change_spin(self) -> None:
         self._instance.command("set group all spin/atom/random 4711 1.0")

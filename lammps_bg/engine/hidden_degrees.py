@@ -26,11 +26,11 @@ _UNSAMPLED_ATOMS: Mapping[str, str] = {
     **dict.fromkeys(("electron", "wavepacket"), "radii of electrons"),
 }
 
-# ---- pair styles and computes, by their first or last part
+# ---- pair and bond styles, by their first or last part
 
 _CORE_SHELL = "shells that follow their cores"
 _DRUDE = "Drude particles that follow their cores"
-_PAIRS_BY_START: Mapping[str, str] = {
+_STYLES_BY_START: Mapping[str, str] = {
     "spin/": "spins",
     "thole": _DRUDE,
     "lj/cut/thole": _DRUDE,
@@ -42,6 +42,7 @@ _PAIRS_BY_START: Mapping[str, str] = {
     "tdpd": "concentrations",
     "mdpd": "densities",
     "peri/": "damage of the bonds",
+    "bpm/": "lengths at rest and damage of the bonds",
     "smd/": "strains and internal energies",
     "sph/": "densities and internal energies",
     "sdpd/": "densities and internal energies",
@@ -49,7 +50,7 @@ _PAIRS_BY_START: Mapping[str, str] = {
     "eff/": "radii of electrons",
     "awpmd/": "radii of electrons",
 }
-_PAIRS_BY_END: Mapping[str, str] = {"/cs": _CORE_SHELL, "/rx": "concentrations of species"}
+_STYLES_BY_END: Mapping[str, str] = {"/cs": _CORE_SHELL, "/rx": "concentrations of species"}
 _COMPUTES: Mapping[str, str] = {"temp/cs": _CORE_SHELL, "temp/drude": _DRUDE}
 
 # what to use instead, where that is more than a potential without them
@@ -72,18 +73,18 @@ def unsampled_atoms(style: str) -> str:
     return _UNSAMPLED_ATOMS.get(style, "attributes of its own")
 
 
-def unsampled_pair(words: Sequence[str]) -> tuple[str, str] | None:
-    """The pair style among these that has degrees of freedom of its own, and which; None where there is none.
+def unsampled_style(words: Sequence[str]) -> tuple[str, str] | None:
+    """The pair or bond style among these that has degrees of freedom of its own, and which; None where there is none.
 
     Args:
-        words: Words of a pair_style command after its first.
+        words: Words of a pair_style or bond_style command after its first.
     """
     for word in words if words and words[0].startswith("hybrid") else words[:1]:
         style = base_style(word)
-        for start, what in _PAIRS_BY_START.items():
+        for start, what in _STYLES_BY_START.items():
             if style.startswith(start):
                 return word, what
-        for end, what in _PAIRS_BY_END.items():
+        for end, what in _STYLES_BY_END.items():
             if style.endswith(end):
                 return word, what
     return None
@@ -105,10 +106,10 @@ def unsampled_sentence(command: str, what: str) -> str:
         command: The command.
         what: The degrees of freedom.
     """
-    instead = _INSTEAD.get(what, f"use a pair_style without {what}, `atom_style atomic` (or charge, full), and no command that sets or moves them")
-    return (
-        f"expected energies of the atoms' positions alone, got `{command}` with {what}, which are not sampled here and would be frozen; {instead}"
+    instead = _INSTEAD.get(
+        what, f"use a potential without {what}, `atom_style atomic` (or charge, full), and no command that sets or moves them"
     )
+    return f"expected energies of the atoms' positions alone, got `{command}` with {what}, which are not sampled here and would be frozen; {instead}"
 
 
 # ---- fixes
@@ -161,7 +162,7 @@ _REFUSED: Mapping[str, str] = {
     **_named(_CONSTRAINS, "shake* rattle* rigid* poems* filter/corotate lb/rigid*"),
     **_named(_HOLDS, "setforce* freeze move move/* meso/move lineforce planeforce aveforce enforce2d oneway nve/noforce"),
     **_named(_HOLDS, "nve/asphere/noforce momentum/chunk pafi smd tmd neb neb/spin drag smd/setvel smd/move_tri_surf"),
-    **_named(_DRIVES, "ti/spring wall/gran* wall/reflect* wall/piston wall/srd wall/flow wall/body/* accelerate/cos flow/gauss"),
+    **_named(_DRIVES, "ti/spring wall/gran* wall/reflect* wall/piston wall/srd wall/flow wall/body/* flow/gauss"),
     **_named(_DRIVES, "propel/self grem hyper/* srd smd/wall_surface"),
     **_named(_EXCHANGES, "gcmc atom/swap mol/swap neighbor/swap sgcmc charge/regulation bond/break bond/create* bond/react"),
     **_named(_EXCHANGES, "bond/swap deposit pour evaporate append/atoms"),

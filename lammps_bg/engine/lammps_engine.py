@@ -6,6 +6,7 @@ import itertools
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +59,9 @@ class Engine(Evaluator):
 
         self._rows: NDArray[np.int64] | None = None  # of the atoms by LAMMPS' id, in a team
 
-        def load(*, alone: bool = False) -> Instance:
+        def load(*, alone: bool = False, used: LammpsFlags | None = None) -> Instance:
             values = {**(variables or {}), **{name: [value] for name, value in self._parameters.items()}}
-            used = LammpsFlags() if alone else flags or LammpsFlags()
+            used = used or (LammpsFlags() if alone else flags or LammpsFlags())
             return Instance(Path(script), values, used, stored=stored, alone=alone)
 
         def make() -> Instance:
@@ -70,8 +71,9 @@ class Engine(Evaluator):
 
         first: list[Instance] = [self._numbered(load(), lambda: load(alone=True))]
         if not stored:
+            silent = replace(flags or LammpsFlags(), log="none", screen="none")
             try:
-                require_position_energies(first[0], lambda: load(alone=True))
+                require_position_energies(first[0], lambda: load(alone=True, used=silent))
             except BaseException:
                 first[0].close()
                 raise

@@ -141,7 +141,7 @@ def test_unstable_crystal_leaves_no_folder(refused, tmp_path, lattice, message):
         (BIG + "displace_atoms all random 0.002 0.002 0.002 123\n", "is not relaxed: the largest force is"),
         (BIG + "group g id 3\ndelete_atoms group g\n", "looks like a crystal with vacancies"),
         (LJ, "times the cutoff of 2.7 sigma"),
-        (BIG.replace("lj/cut 2.7", "lj/cut 1.47"), "forces differ from finite differences"),
+        (BIG.replace("lj/cut 2.7", "lj/cut 1.47") + "pair_modify shift no\n", "forces differ from finite differences"),
     ],
 )
 def test_doubtful_crystals_are_warned_of(capsys, caplog, tmp_path, text, message):
