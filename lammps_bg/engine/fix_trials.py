@@ -81,26 +81,27 @@ def unlike_the_run(instance: Instance) -> list[str]:
         if fix.kept or hidden_degrees.fix_refusal(fix.style)
     ]
     movers = [fix for fix in (*reader.fixes.values(), *gone) if hidden_degrees.fix_integrates(fix.style)]
-    total, moved = int(instance.lammps.get_natoms()), _count({fix.group for fix in movers}, instance)
-    if movers and moved < total:
+    total = int(instance.lammps.get_natoms())
+    groups = {fix.group for fix in movers}
+    moved = total if "all" in groups or not movers else _count(groups, instance)
+    if moved is None or moved < total:
+        which = f"the atoms of group {' and '.join(sorted(groups))}" if moved is None else f"{moved} of the {total} atoms"
         lines.append(
-            f"only {moved} of the {total} atoms are integrated in the script, by {' and '.join(map(str, movers))}: "
-            "the samples move all atoms"
+            f"only {which} are integrated in the script, by {' and '.join(map(str, movers))}: the samples move all atoms"
         )
     return lines
 
 
-def _count(groups: set[str], instance: Instance) -> int:
-    """Atoms in groups that share none."""
-    lammps = instance.lammps
-    if "all" in groups:
-        return int(lammps.get_natoms())
-    total = 0
-    for group in sorted(groups & set(lammps.available_ids("group"))):
+def _count(groups: set[str], instance: Instance) -> int | None:
+    """Atoms in groups that share none; nothing where a group is gone, or empty as a dynamic one before its first run."""
+    lammps, total = instance.lammps, 0
+    if not groups <= set(lammps.available_ids("group")):
+        return None
+    for group in sorted(groups):
         instance.command(f"variable {_COUNT} equal count({group})")
         total += int(lammps.extract_variable(_COUNT))
         instance.command(f"variable {_COUNT} delete")
-    return total
+    return total or None
 
 
 class _Trial:

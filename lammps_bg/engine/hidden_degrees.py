@@ -218,12 +218,12 @@ def fix_is_innocent(style: str) -> bool:
 
 
 def fix_integrates(style: str) -> bool:
-    """Whether a fix moves atoms by their forces.
+    """Whether a fix moves atoms freely by their forces.
 
     Args:
         style: The style, as written.
     """
-    return any(_matches(base_style(style), pattern) for pattern in _MOVERS)
+    return not fix_refusal(style) and any(_matches(base_style(style), pattern) for pattern in _MOVERS)
 
 
 def refused_fix(fix: ScriptFix, clause: str) -> str:

@@ -236,6 +236,15 @@ def test_a_group_without_integrator_is_told(capsys, caplog, tmp_path, monkeypatc
     assert "only 24 of the 32 atoms are integrated in the script, by `fix mv high nvt` at in.x line 15" in caplog.text
 
 
+@pytest.mark.parametrize("group", ["subtract all low", "dynamic high every 1"])
+def test_a_group_without_a_number_is_named(load, group):
+    """LAMMPS knows no number of atoms in a group that is gone, and none in a dynamic one before a run."""
+    end = "" if "dynamic" in group else "unfix mv\ngroup mobile delete\n"
+    with load(atoms() + f"group mobile {group}\nfix mv mobile nve\nrun 5\n{end}") as engine:
+        (line,) = engine.unlike_the_run
+    assert line.startswith("only the atoms of group mobile are integrated in the script, by `fix mv mobile nve` at in.x line 15")
+
+
 def test_a_held_layer_from_the_command_line(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.x").write_text(atoms() + "fix hold low setforce 0.0 0.0 0.0\nfix mv high nvt temp 1 1 1\nrun 5\n")
