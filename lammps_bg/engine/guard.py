@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lammps_bg.engine import rules
+from lammps_bg.engine import hidden_degrees, rules
+from lammps_bg.engine.hidden_degrees import ScriptFix
 from lammps_bg.engine.interpreter import Interpreter, Quit, lammps_message
 from lammps_bg.engine.script_text import Word
 from lammps_bg.engine.script_trace import Kind, Trace, TracedCommand, references
@@ -24,6 +25,8 @@ class ScriptReader(Interpreter):
     Attributes:
         removed_fixes: `ID style` of fixes that were left out.
         kept_fixes: Style by ID of the fixes LAMMPS has.
+        fixes: All fixes in force by ID, left out or not.
+        run_fixes: Those in force at the last `run`.
         charge_fixes: Commands by ID, as sent, of those of them that set charges.
         pair_style: Words of the last pair_style command.
         pair_coeffs: Words of each pair_coeff command of the pair style in use.
@@ -68,6 +71,9 @@ class ScriptReader(Interpreter):
         self.pair_modify: list[str] = []
         self.neighbor: list[str] = []
         self.kspace: list[str] = []
+        self.fixes: dict[str, ScriptFix] = {}
+        self.run_fixes: list[ScriptFix] = []
+        self._computes: list[tuple[tuple[Path, int], str, str]] = []  # place, style and what it is made for that is not sampled
         self._gone: set[str] = set()  # ids of fixes and computes that LAMMPS did not get
 
     def read(self) -> None:
@@ -82,6 +88,20 @@ class ScriptReader(Interpreter):
         self._send_prologue()
         with contextlib.suppress(Quit):
             self.run_file(self._script)
+
+    def require_free_atoms(self) -> None:
+        """Refuse fixes, still in force, that hold, drive or exchange atoms, and computes of degrees of freedom that are not sampled.
+
+        Raises:
+            ScriptError: There is one.
+        """
+        for fix in self.fixes.values():
+            if clause := hidden_degrees.fix_refusal(fix.style):
+                self._where = (fix.file, fix.line)
+                raise self._error(hidden_degrees.refused_fix(fix, clause))
+        for where, style, what in self._computes:
+            self._where = where
+            raise self._error(hidden_degrees.unsampled_sentence(f"compute {style}", what))
 
     @contextlib.contextmanager
     def replaying(self) -> Iterator[None]:
@@ -116,6 +136,8 @@ class ScriptReader(Interpreter):
         if name in rules.SKIPPED:
             self.skip(text, rules.SKIPPED[name])
             self._ran = self._ran or name in rules.DYNAMICS
+            if name == "run":
+                self.run_fixes = list(self.fixes.values())
             if name == "quit":
                 raise Quit
         elif name not in rules.ALLOWED and self.lammps.has_style("command", name):
@@ -162,6 +184,8 @@ class ScriptReader(Interpreter):
 
     def _note(self, name: str, args: list[str]) -> None:
         """Remember what the engine needs to know later."""
+        if name == "compute" and len(args) > 2 and (what := hidden_degrees.unsampled_compute(args[2])):
+            self._computes.append((self._where, args[2], what))
         if name == "pair_style":
             self.pair_style = args
             self.pair_coeffs.clear()
@@ -186,25 +210,37 @@ class ScriptReader(Interpreter):
             self.send(command)
 
     def _fix(self, text: str, words: list[Word]) -> None:
-        """Keep what belongs to the energy, remove what moves atoms or writes files, refuse constraints."""
+        """Keep what belongs to the energy, remove what moves atoms or writes files; the end of the script is what is refused or not."""
         self._need(words, 4, "fix ID group-ID style args")
         name, style = words[1].text, words[3].text
-        if rules.fix_is_refused(style):
-            raise self._error(f"expected free atoms, but `fix {style}` constrains them; use a potential without constraints")
+        self.fixes[name] = ScriptFix(name, words[2].text, style, *self._where, self._fix_command(words))
         if rules.fix_is_kept(style):
             self._gone.discard(name)
             self.kept_fixes[name] = rules.base_style(style)
             self._define(text, words)
             if rules.fix_sets_charges(style):
-                self.charge_fixes[name] = [" ".join(["fix", *self.files.resolve(words[1:], self._folder())])]
+                self.charge_fixes[name] = [self.fixes[name].command]
             return
         self.removed_fixes.append(f"{name} {style}")
         self._gone.add(name)
+
+    def _fix_command(self, words: list[Word]) -> str:
+        """A fix command that can be sent, with its files found; of a fix that LAMMPS never gets as it stands, since its files may be output."""
+        style = words[3].text
+        if hidden_degrees.fix_refusal(style) or hidden_degrees.fix_is_innocent(style):
+            return " ".join(word.raw for word in words)
+        if not rules.fix_is_kept(style) and not self.lammps.has_style("fix", style):
+            raise self._error(
+                f"expected a fix style of this LAMMPS, got '{style}'; check its spelling, or install a LAMMPS Python library that has it"
+            )
+        return " ".join(["fix", *self.files.resolve(words[1:], self._folder())])
 
     def _of_fix(self, text: str, words: list[Word]) -> None:
         """fix_modify and unfix, of a fix that LAMMPS may not have got."""
         self._need(words, 2, f"{words[0].text} ID")
         name = words[1].text
+        if words[0].text == "unfix":
+            self.fixes.pop(name, None)
         if name not in self._gone:
             self.send(text)
             if words[0].text == "unfix":

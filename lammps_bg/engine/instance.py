@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lammps_bg import parallel
-from lammps_bg.engine import team
+from lammps_bg.engine import hidden_degrees, rules, team
 from lammps_bg.engine.atoms import Atoms
 from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.engine.guard import ScriptReader
@@ -125,6 +125,7 @@ class Instance:
             )
         self._check_ids(name)
         self._check_potential(name)
+        self._check_degrees()
 
     def _check_ids(self, name: str) -> None:
         n = self.lammps.get_natoms()
@@ -141,6 +142,40 @@ class Instance:
             raise PotentialError(
                 f"{name}: no interaction energy found (pair_style {self.pair_style}); the first missing command is `pair_style`"
             )
+
+    def _check_degrees(self) -> None:
+        """Refuse potentials and atoms that are known to have more than positions, and fixes under which they do not move freely."""
+        pair = self.reader.pair_style if self.pair_style.startswith("hybrid") else [self.pair_style]
+        bond = [traced.text.split()[1:] for traced in self.reader.trace.commands if traced.name == "bond_style"]
+        for command, words in (("pair_style", pair), *(("bond_style", words) for words in bond[-1:])):
+            if found := hidden_degrees.unsampled_style(words):
+                sentence = hidden_degrees.unsampled_sentence(f"{command} {found[0]}", found[1])
+                raise PotentialError(f"{self.place_of(command)}: {sentence}")
+        for style in self.atom_styles():
+            if what := hidden_degrees.unsampled_atoms(style):
+                sentence = hidden_degrees.unsampled_sentence(f"atom_style {style}", what)
+                raise PotentialError(f"{self.place_of('atom_style')}: {sentence}")
+        self.reader.require_free_atoms()
+
+    def atom_styles(self) -> list[str]:
+        """The atom style, or those within `hybrid`."""
+        style = str(self.lammps.extract_global("atom_style"))
+        if style != "hybrid":
+            return [rules.base_style(style)]
+        with tempfile.TemporaryDirectory() as folder:  # a restart file may have set it: only LAMMPS knows
+            file = Path(folder) / "info"
+            self.command(f'info system out overwrite "{file}"')
+            line = next(line for line in file.read_text(errors="replace").splitlines() if line.startswith("Atom style"))
+        return [rules.base_style(style) for style in line.split("=")[1].split()[1:]]
+
+    def place_of(self, command: str) -> str:
+        """Where the script last has a command, or the script where a file brings what it does.
+
+        Args:
+            command: Name of the command.
+        """
+        said = [traced for traced in self.reader.trace.commands if traced.name == command]
+        return f"{said[-1].file.name} line {said[-1].line}" if said else self.reader.script_files[0].name
 
     @property
     def pair_style(self) -> str:

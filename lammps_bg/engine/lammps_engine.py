@@ -6,6 +6,7 @@ import itertools
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from lammps_bg.engine import describe, numbering, parameters
 from lammps_bg.engine.evaluator import Evaluator
+from lammps_bg.engine.fix_trials import require_position_energies, unlike_the_run
 from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.engine.guard import ScriptReader
 from lammps_bg.engine.instance import Instance
@@ -31,6 +33,7 @@ class Engine(Evaluator):
         script_structure: The structure as the script leaves it.
         structure: The structure after `replicate`, ordered by id.
         atom_ids: LAMMPS ids in that order, shape [N].
+        unlike_the_run: What the script's own dynamics do otherwise than the samples, one sentence each.
 
     Args:
         script: A LAMMPS input script, as `lmp -in` takes it.
@@ -56,9 +59,9 @@ class Engine(Evaluator):
 
         self._rows: NDArray[np.int64] | None = None  # of the atoms by LAMMPS' id, in a team
 
-        def load(*, alone: bool = False) -> Instance:
+        def load(*, alone: bool = False, used: LammpsFlags | None = None) -> Instance:
             values = {**(variables or {}), **{name: [value] for name, value in self._parameters.items()}}
-            used = LammpsFlags() if alone else flags or LammpsFlags()
+            used = used or (LammpsFlags() if alone else flags or LammpsFlags())
             return Instance(Path(script), values, used, stored=stored, alone=alone)
 
         def make() -> Instance:
@@ -67,6 +70,14 @@ class Engine(Evaluator):
             return instance
 
         first: list[Instance] = [self._numbered(load(), lambda: load(alone=True))]
+        if not stored:
+            silent = replace(flags or LammpsFlags(), log="none", screen="none")
+            try:
+                require_position_energies(first[0], lambda: load(alone=True, used=silent))
+            except BaseException:
+                first[0].close()
+                raise
+        self.unlike_the_run = unlike_the_run(first[0])
         self.units = describe.units(first[0].lammps)
         self.script_structure = describe.structure(first[0])
         wanted = self.script_structure.n_atoms * math.prod(replicate)

@@ -49,14 +49,15 @@ _FILE_COMMANDS = """
 FILE_COMMANDS = frozenset(_FILE_COMMANDS.split())
 
 _KEPT = """
-    cmap amoeba/bitorsion amoeba/pitorsion property/atom spring restrain addforce addtorque gravity indent drag rhok adapt
+    cmap amoeba/bitorsion amoeba/pitorsion property/atom spring restrain addforce addtorque gravity indent rhok adapt adapt/fep
     acks2/reaxff acks2/reax qtpie/reaxff
 """
 _KEPT_FIXES = frozenset(_KEPT.split())
 _KEPT_FAMILIES = ("efield", "qeq/", "spring/", "wall/", "orient/", "electrode/", "polarize/")
+_PUSHING = frozenset(("spring", "restrain", "addforce", "addtorque", "gravity", "indent", "rhok"))
+_PUSHING_FAMILIES = ("efield", "spring/", "wall/", "orient/")
 _OTHER_CHARGE_FIXES = frozenset(("acks2/reaxff", "acks2/reax", "qtpie/reaxff"))
 _DISSIPATIVE_WALLS = ("wall/gran", "wall/reflect", "wall/piston", "wall/srd", "wall/flow", "wall/body")
-_REFUSED_FAMILIES = ("shake", "rattle", "rigid", "poems")
 # part of the bonded energy, with no memory and no period of their own
 STATELESS_FIXES = frozenset(("cmap", "amoeba/bitorsion", "amoeba/pitorsion", "property/atom"))
 
@@ -86,6 +87,7 @@ def fix_sets_charges(style: str) -> bool:
     return style.startswith("qeq/") or style in _OTHER_CHARGE_FIXES
 
 
-def fix_is_refused(style: str) -> bool:
-    """Whether a fix constrains degrees of freedom, so that the free energy here would be another one."""
-    return base_style(style).startswith(_REFUSED_FAMILIES)
+def fix_pushes(style: str) -> bool:
+    """Whether a fix that is kept adds forces, whose energy LAMMPS may leave out."""
+    style = base_style(style)
+    return fix_is_kept(style) and (style in _PUSHING or style.startswith(_PUSHING_FAMILIES))

@@ -29,6 +29,7 @@ from lammps_bg.workflow.script_state import WAVELENGTH, script_length_scale, scr
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
+_TOUCHING = 0.05  # nearest distance, in the mean distance of atoms, of particles that are parts of one atom
 # defects: sites of a cell that are looked at, vectors tried, and the share of the sites mapped onto sites that tells of one
 _SMALLEST_DEFECTIVE, _TRANSLATIONS_TRIED, _MOSTLY = 12, 40, 0.75
 _BYTES_PER_SITE = 70_000  # peak of `lammps-bg sample` at 13,824 atoms, 1.4 GB with Python, torch and LAMMPS
@@ -111,6 +112,8 @@ class Problem:
         problem._require_crystal()
         problem._require_interaction()
         problem._require_free_centre()
+        for line in engine.unlike_the_run:
+            log.warning("%s", line)
         problem._warn_of_defects()
         problem._warn_of_size()
         return problem
@@ -239,6 +242,13 @@ class Problem:
         if not math.isfinite(self.surface.static_energy):
             raise CrystalError(
                 "expected a finite energy of the script's structure, got an infinite one; check for overlapping atoms"
+            )
+        spacing = (crystal.volume / crystal.n_sites) ** (1 / 3)
+        if crystal.nearest_distance < _TOUCHING * spacing:
+            unit = self.units.labels.length
+            raise CrystalError(
+                f"expected atoms that lie apart, got two at {crystal.nearest_distance:.3g} {unit}, where they have {spacing:.3g} {unit} on average, "
+                "as of cores with shells or Drude particles, which are not sampled; give one particle for each atom"
             )
         # forces that do less work than 0.01 kT over a tenth of the nearest distance cannot move an atom off its site
         if self.largest_force * self.beta * 0.1 * crystal.nearest_distance < 0.01:

@@ -95,6 +95,7 @@ def run(trained, tmp_path):
         (LJ + "create_atoms 1 box\n", "do atoms overlap?"),
         (LJ + "fix 1 all shake 0.1 10 0 b 1\n", "`fix shake` constrains"),
         (LJ + "fix 1 all rigid single\n", "`fix rigid` constrains"),
+        (LJ + "fix 1 all addforce 1.0 0 0\n", "adds forces that are not the slope of the energy"),
         (RANDOM, "as in a liquid, glass or hot snapshot"),
         (BIG + "displace_atoms all random 0.25 0.25 0.25 123\n", "as in a liquid, glass or hot snapshot"),
         (BIG + "change_box all z final 0 20\n", "expected every atom on a crystal site"),
@@ -140,7 +141,7 @@ def test_unstable_crystal_leaves_no_folder(refused, tmp_path, lattice, message):
         (BIG + "displace_atoms all random 0.002 0.002 0.002 123\n", "is not relaxed: the largest force is"),
         (BIG + "group g id 3\ndelete_atoms group g\n", "looks like a crystal with vacancies"),
         (LJ, "times the cutoff of 2.7 sigma"),
-        (LJ + "fix 1 all addforce 1.0 0 0\n", "forces differ from finite differences"),
+        (BIG.replace("lj/cut 2.7", "lj/cut 1.47") + "pair_modify shift no\n", "forces differ from finite differences"),
     ],
 )
 def test_doubtful_crystals_are_warned_of(capsys, caplog, tmp_path, text, message):
