@@ -102,6 +102,9 @@ def estimate(
     cost = {"energy_evaluations": problem.n_evaluations, "wall_seconds": time.monotonic() - started} | problem.native_cost()
     results |= {"timings": _timings(trained, samples), "cost": cost, "training": {"undone_steps": trained.n_undone}}
     results |= {name: earlier[name] for name in ("cost", "training") if earlier and name in earlier}
+    if exact and earlier and "cost" in earlier:  # chains go on from those of an earlier command
+        more = exact.evaluations - earlier.get("exact", {}).get("evaluations", 0)
+        results["cost"] = {**earlier["cost"], "energy_evaluations": earlier["cost"]["energy_evaluations"] + more}
     run.write_results(results)
     best: Mapping[str, Any] = next(
         (results["estimates"][key] for key in ("exact", "bar", "tfep") if key in results["estimates"]), {}

@@ -80,9 +80,12 @@ def load_reference(path: Path, problem: Problem) -> Reference:
 
 def _of_run(run: RunDirectory, problem: Problem) -> Reference:
     results = run.read_results()
+    if "exact" in results and run.file("exact.dump.gz").exists():
+        _require_same_system(run, results["system"], problem)
+        return _of_dump(run.file("exact.dump.gz"), problem, known=True)
     if "md" not in results:
         raise RunDirectoryError(
-            f"expected a finished run of `lammps-bg md` for -md, got another one in {run.path}; give its folder"
+            f"expected a finished run of `lammps-bg md`, or one with exact samples, for -md, got another one in {run.path}; give its folder"
         )
     mode = results["md"]["mode"]
     if mode == "npt":
@@ -147,7 +150,8 @@ def _require_same_crystal(run: RunDirectory, system: dict[str, Any], problem: Pr
         )
 
 
-def _of_dump(path: Path, problem: Problem) -> Reference:
+def _of_dump(path: Path, problem: Problem, *, known: bool = False) -> Reference:
+    """Frames of a dump file; `known` ones are of the problem's temperature and independent."""
     crystal = problem.crystal
     frames = [_checked(frame, path, problem) for frame in read_dump(path)]
     if len(frames) < _FEWEST:
@@ -163,7 +167,8 @@ def _of_dump(path: Path, problem: Problem) -> Reference:
         )
     energies = problem.surface.energies(moved)
     _require_same_energies(frames, energies, path, problem)
-    log.warning("%s does not say its temperature: it is taken for T = %g", path, problem.temperature)
+    if not known:
+        log.warning("%s does not say its temperature: it is taken for T = %g", path, problem.temperature)
     found = slowest([energies])
     kept = slice(found.start, None, max(1, round(_STRIDE * found.inefficiency)))
     mean = correlated_mean(energies, minimum=1)

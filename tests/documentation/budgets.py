@@ -37,13 +37,14 @@ _TRAIN = [
 _PILOT = ["base.iterations=1", "base.pilot_steps=2"]
 _NO_PILOT = ["base.iterations=0", "base.pilot_steps=0"]
 _SAMPLE = [
+    "exact.max_evaluations=600",
     "sample.n_samples=200",
     "sample.n_dump=12",
     "sample.picture=false",
     "estimate.n_bootstraps=50",
     "estimate.rdf_samples=12",
 ]
-_ESTIMATE = ["estimate.n_bootstraps=50", "estimate.rdf_samples=12"]
+_ESTIMATE = ["exact.max_evaluations=600", "estimate.n_bootstraps=50", "estimate.rdf_samples=12"]
 _MD = [
     "md.n_frames=50",
     "md.window_frames=60",

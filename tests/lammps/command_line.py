@@ -14,7 +14,7 @@ LJ = (INPUTS / "in.lj_fcc").read_text()
 MW = (INPUTS / "in.mw_cubic").read_text()
 SMALL = (
     "base.iterations=1 base.pilot_steps=0 base.n_samples=50 flow.width=8 flow.n_bins=2 train.steps=6 train.batch_size=16 train.evaluate_samples=16 "
-    "sample.n_samples=64 sample.n_dump=0 estimate.n_bootstraps=50 estimate.report=false"
+    "sample.n_samples=64 sample.n_dump=0 exact.mode=never estimate.n_bootstraps=50 estimate.report=false"
 )
 SMALL_MD = (
     "md.n_frames=50 md.window_frames=50 md.target_error=0.05 md.damp=0.1 md.sample_every=20 md.n_dump=20 sample.picture=false "
