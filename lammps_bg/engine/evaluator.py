@@ -63,7 +63,8 @@ class Evaluator:
     def _first_setup(self) -> None:
         """Evaluate the sites once, so that a potential that does not work says so now."""
         try:
-            self._hold()
+            with self._instance.listening():
+                self._hold()
         except Exception as error:  # LAMMPS raises plain Exception
             self.close()
             raise PotentialError(
@@ -271,8 +272,10 @@ class Evaluator:
 
     def _restart(self) -> None:
         """Replace the LAMMPS instance by a new one, in the present cell."""
+        said = self._instance.warnings
         self._instance.close()
         self._instance = self._make()
+        self._instance.warnings = said
         self._change_box()
         self._send_skin()
         self._hold()
