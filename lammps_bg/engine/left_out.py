@@ -20,6 +20,7 @@ _WRITTEN_WORD = {
     **dict.fromkeys(("write_dump", "angle_write", "dihedral_write"), 3),
     **dict.fromkeys(("dump", "bond_write"), 5),
     "log": 1,
+    "labelmap": 2,
     "pair_write": 7,
 }
 _WRITTEN_AFTER = frozenset(("file", "append", "overwrite", "output"))  # and the words that name a file after them
@@ -30,12 +31,15 @@ _UNPACKING = frozenset(("gunzip", "bunzip2", "unxz", "unzstd", "gzip", "bzip2", 
 _DOWNLOADING = frozenset(("wget", "curl"))
 # programs that change none of the files they are given
 _PROGRAMS = """
-    cat cd chmod chown cmp date diff du echo egrep exit export file grep head less ls md5sum mkdir more printf pwd sha1sum sha256sum
+    cat cd chmod chown cmp date diff du echo egrep exit export file grep head less ls md5sum mkdir more printf putenv pwd sha1sum sha256sum
     sleep sort stat tail test touch true wc
 """
 _READING = frozenset(_PROGRAMS.split())
 _COMMAND_ENDS = frozenset((";", "&&", "||", "|", "&"))
-_NO_VALUE = re.compile(r"between runs|not current|not tallied|not computed|before (an? |initial)|requires thermo", re.IGNORECASE)
+# the second time that LAMMPS looks at a variable without a value, it takes it for a circular one
+_NO_VALUE = re.compile(
+    r"between runs|circular dependency|not current|not tallied|not computed|before (an? |initial)|requires thermo", re.IGNORECASE
+)
 _CALLED = re.compile(r"\b[fFcC]_(\w+)")
 
 
@@ -84,6 +88,9 @@ class MissingFile:
     command: SkippedCommand
     change: Change
     folder: Path
+
+
+_Way = tuple[tuple[str, SkippedCommand], ...]  # variables with the commands that defined them
 
 
 class LeftOut:
@@ -164,40 +171,36 @@ class LeftOut:
             definition: The command that defined a variable, by its name.
         """
         depends = list(_dependence(text, definition))
-        for token, by in depends:
-            short = token.removeprefix("v_")
-            told = _word_in(short.split("_", 1)[-1], message) or (by is not None and _word_in(by[0], message))
+        for token, path in depends:
+            told = any(_word_in(name, message) for name in (token[2:], *(name for name, _ in path)))
             if told and (command := self._values.get(token)):
-                return (short, None, command) if by is None or by[1] == command else (by[0], by[1], command)
+                name, defined = path[0] if path else (token.removeprefix("v_"), command)
+                return name, None if defined == command else defined, command
         for name in (token.removeprefix("group ") for token in self._values if token.startswith("group ")):
             if name in text.split() and _word_in(name, message):
                 return f"the group {name}", None, self._values[f"group {name}"]
         if self._run is not None and _NO_VALUE.search(message):
-            variable = next((by for _, by in depends if by is not None), None)
-            return ("a result", None, self._run) if variable is None else (*variable, self._run)
+            variable = next((path[0] for _, path in depends if path), ("a result", None))
+            return (*variable, self._run)
         return None
 
 
-def _dependence(
-    text: str, definition: Callable[[str], SkippedCommand | None]
-) -> Iterator[tuple[str, tuple[str, SkippedCommand] | None]]:
-    """What a command refers to, directly or by variables, as `f_ID`, `c_ID`, `v_NAME`, with the first variable on the way there."""
-    waiting: list[tuple[str, tuple[str, SkippedCommand] | None]] = [(text, None)]
+def _dependence(text: str, definition: Callable[[str], SkippedCommand | None]) -> Iterator[tuple[str, _Way]]:
+    """What a command refers to, directly or by variables, as `f_ID`, `c_ID`, `v_NAME`, with the variables on the way there."""
+    waiting: list[tuple[str, _Way]] = [(text, ())]
     seen: set[str] = set()
     while waiting:
-        said, by = waiting.pop(0)
+        said, way = waiting.pop(0)
         for name in _CALLED.findall(said):
-            yield f"f_{name}", by
-            yield f"c_{name}", by
+            yield f"f_{name}", way
+            yield f"c_{name}", way
         for name in sorted(references(said) - seen):
             seen.add(name)
             made = definition(name)
-            if made is None:
-                yield f"v_{name}", by
-            else:
-                first = by or (name, made)
-                yield f"v_{name}", first
-                waiting.append((made.command, first))
+            further = way if made is None else (*way, (name, made))
+            yield f"v_{name}", further
+            if made is not None:
+                waiting.append((made.command, further))
 
 
 def _word_in(name: str, message: str) -> bool:

@@ -84,6 +84,17 @@ class FileSearch:
         """
         return Path(os.path.normpath(Path.cwd() / self.moved / name))
 
+    def left_behind(self, name: str, current: Path | None = None) -> str | None:
+        """The name from the script's working directory of a file that only the folder has in which it starts, where LAMMPS would find it.
+
+        Args:
+            name: The name as written in the script.
+            current: Folder of the file being read.
+        """
+        if not self.moved or not may_name_file(name) or not Path(name).is_file() or self.find(name, current):
+            return None
+        return os.path.relpath(name, self.absolute("."))
+
     def make(self, *names: str) -> None:
         """Count folders as made, as by `shell mkdir`.
 
@@ -165,8 +176,7 @@ class FileSearch:
             return word.raw
         path = self.find(word.text, current)
         if path is None:
-            # LAMMPS is still in the folder in which the script starts, where it must not find another file of that name
-            return self.written(self.absolute(word.text)) if self.moved and Path(word.text).exists() else word.raw
+            return word.raw
         self.record(path)
         return self.written(path)
 
