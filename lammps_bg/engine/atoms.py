@@ -339,6 +339,9 @@ class Atoms(Member):
         if self.library.lmp:
             self._views = {}
             intact = not self.library.has_failed
+            if not intact:
+                with contextlib.suppress(Exception):  # LAMMPS raises plain Exception
+                    self.library.command("log none")  # a later instance may go on with the user's log
             self.library.close()
             self.library.lmp = None
             if self.shared and intact:

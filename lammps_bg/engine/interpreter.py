@@ -467,7 +467,7 @@ class Interpreter:
         if not found:
             return ""
         command = found[-1]
-        return f"; {command.file.name} line {command.line} `{command.command}` was left out ({command.reason}): write there what shall happen"
+        return f"; {command.file.name} line {command.line} `{command.command}` was left out ({command.reason}); write the commands that shall be executed in its place"
 
     def _definition(self, name: str) -> SkippedCommand | None:
         """The command that defined a variable."""
