@@ -10,6 +10,7 @@ from typing import Any
 from lammps_bg.engine import rules
 from lammps_bg.engine.interpreter import Interpreter, Quit, lammps_message
 from lammps_bg.engine.left_out import LeftOut
+from lammps_bg.engine.potential_files import may_name_file
 from lammps_bg.engine.script_text import Word
 from lammps_bg.engine.script_trace import Kind, Trace, TracedCommand, references
 
@@ -146,10 +147,12 @@ class ScriptReader(Interpreter):
         """Send a command, with the files it names found, unless it fails only for something that was left out."""
         name, args, said = words[0].text, words[1:], text
         if name in rules.FILE_COMMANDS:
-            self._require_files(args[:1] if name == "read_restart" else args)
-        files |= self._generated_in(args)
-        if name == "read_restart" and args:
-            args = [self._restart_file(args[0]), *args[1:]]
+            at = rules.FILE_WORD.get(name, len(args))
+            self._require_files(args[at : at + 1])
+            self._require_files(args, certain=False)
+            if name == "read_restart" or not any("*" in word.text for word in args[at : at + 1]):
+                args = [*args[:at], *map(self._file_word, args[at : at + 1]), *args[at + 1 :]]
+        files |= self._generated_in(words[1:])
         if name in rules.FILE_COMMANDS:
             text = " ".join([name, *self.files.resolve(args, self._folder())])
         self._note(name, [word.text for word in args])
@@ -166,11 +169,11 @@ class ScriptReader(Interpreter):
             if name == "compute" and args:
                 self._gone.add(args[0].text)
 
-    def _restart_file(self, word: Word) -> Word:
-        """The file of `read_restart`, for which LAMMPS chooses among numbered files and parts in its own working directory."""
-        if "*" not in word.text and "%" not in word.text:
+    def _file_word(self, word: Word) -> Word:
+        """A word that names a file and does not look like it, such as `a`, `r.*` or `r.%`, which LAMMPS would look for where it started."""
+        if may_name_file(word.text) and "%" not in word.text:
             return word
-        path = self.files.find(word.text, self._folder()) if "*" in word.text else None
+        path = self.files.find(word.text, self._folder())
         if path is not None:
             self.files.record(path)
         elif not self.files.moved:
@@ -268,7 +271,7 @@ class ScriptReader(Interpreter):
         looked_in = ", ".join(dict.fromkeys(map(str, (self.files.absolute("."), self._folder()))))
         if not self.files.move(args[0]):
             cure = self._may_be_made(Path(args[0]).name) or "make it, or take the line out of the script"
-            raise self._error(f"expected a folder in `{text}`, but {args[0]} does not exist (looked in: {looked_in}); {cure}")
+            raise self._error(f"expected a folder in `{text}`, got {args[0]}, which is none (looked in: {looked_in}); {cure}")
         self.trace.folder = self.files.moved
 
     def _print(self, text: str, words: list[Word]) -> None:
@@ -318,7 +321,7 @@ class ScriptReader(Interpreter):
         if style in ("file", "atomfile"):
             self._require_files(words[3:])
             files = self._generated_in(words[3:])
-            args = self.files.resolve(words[3:], self._folder())
+            args = self.files.resolve([*map(self._file_word, words[3:4])], self._folder())
         self._define(" ".join(["variable", name, _ONE_PARTITION.get(style, style), *args]), words[:2], files)
 
 

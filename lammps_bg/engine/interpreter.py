@@ -207,10 +207,16 @@ class Interpreter:
             self.skipped = [command for command in self.skipped if not any(command is other for other in read)]
         return used
 
-    def _require_files(self, words: Sequence[Word]) -> None:
-        """Refuse to read files that commands left out would have written, or of the folder that `shell cd` has left."""
+    def _require_files(self, words: Sequence[Word], *, certain: bool = True) -> None:
+        """Refuse to read files that commands left out would have written, or of the folder that `shell cd` has left.
+
+        Args:
+            words: Words of a command.
+            certain: They name files, whatever they look like.
+        """
         for word in words:
-            self._require_unchanged(word.text)
+            if certain or may_name_file(word.text):
+                self._require_unchanged(word.text)
             if (there := self.files.left_behind(word.text, self._folder())) is not None:
                 raise self._error(
                     f"the file '{word.text}' was not found; {self.files.looked_in(self._folder())}; after `shell cd` the one in the folder "
@@ -219,7 +225,7 @@ class Interpreter:
 
     def _require_unchanged(self, name: str) -> None:
         """Refuse a file that a command left out would have changed: what lies there is of an earlier life, or nothing."""
-        missing = self.left_out.file(self.files.absolute(name)) if may_name_file(name) or "*" in name else None
+        missing = self.left_out.file(self.files.absolute(name))
         if missing is not None:
             raise self._missing_file(name, missing)
 
@@ -467,7 +473,10 @@ class Interpreter:
         if not found:
             return ""
         command = found[-1]
-        return f"; {command.file.name} line {command.line} `{command.command}` was left out ({command.reason}); write the commands that shall be executed in its place"
+        return (
+            f"; {command.file.name} line {command.line} `{command.command}` was left out ({command.reason}); write the commands that shall "
+            "be executed in its place"
+        )
 
     def _definition(self, name: str) -> SkippedCommand | None:
         """The command that defined a variable."""

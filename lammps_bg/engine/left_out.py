@@ -265,7 +265,8 @@ def _of_program(words: list[str]) -> Iterator[Change]:
         into = target.endswith("/") or target in (".", "..") or len(sources) > 1
         verb = {"mv": "moved", "ln": "linked"}.get(name, "copied")
         for source in sources:
-            yield Change(f"{target.rstrip('/')}/{Path(source).name}" if into else target, verb, source)
+            inside = into and not (name == "rsync" and source.endswith("/"))  # which means what the folder holds
+            yield Change(f"{target.rstrip('/')}/{Path(source).name}" if inside else target, verb, source)
     elif name in _REMOVING:
         yield from (Change(word, "removed") for word in args)
     elif name in _UNPACKING:

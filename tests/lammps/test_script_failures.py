@@ -191,6 +191,7 @@ WRITERS = {
     "restart 100 r.a r.b\nrun 100\nclear\nread_restart r.b": ("r.b", 9),
     "restart 100 r\nrun 100\nclear\nread_restart r.100": ("r.100", 9),
     "write_data a.data\nclear\nread_data a.data": ("a.data", 9),
+    "write_data a\nclear\nread_data a": ("a", 9),
     "write_data %here.data\nclear\nread_data %here.data": ("%here.data", 9),
     'run 9 every 3 "write_data a.data"\nclear\nread_data a.data': ("a.data", 9),
     "dump d all custom 10 d.dump id type x y z\nrun 10\nread_dump d.dump 10 x y z": ("d.dump", 9),
@@ -207,6 +208,7 @@ WRITERS = {
     "shell cp pots/*.mol .\nmolecule m new.mol": ("new.mol", 9),
     "shell mv new.mol m.mol\nmolecule m m.mol": ("m.mol", 9),
     "shell ln -s pots new\nmolecule m new/m.mol": ("new/m.mol", 9),
+    "shell rsync -a pots/ new/\nmolecule m new/m.mol": ("new/m.mol", 9),
     "shell rm -f a.data\nclear\nread_data a.data": ("a.data", 9),
     "shell python make.py 3 > a.data\nclear\nread_data a.data": ("a.data", 9),
     "shell './make a.data; echo done'\nclear\nread_data a.data": ("a.data", 9),
@@ -251,6 +253,8 @@ def test_files_that_are_there_before_the_script_are_read(load):
         HEAD + 'write_coeff p.in\nprint "pair_style eam" file p.in\nprint "pair_coeff 1 1 Cu_u3.eam" append p.in\ninclude p.in\n'
     )
     assert_copper(load(printed, {"p.in": OLD}), 3.615)
+    stars = "shell cp new.data a.data\nwrite_restart r.9\npair_style eam/alloy\npair_coeff * * Cu_mishin1.eam.alloy Cu\npair_style eam\n"
+    assert_copper(load(HEAD + stars + "pair_coeff * * Cu_u3.eam\n"), 3.615)
     same = HEAD + "shell cp pots/a.eam .\nshell cat a.eam\npair_style eam\npair_coeff 1 1 a.eam\n"
     file = wheel_potentials() / "Cu_u3.eam"
     assert_copper(load(same, {"pots/a.eam": file, "a.eam": file}), 3.615)
@@ -358,6 +362,8 @@ CHANGES = {
         "one/a.data": data(3.6),
         "two/a.data": data(3.7),
     },
+    "shell cd inputs\nread_data a\nshell cd ..": {"inputs/a": data(3.7), "a": OLD},
+    "shell cd inputs\nvariable n file n\nshell cd ..\nread_data $n": {"inputs/n": "b\n", "n": "x\n", "b": data(3.7)},
     "shell cd inputs\nvariable n file a.txt\nshell cd ..\nread_data $n.data": {"inputs/a.txt": "b\n", "a.txt": "x\n", "b.data": data(3.7)},
     "shell cd inputs\nif '$(is_file(a.data))' then 'read_data a.data' else 'read_data b.data'\nshell cd ..": {
         "inputs/b.data": data(3.7),
@@ -377,14 +383,19 @@ def test_shell_cd_is_followed(load, folder, text):
     assert Path.cwd() == folder
 
 
-@pytest.mark.parametrize("name", ["a.eam", "a.data", "a.in", "r.7"])
+@pytest.mark.parametrize("name", ["a.eam", "a.data", "a.in", "r.7", "a"])
 def test_a_file_of_the_start_is_not_read_from_elsewhere(refused, folder, name):
-    reading = {"a.eam": HEAD + "pair_style eam\npair_coeff 1 1 a.eam", "a.data": "read_data a.data", "a.in": "include a.in"}
+    reading = {
+        "a.eam": HEAD + "pair_style eam\npair_coeff 1 1 a.eam",
+        "a.data": "read_data a.data",
+        "a.in": "include a.in",
+        "a": "read_data a",
+    }
     text = "shell cd inputs\n" + reading.get(name, "read_restart r.*") + "\n"
     sentence = refused(text, {name: wheel_potentials() / "Cu_u3.eam" if name == "a.eam" else data(3.7), "inputs/other": ""})
     assert f"{folder}/inputs" in sentence
     assert f"{folder}," not in sentence
-    if name != "r.7":
+    if len(name) > 3:
         assert f"the one in the folder in which the script starts is called ../{name}" in sentence
 
 
@@ -398,10 +409,10 @@ def test_files_of_another_folder_are_others(load, refused):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("shell cd none\n", "line 1: expected a folder in `shell cd none`, but none does not exist (looked in: "),
-        ("shell cd none\n", "; make it, or take the line out of the script"),
+        ("shell cd absent\n", "line 1: expected a folder in `shell cd absent`, got absent, which is none (looked in: "),
+        ("shell cd absent\n", "; make it, or take the line out of the script"),
         (
-            "shell ./set_up\nshell cd none\n",
+            "shell ./set_up\nshell cd absent\n",
             "; if line 1 `shell ./set_up`, which was not executed, makes it, run that yourself before",
         ),
         ("shell cd one two\n", "line 1: expected `shell cd FOLDER`, got 'shell cd one two'"),
