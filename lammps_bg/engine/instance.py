@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One LAMMPS instance holding a user's crystal: created, read in by the guard, checked."""
 
+import contextlib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ _SAFE_SETTINGS = (
     "timer off timeout off",
     "neigh_modify delay 0 every 1 check yes once no",
 )
+# said of runs, which are not executed, or of this program's own way to set up
+_OURS = ("No fixes with time integration, atoms won't move",)
 
 
 class Instance:
@@ -34,7 +37,7 @@ class Instance:
         atoms: Its atoms.
         lammps: The library object.
         reader: The guard that read the script.
-        warnings: LAMMPS' warnings while it read the script.
+        warnings: LAMMPS' warnings while it read the script and at the first set-up, each once.
 
     Args:
         script: The input script.
@@ -57,10 +60,12 @@ class Instance:
         team.close_with(self, self.atoms)
         self.lammps = self.atoms.lammps
         self.warnings: list[str] = []
+        self._user_log = Path(flags.log).absolute() if flags.log != "none" else None
         self.reader = ScriptReader(self.lammps, script, variables, PROLOGUE)
         try:
             self.reader.files.here_last = stored
-            self._read(flags)
+            with self.listening():
+                self.reader.read()
             self._check()
             for command in (*_SAFE_SETTINGS, *self.thermo_commands("step pe")):
                 self.command(command)
@@ -90,20 +95,21 @@ class Instance:
 
     # ---- reading and checking
 
-    def _read(self, flags: LammpsFlags) -> None:
-        """Read the script, with LAMMPS' warnings caught in a log of our own unless the user keeps one."""
-        if flags.log != "none":
-            self.reader.read()
-            return
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Collect LAMMPS' warnings meanwhile, from the log that the user keeps or one of our own."""
+        kept = self._user_log
         with tempfile.TemporaryDirectory() as folder:
-            log = Path(folder) / "log"
-            self.lammps.command(f'log "{log}"')
+            log = kept or Path(folder) / "log"
+            known = log.stat().st_size if log.exists() else 0
+            if kept is None:
+                self.lammps.command(f'log "{log}"')
             try:
-                self.reader.read()
-            finally:
-                self.lammps.command("log none")
-            lines = log.read_text(errors="replace").splitlines()
-        self.warnings = [re.sub(r"\s*\(\S*src/\S+:\d+\)", "", line) for line in lines if line.startswith("WARNING")]
+                yield
+            finally:  # either makes LAMMPS write out what it has
+                self.lammps.command("log none" if kept is None else f'log "{kept}" append')
+                said = log.read_bytes()[known:].decode(errors="replace") if log.exists() else ""
+                self.warnings = list(dict.fromkeys([*self.warnings, *_warnings(said)]))
 
     def _check(self) -> None:
         """Refuse what is not a three-dimensional periodic set of atoms with an energy."""
@@ -111,11 +117,12 @@ class Instance:
         if not self.lammps.extract_setting("box_exist"):
             raise ScriptError(
                 f"{name}: expected a script that defines a crystal, but it never creates a box; "
-                "the first missing command is `create_box` or `read_data`"
+                f"the first missing command is `create_box` or `read_data`{self.reader.undecided()}"
             )
         if self.lammps.get_natoms() == 0:
             raise ScriptError(
                 f"{name}: expected atoms in the box, got none; the first missing command is `create_atoms` or `read_data`"
+                f"{self.reader.undecided()}"
             )
         if self.lammps.extract_setting("dimension") != 3:
             raise ScriptError(f"{name}: expected `dimension 3`, got 2; two-dimensional crystals are not supported")
@@ -141,6 +148,7 @@ class Instance:
         if self.pair_style in ("none", "zero") and not bonds:
             raise PotentialError(
                 f"{name}: no interaction energy found (pair_style {self.pair_style}); the first missing command is `pair_style`"
+                f"{self.reader.undecided()}"
             )
 
     def _check_degrees(self) -> None:
@@ -191,3 +199,9 @@ class Instance:
         if self.atoms.library.lmp:
             self.atoms.close()
             self.reader.files.close()
+
+
+def _warnings(log: str) -> list[str]:
+    """The warnings in a log of LAMMPS, each on one line, without source positions."""
+    lines = [re.sub(r"\s*\(\S*src/\S+:\d+\)", "", line) for line in log.splitlines() if line.startswith("WARNING")]
+    return [line for line in lines if not any(text in line for text in _OURS)]

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lammps_bg.engine.potential_files import FileSearch
+from lammps_bg.engine.left_out import LeftOut, MissingFile, origin
+from lammps_bg.engine.left_out import SkippedCommand as SkippedCommand
+from lammps_bg.engine.potential_files import FileSearch, may_name_file
 from lammps_bg.engine.script_text import Line, Word, has_open_variable, read_lines, split_words
 from lammps_bg.engine.script_trace import Trace, references, unquoted
 from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
@@ -28,27 +30,12 @@ _NOT_POTENTIAL = (
     "min_modify",
 )
 
+_IS_FILE = re.compile(r"\bis_file\(\s*([^()\s$]+)\s*\)")  # LAMMPS' own question looks into its own working directory
+
 # commands that decide which others run
 _CONTROL = frozenset(("include", "jump", "next", "if", "partition"))
 
 Handler = Callable[[str, list[Word]], None]
-
-
-@dataclass(frozen=True)
-class SkippedCommand:
-    """A command of the script that was not executed.
-
-    Attributes:
-        file: The script file.
-        line: Line number in it.
-        command: The command as written, after substitution.
-        reason: Why it was skipped.
-    """
-
-    file: Path
-    line: int
-    command: str
-    reason: str
 
 
 @dataclass
@@ -86,6 +73,7 @@ class Interpreter:
         script_files: The script and everything it included.
         files: The search for the files it names.
         trace: What was executed.
+        left_out: What the skipped commands would have provided.
 
     Args:
         lammps: The LAMMPS instance, which substitutes variables and evaluates conditions.
@@ -98,6 +86,7 @@ class Interpreter:
         self.files = FileSearch(script.resolve().parent)
         self.trace = Trace(lammps)
         self.skipped: list[SkippedCommand] = []
+        self.left_out = LeftOut()
         self.script_files: list[Path] = []
         self._count, self._started = 0, time.monotonic()
         self._ran = False  # a run was skipped: variables and conditions may lack their values
@@ -165,7 +154,8 @@ class Interpreter:
     def _find_script(self, name: str) -> Path:
         path = self.files.find(name, self._folder())
         if path is None:
-            raise self._error(f"the file '{name}' was not found; {self.files.looked_in(self._folder())}")
+            hint = self._may_be_made(name) or self.files.looked_in(self._folder())
+            raise self._error(f"the file '{name}' was not found; {hint}")
         return path
 
     # ---- one command
@@ -179,14 +169,15 @@ class Interpreter:
         self._count += 1
         if self._count > MAX_COMMANDS:
             raise self._endless()
-        raw = text
+        raw = self._raw = text
+        if "is_file(" in text:
+            text = _IS_FILE.sub(self._located, text)
         if has_open_variable(text):
             expanded = self._expand(text)
             if expanded is None:
                 return
             text = expanded
         words = self._words(text)
-        self._raw = raw
         if words and words[0].text in _CONTROL:
             self.trace.add("control", raw, text, self._where, uses=self._decided_by(raw, words))
         if words and words[0].text in self._handlers:
@@ -204,6 +195,7 @@ class Interpreter:
         elif name == "next":
             found |= {word.text for word in args}
         elif name in ("include", "jump"):
+            self._require_files(args[:1])
             found |= self._generated_in(args[:1])
         return found
 
@@ -214,6 +206,33 @@ class Interpreter:
         if read:
             self.skipped = [command for command in self.skipped if not any(command is other for other in read)]
         return used
+
+    def _require_files(self, words: Sequence[Word], *, certain: bool = True) -> None:
+        """Refuse to read files that commands left out would have written, or of the folder that `shell cd` has left.
+
+        Args:
+            words: Words of a command.
+            certain: They name files, whatever they look like.
+        """
+        for word in words:
+            if certain or may_name_file(word.text):
+                self._require_unchanged(word.text)
+            if (there := self.files.left_behind(word.text, self._folder())) is not None:
+                raise self._error(
+                    f"the file '{word.text}' was not found; {self.files.looked_in(self._folder())}; after `shell cd` the one in the folder "
+                    f"in which the script starts is called {there}"
+                )
+
+    def _require_unchanged(self, name: str) -> None:
+        """Refuse a file that a command left out would have changed: what lies there is of an earlier life, or nothing."""
+        missing = self.left_out.file(self.files.absolute(name))
+        if missing is not None:
+            raise self._missing_file(name, missing)
+
+    def _located(self, question: re.Match[str]) -> str:
+        """Whether a file exists, asked of the place where the script would read it."""
+        self._require_unchanged(question[1])
+        return f"is_file({self.files.find(question[1], self._folder()) or self.files.absolute(question[1])})"
 
     def place(self, path: Path, line: int) -> None:
         """Say where the next command stands, outside of the reading of a file.
@@ -264,7 +283,12 @@ class Interpreter:
             text: The command.
             reason: Why.
         """
-        self.skipped.append(SkippedCommand(self._where[0], self._where[1], " ".join(text.split()), reason))
+        self.skipped.append(self._here(text, reason))
+        self.left_out.add(self.skipped[-1], self.files.absolute("."))
+
+    def _here(self, text: str, reason: str) -> SkippedCommand:
+        """A command at the present place, as one that is left out."""
+        return SkippedCommand(self._where[0], self._where[1], " ".join(text.split()), reason)
 
     # ---- control flow
 
@@ -365,17 +389,110 @@ class Interpreter:
     def _lammps_error(self, error: Exception, text: str) -> LammpsBGError:
         """LAMMPS' refusal of a command as one sentence with what to do."""
         message, name = lammps_message(error), (text.split() or [""])[0]
+        if missing := self._missing_value(self._raw or text, message):
+            return missing
         hint = ""
         unknown = "Unknown command" in message
-        if unknown and not self.lammps.extract_setting("box_exist"):
+        if "before simulation box" in message and not self.lammps.extract_setting("box_exist"):
+            hint = self.undecided()
+        elif unknown and not self.lammps.extract_setting("box_exist"):
             hint = "; expected a LAMMPS input script, whose first missing command is `create_box` or `read_data`"
         elif "is part of the" in message:
             hint = "; this LAMMPS lacks that package, install a LAMMPS Python library that has it"
         elif "Unrecognized" in message and "style" in message:
             hint = "; check its spelling, or install a LAMMPS Python library that has it"
         elif "annot open" in message:
-            hint = f"; {self.files.looked_in(self._folder())}"
+            hint = f"; {self._made_by_program(text) or self.files.looked_in(self._folder())}"
         potential = name.endswith(("_style", "_coeff", "_modify")) and name not in _NOT_POTENTIAL and not unknown
         return self._error(
             f"LAMMPS says '{message}' to `{' '.join(text.split())}`{hint}", PotentialError if potential else ScriptError
         )
+
+    # ---- what a command misses of those that were left out
+
+    def _line(self, command: SkippedCommand) -> str:
+        """The place of a command, as seen from the present one."""
+        return f"line {command.line}" if command.file == self._where[0] else f"{command.file.name} line {command.line}"
+
+    def _missing_file(self, name: str, missing: MissingFile) -> LammpsBGError:
+        command, change, here = missing.command, missing.change, f"line {self._where[1]}"
+        source = origin(missing, self.files.absolute(name))
+        own = Path(name).with_name(f"saved_{Path(name).name.replace('*', 'last')}")
+        which = f"{'the last ' if '*' in name else ''}{name}"
+        if source is not None and source.exists():
+            cure = f"name the file itself in {here}, {source}"
+        elif change.verb == "removed":
+            cure = f"give the file that you mean another name, such as {own}, and read {own} in {here}"
+        elif command.command.split()[0] in ("shell", "python", "geturl"):
+            cure = f"run that yourself, copy {which} to {own}, and read {own} in {here}"
+        else:
+            cure = f"run the script once with plain LAMMPS, copy {which} to {own}, and read {own} in {here}"
+        return self._error(
+            f"expected a file that is there before the script starts, got {name}, which {self._line(command)} `{command.command}` would "
+            f"have {change.verb}, but it was not executed ({command.reason}), and what lies there may be of an earlier run; {cure}"
+        )
+
+    def _missing_value(self, raw: str, message: str) -> LammpsBGError | None:
+        """What to say where a command needs the value of something that was left out; nothing where it does not."""
+        found = self.left_out.value(raw, message, self._definition)
+        if found is None:
+            return None
+        name, defined, command = found
+        by = f"{self._line(defined)} `{defined.command}` takes from " if defined else ""
+        gives = "" if defined else " would have given"
+        at = defined or command
+        words = at.command.split()
+        if words[0] == "group" or words[2:3] in (["atom"], ["vector"]):
+            cure = "let plain LAMMPS run the script as far as here and `write_data FILE`, and start from that crystal by `read_data FILE`"
+        elif words[0] == "variable":
+            style = words[2] if words[2:3] in (["index"], ["string"]) else "equal"
+            cure = f"replace {self._line(at)} by `variable {name} {style} VALUE` with the value that plain LAMMPS gives"
+        else:
+            cure = f"write what plain LAMMPS gives for it in line {self._where[1]}"
+        return self._error(
+            f"expected {name} to be known in `{' '.join(raw.split())}`, which {by}{self._line(command)} `{command.command}`{gives}, but that "
+            f"was not executed ({command.reason}); {cure}"
+        )
+
+    def cause(self, message: str) -> LammpsBGError | None:
+        """What was left out that an error after the script comes from, such as a variable that a fix takes, if that is known.
+
+        Args:
+            message: What LAMMPS said.
+        """
+        for command in reversed(self.trace.commands):
+            if command.kind in ("crystal", "potential"):
+                self.place(command.file, command.line)
+                if missing := self._missing_value(command.raw, message):
+                    return missing
+        return None
+
+    def undecided(self) -> str:
+        """The last condition of the script that could not be decided, as a hint for what the script lacks in the end."""
+        found = [command for command in self.skipped if command.command.split()[0] == "if"]
+        if not found:
+            return ""
+        command = found[-1]
+        return (
+            f"; {command.file.name} line {command.line} `{command.command}` was left out ({command.reason}); write the commands that shall "
+            "be executed in its place"
+        )
+
+    def _definition(self, name: str) -> SkippedCommand | None:
+        """The command that defined a variable."""
+        for command in reversed(self.trace.commands):
+            if command.kind == "variable" and command.target == name:
+                return SkippedCommand(command.file, command.line, " ".join(command.raw.split()), "")
+        return None
+
+    def _made_by_program(self, text: str) -> str:
+        """The program left out that may have made the file which LAMMPS did not find, as a hint."""
+        names = [word.text for word in self._words(text)[1:] if may_name_file(word.text)]
+        missing = [name for name in names if self.files.find(name, self._folder()) is None]
+        return self._may_be_made(missing[0]) if missing else ""
+
+    def _may_be_made(self, name: str) -> str:
+        command = self.left_out.program(Path(name).name)
+        if command is None:
+            return ""
+        return f"if {self._line(command)} `{command.command}`, which was not executed, makes it, run that yourself before"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_bg import parallel
 from lammps_bg.engine import describe, numbering, parameters
 from lammps_bg.engine.evaluator import Evaluator
 from lammps_bg.engine.fix_trials import require_position_energies, unlike_the_run
@@ -65,11 +66,11 @@ class Engine(Evaluator):
             return Instance(Path(script), values, used, stored=stored, alone=alone)
 
         def make() -> Instance:
-            instance = self._numbered(load(), lambda: load(alone=True))
+            instance = self._numbered(load)
             _replicate(instance, replicate)
             return instance
 
-        first: list[Instance] = [self._numbered(load(), lambda: load(alone=True))]
+        first: list[Instance] = [self._numbered(load)]
         if not stored:
             silent = replace(flags or LammpsFlags(), log="none", screen="none")
             try:
@@ -95,13 +96,19 @@ class Engine(Evaluator):
             raise ScriptError("expected at least 2 atoms, got 1; use a larger cell or -rep")
         super().__init__(lambda: first.pop() if first else make(), self.structure)
 
-    def _numbered(self, instance: Instance, load_alone: Callable[[], Instance]) -> Instance:
-        """The instance, with the atoms numbered as on one rank."""
-        if instance.atoms.shared:
-            if self._rows is None:
-                with contextlib.closing(load_alone()) as reference:
-                    self._rows = numbering.rows_as(describe.structure(reference), describe.structure(instance))
-            instance.atoms.renumber(self._rows)
+    def _numbered(self, load: Callable[..., Instance]) -> Instance:
+        """An instance, with the atoms numbered as on one rank."""
+        if parallel.team().Get_size() == 1:
+            return load()
+        if self._rows is not None:
+            instance = load()
+        else:
+            # first alone: what is wrong with a script LAMMPS often says on one rank of a team only, which ends the job
+            with contextlib.closing(load(alone=True)) as alone:
+                reference = describe.structure(alone)
+            instance = load()
+            self._rows = numbering.rows_as(reference, describe.structure(instance))
+        instance.atoms.renumber(self._rows)
         return instance
 
     @property
@@ -131,7 +138,7 @@ class Engine(Evaluator):
 
     @property
     def lines(self) -> list[str]:
-        """LAMMPS' warnings while it read the script, one line each."""
+        """LAMMPS' warnings while it read the script and set up its first evaluation, one line each."""
         return list(self._instance.warnings)
 
     @property
@@ -244,7 +251,10 @@ class Engine(Evaluator):
             raise PotentialError("the structure of the script has no finite energy")
 
     def _take_back(self, values: Mapping[str, str]) -> None:
-        """Return to the values before."""
+        """Return to the values before; LAMMPS crashes when it replaces a potential in which it has raised an error."""
+        if self.lammps.has_failed:
+            self._restart()
+            return
         try:
             self._apply(values)
         except Exception:  # LAMMPS is beyond repair
@@ -275,8 +285,9 @@ def _replicate(instance: Instance, copies: tuple[int, int, int]) -> None:
         return
     # they hold numbers of every atom, with which LAMMPS refuses to replicate; the charges are found anew anyway
     charges = dict(instance.reader.charge_fixes)
-    for name in charges:
-        instance.command(f"unfix {name}")
-    instance.command("replicate {} {} {}".format(*copies))
-    for command in itertools.chain(*charges.values()):
-        instance.command(command)
+    with instance.listening():
+        for name in charges:
+            instance.command(f"unfix {name}")
+        instance.command("replicate {} {} {}".format(*copies))
+        for command in itertools.chain(*charges.values()):
+            instance.command(command)

@@ -184,7 +184,8 @@ def _require_coefficients(reader: ScriptReader) -> None:
     for command in reader.trace.commands:
         if command.name not in ("read_data", "read_restart"):
             continue
-        path = reader.files.find(split_words(command.text)[1].text, command.file.parent)
+        with reader.files.within(command.folder):
+            path = reader.files.find(split_words(command.text)[1].text, command.file.parent)
         if command.name == "read_restart" or (path and _COEFFICIENTS.search(path.read_text(errors="replace"))):
             raise ConfigError(
                 f"expected the coefficients of the potential in the script, got {command} with coefficients of its own; "

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where the files named in a script are found: potentials, data files, molecules, includes."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +33,10 @@ class FileSearch:
     Attributes:
         found: Every file handed out, absolute, in order of first use.
         names: What each name in the script stood for.
+        places: The same, the names as seen from the folder in which the script starts.
         here_last: Look in the current folder last: for scripts stored with copies of their files.
+        moved: The script's working directory after `shell cd`, from the one in which it starts; empty: the same.
+        environment: Variables that the script would have set by `shell putenv`.
 
     Args:
         script_folder: Folder of the main script.
@@ -40,7 +45,11 @@ class FileSearch:
     def __init__(self, script_folder: Path) -> None:
         self.found: list[Path] = []
         self.names: dict[str, Path] = {}
+        self.places: dict[str, Path] = {}
         self.here_last = False
+        self.moved = ""
+        self.environment: dict[str, str] = {}
+        self._made: set[Path] = set()  # folders that `shell mkdir` would have made
         self._script_folder = script_folder
         self._stored = _stored_names(script_folder)
         self._generated: dict[str, Path] = {}
@@ -53,11 +62,80 @@ class FileSearch:
         Args:
             current: Folder of the file being read, where it is an included one.
         """
-        listed = [*([current] if current else []), self._script_folder]
-        listed += [Path(part) for part in os.environ.get("LAMMPS_POTENTIALS", "").split(os.pathsep) if part]
+        start, listed = [Path.cwd()], [*([current] if current and not self.moved else []), self._script_folder]
+        if self.moved:  # from there LAMMPS sees no file of the folder in which it starts
+            start, listed = ([Path(os.path.normpath(folder / self.moved)) for folder in folders] for folders in (start, listed))
+        listed += [Path(part) for part in self._potentials().split(os.pathsep) if part]
         wheel = wheel_potentials()
         listed += [wheel] if wheel else []
-        return list(dict.fromkeys([*listed, Path.cwd()] if self.here_last else [Path.cwd(), *listed]))
+        return list(dict.fromkeys([*listed, *start] if self.here_last else [*start, *listed]))
+
+    def _potentials(self) -> str:
+        name = "LAMMPS_POTENTIALS"
+        return self.environment.get(name, os.environ.get(name, ""))
+
+    # ---- the script's working directory
+
+    def absolute(self, name: str) -> Path:
+        """Where LAMMPS would look for a name, or write it.
+
+        Args:
+            name: The name as written in the script.
+        """
+        return Path(os.path.normpath(Path.cwd() / self.moved / name))
+
+    def left_behind(self, name: str, current: Path | None = None) -> str | None:
+        """The name from the script's working directory of a file that only the folder has in which it starts, where LAMMPS would find it.
+
+        Args:
+            name: The name as written in the script.
+            current: Folder of the file being read.
+        """
+        if not self.moved or not may_name_file(name) or not Path(name).is_file() or self.find(name, current):
+            return None
+        return os.path.relpath(name, self.absolute("."))
+
+    def make(self, *names: str) -> None:
+        """Count folders as made, as by `shell mkdir`.
+
+        Args:
+            *names: Their names as written in the script.
+        """
+        for name in names:
+            self._made |= {self.absolute(name), *self.absolute(name).parents}
+
+    def move(self, name: str) -> bool:
+        """Follow `shell cd`; whether there is such a folder.
+
+        Args:
+            name: The folder as written in the script.
+        """
+        moved = os.path.normpath(os.path.join(self.moved, name))
+        there = any((folder / moved).is_dir() for folder in (Path.cwd(), self._script_folder))
+        # in a run directory the copies of the files are told apart by their places, without the folders themselves
+        if not (there or self.absolute(name) in self._made or self._stored is not None):
+            return False
+        self.moved = "" if moved == "." else moved
+        return True
+
+    @contextlib.contextmanager
+    def within(self, moved: str) -> Iterator[None]:
+        """Look from another working directory meanwhile.
+
+        Args:
+            moved: The folder, from the one in which the script starts.
+        """
+        before, self.moved = self.moved, moved
+        try:
+            yield
+        finally:
+            self.moved = before
+
+    def _key(self, name: str) -> str:
+        """A name as seen from the folder in which the script starts."""
+        return os.path.normpath(os.path.join(self.moved, name))
+
+    # ---- files
 
     def find(self, name: str, current: Path | None = None) -> Path | None:
         """The file a name stands for, absolute, or nothing; the copies in a run directory stand for what they were made from.
@@ -66,19 +144,20 @@ class FileSearch:
             name: The name as written in the script.
             current: Folder of the file being read.
         """
-        if generated := self._generated.get(os.path.normpath(name)):  # before it is written the name is the user's
-            self.names[name] = generated
+        place = self._key(name) if self.moved else name
+        if generated := self._generated.get(self._key(name)):  # before it is written the name is the user's
+            self.names[name] = self.places[place] = generated
             return generated
         given = Path(name).expanduser()
-        places = [folder / given for folder in self.folders(current)]
+        paths = [Path(os.path.normpath(folder / given)) if self.moved else folder / given for folder in self.folders(current)]
         if self._stored is not None:
-            recorded = [self._script_folder / self._stored[name]] if name in self._stored else []
-            places = [*recorded, *places, *(self._script_folder / folder / given.name for folder in _COPIES)]
-        for path in places:
+            recorded = [self._script_folder / self._stored[place]] if place in self._stored else []
+            paths = [*recorded, *paths, *(self._script_folder / folder / given.name for folder in _COPIES)]
+        for path in paths:
             try:
-                if path.is_file():
-                    self.names.setdefault(name, path.resolve())
-                    return path.resolve()
+                if found := _existing(path):
+                    self.names[name] = self.places.setdefault(place, found)
+                    return found
             except OSError:  # a word too long for a file name
                 return None
         return None
@@ -93,12 +172,21 @@ class FileSearch:
         return [self._resolve_word(word, current) for word in words]
 
     def _resolve_word(self, word: Word, current: Path | None) -> str:
-        if not _may_name_file(word.text):
+        if not may_name_file(word.text):
             return word.raw
         path = self.find(word.text, current)
         if path is None:
             return word.raw
         self.record(path)
+        return self.written(path)
+
+    @staticmethod
+    def written(path: Path) -> str:
+        """A path as one word of a LAMMPS command.
+
+        Args:
+            path: The path.
+        """
         return f'"{path}"' if any(c.isspace() for c in str(path)) else str(path)
 
     def record(self, path: Path) -> None:
@@ -116,7 +204,7 @@ class FileSearch:
             append: The script goes on with a file, which may be one of the user's.
             current: Folder of the file being read.
         """
-        key = os.path.normpath(name)
+        key = self._key(name)
         if key not in self._generated:
             before = self.find(name, current) if append else None
             folder = self._private_folder() / str(len(self._generated))
@@ -140,7 +228,7 @@ class FileSearch:
         Args:
             names: Words of a command.
         """
-        keys = (os.path.normpath(name) for name in names if _may_name_file(name))
+        keys = (self._key(name) for name in names if may_name_file(name))
         return frozenset(file_token(key) for key in keys if key in self._generated)
 
     def _private_folder(self) -> Path:
@@ -157,7 +245,7 @@ class FileSearch:
 
     def looked_in(self, current: Path | None = None) -> str:
         """The folders looked in, written for an error message."""
-        unset = "" if os.environ.get("LAMMPS_POTENTIALS") else " ($LAMMPS_POTENTIALS is not set)"
+        unset = "" if self._potentials() else " ($LAMMPS_POTENTIALS is not set)"
         return "looked in: " + ", ".join(map(str, self.folders(current))) + unset
 
 
@@ -173,8 +261,23 @@ def _stored_names(script_folder: Path) -> dict[str, str] | None:
         return {}
 
 
-def _may_name_file(text: str) -> bool:
-    """Rule out numbers, wildcards and element symbols, which a stray file of that name must not replace."""
+def _existing(path: Path) -> Path | None:
+    """The file of a path, the star in which is a number as for `read_restart`: then that of the largest one."""
+    if "*" not in path.name:
+        return path.resolve() if path.is_file() else None
+    before, _, after = path.name.partition("*")
+    numbered = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
+    listed = path.parent.iterdir() if path.parent.is_dir() else ()
+    found = [(int(match[1]), file) for file in listed if (match := numbered.fullmatch(file.name))]
+    return max(found)[1].resolve() if found else None
+
+
+def may_name_file(text: str) -> bool:
+    """Rule out numbers, wildcards and element symbols, which a stray file of that name must not replace.
+
+    Args:
+        text: A word of a command.
+    """
     if len(text) < 3 or "*" in text or text == "NULL" or not any(c.isalpha() for c in text):
         return False
     try:

@@ -48,6 +48,9 @@ _FILE_COMMANDS = """
 # their words may name files
 FILE_COMMANDS = frozenset(_FILE_COMMANDS.split())
 
+# the argument of them that is a file for certain
+FILE_WORD = {"read_data": 0, "read_restart": 0, "read_dump": 0, "molecule": 1}
+
 _KEPT = """
     cmap amoeba/bitorsion amoeba/pitorsion property/atom spring restrain addforce addtorque gravity indent rhok adapt adapt/fep
     acks2/reaxff acks2/reax qtpie/reaxff

@@ -28,6 +28,7 @@ class TracedCommand:
         target: The variable or generated file it makes, or nothing.
         uses: Variables and generated files that it refers to itself.
         values: Values at that time of all variables that it depends on and that depend on no other.
+        folder: The script's working directory at that time, from the one in which it starts.
     """
 
     name: str
@@ -39,6 +40,7 @@ class TracedCommand:
     target: str
     uses: frozenset[str]
     values: Mapping[str, Value]
+    folder: str = ""
 
     def __str__(self) -> str:
         return f"`{' '.join(self.raw.split())}` at {self.file.name} line {self.line}"
@@ -92,6 +94,7 @@ class Trace:
 
     Attributes:
         commands: The commands.
+        folder: The script's present working directory, from the one in which it starts.
 
     Args:
         lammps: The library object, which knows the values of variables.
@@ -99,6 +102,7 @@ class Trace:
 
     def __init__(self, lammps: Any) -> None:  # noqa: ANN401
         self.commands: list[TracedCommand] = []
+        self.folder = ""
         self._lammps = lammps
         self._parts: dict[str, frozenset[str]] = {}  # of each variable, those it was defined from
 
@@ -126,7 +130,7 @@ class Trace:
         if kind == "variable":
             self._parts[target] = used
         values = {name: value for name in self._leaves(used) if (value := value_of(self._lammps, name)) is not None}
-        self.commands.append(TracedCommand(text.split()[0], raw, text, *where, kind, target, used, values))
+        self.commands.append(TracedCommand(text.split()[0], raw, text, *where, kind, target, used, values, self.folder))
 
     def _leaves(self, names: frozenset[str]) -> set[str]:
         """The variables behind these that were defined from no other."""

@@ -159,6 +159,8 @@ def execute(plan: MdPlan, console: Console, stop: StopFlag, *, allow_red: bool) 
     settings = MdSettings.resolved(plan.config.md, problem.units)
     _require_possible(plan, problem, settings)
     run = _open(plan, problem)
+    for line in problem.engine.lines:
+        console.say(f"LAMMPS         {line}")
     console.say(settings_line(plan.mode, problem, settings))
     job = Job(problem, plan.config, settings, run, console, stop)
     try:

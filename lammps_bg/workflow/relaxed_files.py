@@ -129,7 +129,7 @@ def _bring_files(engine: Engine, text: str, folder: Path, made: list[Path]) -> s
         ConfigError: Another file of a name is there.
         CrystalError: A name outside the folder is not written in the script itself.
     """
-    for name, source in engine.reader.files.names.items():
+    for name, source in engine.reader.files.places.items():
         if source not in (*engine.potential_files, *engine.script_files) or Path(name).expanduser().is_absolute():
             continue
         inside = name

@@ -107,6 +107,8 @@ def execute(plan: RelaxPlan, console: Console) -> int:
     check_target(target)
     with Engine(plan.request.script, variables=plan.request.variables, flags=plan.request.flags) as engine:
         require_known_variables(engine, plan.request)
+        for line in engine.lines:
+            console.say(f"{'LAMMPS says':16s} {line}")
         pressure, free = _pressure(plan, engine), _free(plan, engine)
         before = Summary.of(engine)
         relaxed = settled(relax(engine, free, pressure), engine)

@@ -67,7 +67,7 @@ def create_run(
             config=to_toml(config),
             command=words,
             seeds={"seed": config.seed},
-            names=problem.engine.reader.files.names,
+            names=problem.engine.reader.files.places,
             extra={"request": entry},
         )
     except BaseException:  # such as a full disk

@@ -373,6 +373,8 @@ def _problem(plan: Plan, console: Console) -> Problem:
         console.say(f"skipped    {command.file.name}:{command.line}: {command.command} ({command.reason})")
     for fix in problem.engine.removed_fixes:
         console.say(f"removed    fix {fix}")
+    for line in problem.engine.lines:
+        console.say(f"LAMMPS     {line}")
     return problem
 
 
