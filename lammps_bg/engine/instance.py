@@ -57,6 +57,7 @@ class Instance:
         team.close_with(self, self.atoms)
         self.lammps = self.atoms.lammps
         self.warnings: list[str] = []
+        self._keeps_log = flags.log != "none"
         self.reader = ScriptReader(self.lammps, script, variables, PROLOGUE)
         try:
             self.reader.files.here_last = stored
@@ -78,6 +79,25 @@ class Instance:
             self.lammps.command(text)
         except Exception as error:
             raise PotentialError(f"LAMMPS says '{lammps_message(error)}' to `{text}`") from None
+
+    def minimise(self, tolerances: str) -> str:
+        """Run LAMMPS' minimiser, and return why it stopped in LAMMPS' own words: of its log, which is not ours where the user keeps one.
+
+        Args:
+            tolerances: The four numbers of `minimize`.
+        """
+        if self._keeps_log:
+            self.lammps.command(f"minimize {tolerances}")
+            return "see LAMMPS' log"
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "log"
+            self.lammps.command(f'log "{log}"')
+            try:
+                self.lammps.command(f"minimize {tolerances}")
+            finally:
+                self.lammps.command("log none")
+            found = re.search(r"Stopping criterion = (.*)", log.read_text(errors="replace"))
+        return found[1].strip() if found else "no reason given"
 
     @staticmethod
     def thermo_commands(columns: str) -> tuple[str, ...]:

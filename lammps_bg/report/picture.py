@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
+from lammps_bg.crystal.scale import periodic_pairs
 from lammps_bg.engine.dump import Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.files import replaced
@@ -209,10 +210,8 @@ def _sticks(sites: Array, cell: Array) -> tuple[NDArray, NDArray, NDArray, float
 
     Close-packed crystals get no sticks: with 8 or 12 at each site they would hide the clouds.
     """
-    from ase.neighborlist import primitive_neighbor_list
-
     spacing = nearest_distance(sites, cell)
-    i, j, image = primitive_neighbor_list("ijS", [True] * 3, cell, sites, 1.15 * spacing)
+    i, j, image = periodic_pairs("ijS", cell, sites, 1.15 * spacing)
     if len(i) > 6 * len(sites):
         i, j, image = i[:0], j[:0], image[:0]
     once = (i < j) | ((i == j) & (image @ np.array([1_000_000, 1_000, 1]) > 0))

@@ -241,9 +241,11 @@ class Problem:
                 "expected a finite energy of the script's structure, got an infinite one; check for overlapping atoms"
             )
         # forces that do less work than 0.01 kT over a tenth of the nearest distance cannot move an atom off its site
-        if self.largest_force * self.beta * 0.1 * crystal.nearest_distance < 0.01:
+        small = 0.01 / (self.beta * 0.1 * crystal.nearest_distance)
+        if self.largest_force < small:
             return
-        moved = self.engine.relaxed_positions() - self.engine.sites
+        rest = self.engine.relaxed(small)
+        moved = rest.positions - self.engine.sites
         moved = moved - np.round(moved @ np.linalg.inv(crystal.supercell)) @ crystal.supercell
         furthest = float(np.linalg.norm(moved - moved.mean(0), axis=1).max())
         label = self.units.labels
@@ -253,6 +255,14 @@ class Problem:
                 f"({furthest / crystal.nearest_distance:.2f} nearest-neighbour distances), as in a liquid, glass or hot snapshot; "
                 "give the minimised lattice (liquids and defects are out of scope)"
             )
+        if not rest.largest_force < small:
+            log.warning(
+                "the script's structure is not at rest, and no minimiser brings it there: the largest force is %.3g %s/%s at first, LAMMPS' own "
+                "stopped with '%s', and steps along the forces stalled at %.3g %s/%s (wanted: %.3g), as where the energy jumps at a cutoff "
+                "(`pair_modify shift yes`) or a long-range solver is coarse (`kspace_modify`); the base is centred on the minimum as well as it can be",
+                self.largest_force, label.energy, label.length, rest.stopped, rest.largest_force, label.energy, label.length, small,
+            )  # fmt: skip
+            return
         log.warning(
             "the script's structure is not relaxed: the largest force is %.3g %s/%s and atoms relax by up to %.2g %s; "
             "the base is centred on the minimum, but symmetry is lost to such noise, so better give the minimised one (`lammps-bg relax`)",
