@@ -33,4 +33,5 @@ def periodic_pairs(quantities: str, cell: Array, positions: Array, cutoff: float
     """
     unit = natural_unit(float(abs(np.linalg.det(cell)) / len(positions)) ** (1 / 3))
     found = primitive_neighbor_list(quantities, (True,) * 3, cell / unit, positions / unit, cutoff / unit)
-    return tuple(column * unit if name in "dD" else column for name, column in zip(quantities, found, strict=True))
+    columns = found if isinstance(found, tuple) else (found,)  # one quantity alone comes bare
+    return tuple(column * unit if name in "dD" else column for name, column in zip(quantities, columns, strict=True))

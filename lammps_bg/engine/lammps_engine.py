@@ -180,6 +180,30 @@ class Engine(Evaluator):
         except Exception:  # LAMMPS raises plain Exception: a formula without a value
             return "no value"
 
+    def tried(self, commands: Sequence[str]) -> Evaluator:
+        """Another instance of the same crystal with further commands after the script, to see what they change; close it afterwards.
+
+        Args:
+            commands: LAMMPS commands.
+
+        Raises:
+            PotentialError: LAMMPS refuses one of them.
+        """
+
+        def make() -> Instance:
+            instance = self._make()
+            try:
+                for command in commands:
+                    instance.command(command)
+            except PotentialError:
+                instance.close()
+                raise
+            return instance
+
+        trial = Evaluator(make, self.structure)
+        trial.set_cell(self.cell, self.origin)
+        return trial
+
     # ---- parameters of the potential
 
     def parameter_use(self, name: str) -> list[str]:

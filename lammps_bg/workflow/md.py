@@ -156,7 +156,7 @@ def execute(plan: MdPlan, console: Console, stop: StopFlag, *, allow_red: bool) 
             return code
     problem = Problem.load(plan.request, plan.config.estimate.length_scale)
     require_same_on_all_ranks(problem, plan.config)
-    settings = MdSettings.resolved(plan.config.md, problem.units)
+    settings = MdSettings.resolved(plan.config.md, problem)
     _require_possible(plan, problem, settings)
     run = _open(plan, problem)
     console.say(settings_line(plan.mode, problem, settings))
@@ -205,7 +205,7 @@ def rehearse(plan: MdPlan, console: Console) -> int:
         console: Where to report.
     """
     problem = Problem.load(plan.request, plan.config.estimate.length_scale)
-    settings = MdSettings.resolved(plan.config.md, problem.units)
+    settings = MdSettings.resolved(plan.config.md, problem)
     console.say(settings_line(plan.mode, problem, settings))
     with Dynamics(problem.engine, Canonical(problem.temperature, settings.damp), timestep=settings.timestep, seed=1) as dynamics:
         dynamics.run(1)

@@ -14,6 +14,7 @@ import numpy as np
 from lammps_bg import parallel
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES, deformation, require_no_flip
 from lammps_bg.crystal.conditions import TEMPERATURE
+from lammps_bg.crystal.connection import PIECES, connected_directions, flat
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.symmetry import match_sites, nearest_distance
 from lammps_bg.crystal.system import Counts, Crystal
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
 # defects: sites of a cell that are looked at, vectors tried, and the share of the sites mapped onto sites that tells of one
 _SMALLEST_DEFECTIVE, _TRANSLATIONS_TRIED, _MOSTLY = 12, 40, 0.75
+_LAYERED, _SPARSE = 2.5, 5.0  # reach that joins the pieces of every crystal, in nearest distances: if they interact, and in any case
 _BYTES_PER_SITE = 70_000  # peak of `lammps-bg sample` at 13,824 atoms, 1.4 GB with Python, torch and LAMMPS
 
 
@@ -108,6 +110,7 @@ class Problem:
         require_no_flip(crystal.supercell)
         surface = EnergySurface(engine, crystal)
         problem = cls(surface, temperature, *script_length_scale(engine, crystal, temperature, length_scale))
+        problem._require_bulk()
         problem._require_crystal()
         problem._require_interaction()
         problem._require_free_centre()
@@ -228,6 +231,34 @@ class Problem:
                 f"expected an energy that a rigid shift of the whole crystal leaves alone, got a change of {change:.3g} kT; "
                 "remove walls, springs to fixed points, restraints and position-dependent fields from the script"
             )
+
+    def _require_bulk(self) -> None:
+        """Refuse slabs, wires and molecules in vacuum, whatever the boundary conditions; name a sheet of one layer.
+
+        Layers and molecules of a crystal are up to 2.5 nearest distances apart where they hardly feel each other (graphite), and
+        up to 5 where the atoms within a molecule are very close (hydrogen).
+
+        Raises:
+            CrystalError: Nothing but vacuum holds the pieces together.
+        """
+        unit, near, cutoff = self.crystal.unit, self.crystal.nearest_distance, self.engine.cutoff()
+        furthest = _SPARSE * near if cutoff is None else min(max(_LAYERED * near, cutoff), _SPARSE * near)
+        directions = 0
+        for reach in (1.5 * near, _LAYERED * near, furthest):  # the last is costly, and rarely needed
+            directions = connected_directions(unit.cell, unit.basis, reach)
+            if directions == 3:
+                return
+        gap = f"{furthest:.3g} {self.units.labels.length} ({furthest / near:.2g} nearest-neighbour distances)"
+        if directions == 2 and flat(unit.cell, unit.basis, 1.5 * near):
+            log.warning(
+                "the structure is a single layer with vacuum around it: within %s it hangs together in two directions only; F is that of the "
+                "layer, and volume and pressure contain the vacuum", gap,
+            )  # fmt: skip
+            return
+        raise CrystalError(
+            f"expected a crystal that fills its cell, got {PIECES[directions]} in vacuum, which within {gap} hangs together in {directions} of "
+            "three directions and has no bulk free energy; shorten the box to a period of the crystal in every direction, without vacuum"
+        )
 
     def _require_crystal(self) -> None:
         """Refuse structures that are not at, or close to, a minimum with every atom on a site.
