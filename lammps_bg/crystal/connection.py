@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """In how many directions a structure hangs together: a crystal in three, a slab in two, a wire in one, a molecule in none."""
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
@@ -13,8 +16,21 @@ PIECES = ("a molecule or cluster", "a wire or chain", "a slab or sheet", "a crys
 """What hangs together in 0, 1, 2 and 3 directions."""
 
 
-def connected_directions(cell: Array, positions: Array, reach: float) -> int:
-    """Independent directions in which atoms no further apart than `reach` lead on for ever, of the piece that has most.
+@dataclass(frozen=True)
+class Connection:
+    """The piece of a structure that leads on in most directions.
+
+    Attributes:
+        directions: How many independent ones, 0 to 3.
+        thickness: Extent of a slab across its plane, length units; not a number for anything else.
+    """
+
+    directions: int
+    thickness: float
+
+
+def connection(cell: Array, positions: Array, reach: float) -> Connection:
+    """What atoms no further apart than `reach` make of a periodic structure.
 
     Args:
         cell: Cell vectors as rows, shape [3, 3], length units.
@@ -28,8 +44,21 @@ def connected_directions(cell: Array, positions: Array, reach: float) -> int:
     cells = _cells(joined, first, second, images, piece, count)
     # where a walk around a loop ends in another cell than it began in
     loops = images + cells[first] - cells[second]
-    ranks = [np.linalg.matrix_rank(np.unique(loops[piece[first] == number], axis=0)) for number in np.unique(piece[first])]
-    return int(max(ranks, default=0))
+    best = Connection(0, math.nan)
+    for number in np.unique(piece[first]):
+        found = np.unique(loops[piece[first] == number], axis=0)
+        directions = int(np.linalg.matrix_rank(found))
+        if directions > best.directions:
+            mine = piece == number
+            unwrapped = positions[mine] + cells[mine] @ cell
+            best = Connection(directions, _thickness(found @ cell, unwrapped) if directions == 2 else math.nan)
+    return best
+
+
+def _thickness(vectors: Array, positions: Array) -> float:
+    """Extent of positions across the plane that vectors span."""
+    normal = np.linalg.svd(vectors)[2][2]
+    return float(np.ptp(positions @ normal))
 
 
 def _cells(
@@ -43,12 +72,3 @@ def _cells(
         for atom in order[1:].tolist():
             cells[atom] = cells[before[atom]] + step[int(before[atom]), atom]
     return cells
-
-
-def flat(cell: Array, positions: Array, tolerance: float) -> bool:
-    """Whether all atoms lie in one layer that is thinner than `tolerance` along a face of the cell (length units)."""
-    normals = np.linalg.inv(cell)
-    heights = 1.0 / np.linalg.norm(normals, axis=0)
-    fractional = np.sort(positions @ normals % 1.0 % 1.0, axis=0)
-    gaps = np.diff(fractional, axis=0, append=fractional[:1] + 1.0).max(0)
-    return bool(((1.0 - gaps) * heights < tolerance).any())

@@ -35,7 +35,13 @@ class Point:
 
 
 def descend(
-    gradient: Callable[[Array], tuple[Array, float]], start: Array, *, enough: float, longest: float, most: int = 3000, patience: int = 60
+    gradient: Callable[[Array], tuple[Array, float]],
+    start: Array,
+    *,
+    enough: float,
+    longest: float,
+    most: int = 3000,
+    patience: int = 60,
 ) -> Point:
     """Limited-memory BFGS without a line search: steps of bounded length to where the gradient vanishes.
 

@@ -125,12 +125,19 @@ def _image_layout(instance: Instance) -> tuple[int, int]:
 
 
 def _masses(instance: Instance, types: NDArray[np.int64]) -> Array:
-    """Mass of each type, shape [n_types]; of atom styles with a mass per atom, its mean over the type."""
+    """Mass of each type, shape [n_types]; with a mass per atom its geometric mean over the type, which free energies contain."""
     lammps, n_types = instance.lammps, instance.lammps.extract_setting("ntypes")
     if not lammps.extract_setting("rmass_flag"):
         return np.array(lammps.numpy.extract_atom("mass"), dtype=np.float64).ravel()[1 : n_types + 1]
     (per_atom,) = instance.atoms.gather("rmass")
-    return np.array([per_atom[types == t + 1].mean() if (types == t + 1).any() else 0.0 for t in range(n_types)])
+    return np.array([_geometric_mean(per_atom[types == t + 1]) for t in range(n_types)])
+
+
+def _geometric_mean(masses: Array) -> float:
+    """Of no mass zero, and of equal masses their value to the last bit."""
+    if len(masses) == 0 or np.ptp(masses) == 0:
+        return float(masses[0]) if len(masses) else 0.0
+    return float(np.exp(np.log(masses).mean()))
 
 
 def labels(instance: Instance, masses: Array) -> tuple[str, ...]:
@@ -168,8 +175,10 @@ def length_scale(instance: Instance) -> tuple[float, str] | None:
     """
     style = instance.pair_style
     if style.startswith("lj/cut"):
-        sigma = np.array(instance.lammps.extract_pair("sigma"))[1:, 1:]
-        diagonal = np.diag(sigma)
+        sigma = instance.lammps.extract_pair("sigma")
+        if sigma is None:  # not every style of the family tells it
+            return None
+        diagonal = np.diag(np.array(sigma)[1:, 1:])
         return (float(diagonal[0]), f"sigma of pair_style {style}") if np.ptp(diagonal) == 0 and diagonal[0] > 0 else None
     if style.split("/")[0] == "sw" and len(instance.reader.pair_coeffs) == 1:
         return _sw_sigma(instance.reader.pair_coeffs[0], instance.reader.files.names)

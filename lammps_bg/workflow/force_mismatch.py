@@ -12,7 +12,7 @@ from lammps_bg.errors import LammpsBGError
 from lammps_bg.workflow.problem import Problem
 
 MISMATCH = 1e-3  # relative difference between forces and finite differences that is no rounding
-_FINER, _FINEST = 1e-3, 1e-8  # accuracy of a long-range solver that is tried: relative to the script's, and at most that
+_SAME_SHIFTED = 1e-4  # of the energy: its change when the whole crystal moves, with a coarse long-range solver
 _POINTS = 10_000  # of a tabulated potential
 
 Remedy = tuple[str, list[str]]  # what to write into the script, and the commands that show its effect after the script
@@ -69,7 +69,8 @@ def explained(problem: Problem, seed: int) -> str:
     figures = ", ".join(f"{name} gives {error:.1g}" for error, (name, _) in found)
     best, (name, _) = min(found, key=lambda entry: entry[0])
     if best < MISMATCH:
-        return f"{name} removes that: put it after the last line of the potential (tried in a copy of the script: {figures})"
+        where = ", after the last line of the potential" if name.endswith("`") and not name.startswith("leaving out") else ""
+        return f"{name} removes that{where} (tried in a copy of the script: {figures})"
     return f"nothing that was tried in a copy of the script removes that ({figures}), so look at the cutoffs and the fixes of the script"
 
 
@@ -83,31 +84,18 @@ def _remedies(problem: Problem) -> list[Remedy]:
         style = f"pair_style table spline {_POINTS}"
         remedies.append((f"`{style}`", [style, *(" ".join(["pair_coeff", *map(quoted, args)]) for args in reader.pair_coeffs)]))
     if reader.kspace:
-        remedies.append(("`pair_modify table 0`", ["pair_modify table 0"]))
-        remedies += _finer_solver(reader.kspace)
+        tables = ["table", "table/disp"] if "long/" in "/".join(words) else ["table"]
+        remedies += [(f"`{line}`", [line]) for line in (f"pair_modify {name} 0" for name in tables)]
+    if (finer := engine.finer_solver()) is not None:
+        remedies.append((f"`{finer[0]}` in place of the present one", list(finer[1])))
     for name in reader.kept_fixes:
         line = f"fix_modify {name} energy yes"
-        remedies.append((f"`{line}`", [line]))
+        remedies += [(f"`{line}`", [line]), (f"leaving out `fix {name}`", [f"unfix {name}"])]
     return remedies
 
 
-def _finer_solver(kspace: list[str]) -> list[Remedy]:
-    """The script's long-range solver with a higher accuracy."""
-    for at, text in reversed(list(enumerate(kspace))):
-        words = text.split()
-        if words[0] != "kspace_style" or len(words) < 3:
-            continue
-        try:
-            accuracy = min(max(_FINER * float(words[2]), _FINEST), 0.1 * float(words[2]))
-        except ValueError:
-            return []
-        style = " ".join([*words[:2], f"{accuracy:.0e}", *words[3:]])
-        return [(f"`{style}` in place of the present one", [*kspace[:at], style, *kspace[at + 1 :]])]
-    return []
-
-
 def _error_with(problem: Problem, remedy: Remedy, seed: int) -> float | None:
-    """The mismatch with further commands after the script; None where LAMMPS refuses them."""
+    """The mismatch with further commands after the script; None where LAMMPS or this program refuses them."""
     surface, order = problem.surface, problem.crystal.atom_ids - 1
     try:
         trial = problem.engine.tried(remedy[1])
@@ -123,8 +111,12 @@ def _error_with(problem: Problem, remedy: Remedy, seed: int) -> float | None:
             return energies, forces[:, order]
 
         error = _force_error(lambda u: trial.energies(positions(u)), evaluate, problem.crystal, seed)
+        static = trial.energies(positions(np.zeros((1, problem.crystal.n_sites, 3))))[0]
+        shifted = trial.energies(positions(np.full((1, problem.crystal.n_sites, 3), 0.1 * problem.crystal.nearest_distance)))[0]
     except LammpsBGError:
         return None
     finally:
         trial.close()
+    if abs(shifted - static) > _SAME_SHIFTED * abs(static):
+        return None  # the centre of mass would be held, which is refused
     return error if np.isfinite(error) else None

@@ -22,7 +22,7 @@ from lammps_bg.report.trajectory import Trajectory
 from lammps_bg.thermo.timeseries import SHORTEST, correlated_mean
 from lammps_bg.thermo.verdict import combine
 from lammps_bg.workflow import md_results
-from lammps_bg.workflow.entries import system_entry
+from lammps_bg.workflow.entries import conventions_entry, system_entry
 from lammps_bg.workflow.md_job import Goal, Job
 from lammps_bg.workflow.md_windows import crystal_goal, sample_windows
 from lammps_bg.workflow.observing import Source, observe
@@ -300,6 +300,7 @@ def _finish(plan: MdPlan, job: Job, trajectories: list[Trajectory], more: dict[s
     md_results.write_dump(job, frames)
     results: dict[str, Any] = {
         "system": system_entry(job.problem),
+        "conventions": conventions_entry(job.problem),
         "md": entry,
         "verdict": verdict.to_dict(),
         "cost": {"energy_evaluations": md_results.evaluations(job), "wall_seconds": time.monotonic() - plan.started},

@@ -14,14 +14,14 @@ import numpy as np
 from lammps_bg import parallel
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES, deformation, require_no_flip
 from lammps_bg.crystal.conditions import TEMPERATURE
-from lammps_bg.crystal.connection import PIECES, connected_directions, flat
+from lammps_bg.crystal.connection import PIECES, connection
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.symmetry import match_sites, nearest_distance
 from lammps_bg.crystal.system import Counts, Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
 from lammps_bg.engine.surface import EnergySurface
-from lammps_bg.errors import ConfigError, CrystalError, PotentialError
+from lammps_bg.errors import ConfigError, CrystalError, LammpsBGError, PotentialError
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.training.target import ExactTarget, SoftenedTarget, Surface
@@ -32,7 +32,10 @@ log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
 # defects: sites of a cell that are looked at, vectors tried, and the share of the sites mapped onto sites that tells of one
 _SMALLEST_DEFECTIVE, _TRANSLATIONS_TRIED, _MOSTLY = 12, 40, 0.75
-_LAYERED, _SPARSE = 2.5, 5.0  # reach that joins the pieces of every crystal, in nearest distances: if they interact, and in any case
+_LAYERED, _SPARSE = (
+    2.5,
+    5.0,
+)  # reach that joins the pieces of every crystal, in nearest distances: if they interact, and in any case
 _BYTES_PER_SITE = 70_000  # peak of `lammps-bg sample` at 13,824 atoms, 1.4 GB with Python, torch and LAMMPS
 
 
@@ -226,11 +229,28 @@ class Problem:
         energies = self.surface.energies(np.broadcast_to(shifts[:, None], (2, crystal.n_sites, 3)))
         change = self.beta * float(np.abs(energies - self.surface.static_energy).max())
         # grids of long-range solvers break the symmetry a little
-        if not change < max(0.1, 1e-5 * abs(self.beta * self.surface.static_energy)):
+        if not change < (allowed := max(0.1, 1e-5 * abs(self.beta * self.surface.static_energy))):
+            if (finer := self.engine.finer_solver()) is not None and self._with_solver(finer[1], shifts) < allowed:
+                raise CrystalError(
+                    f"expected an energy that a rigid shift of the whole crystal leaves alone, got a change of {change:.3g} kT by the grid of "
+                    f"the long-range solver; use `{finer[0]}` in place of the present one, with which it is within {allowed:.2g} kT"
+                )
             raise CrystalError(
                 f"expected an energy that a rigid shift of the whole crystal leaves alone, got a change of {change:.3g} kT; "
                 "remove walls, springs to fixed points, restraints and position-dependent fields from the script"
             )
+
+    def _with_solver(self, commands: list[str], shifts: Array) -> float:
+        """Change of the energy by rigid shifts [n, 3] with other kspace commands, kT; infinite where LAMMPS refuses them."""
+        try:
+            trial = self.engine.tried(commands)
+        except LammpsBGError:
+            return math.inf
+        try:
+            energies = trial.energies(trial.sites + np.concatenate([np.zeros((1, 3)), shifts])[:, None])
+        finally:
+            trial.close()
+        return self.beta * float(np.abs(energies[1:] - energies[0]).max())
 
     def _require_bulk(self) -> None:
         """Refuse slabs, wires and molecules in vacuum, whatever the boundary conditions; name a sheet of one layer.
@@ -243,20 +263,19 @@ class Problem:
         """
         unit, near, cutoff = self.crystal.unit, self.crystal.nearest_distance, self.engine.cutoff()
         furthest = _SPARSE * near if cutoff is None else min(max(_LAYERED * near, cutoff), _SPARSE * near)
-        directions = 0
         for reach in (1.5 * near, _LAYERED * near, furthest):  # the last is costly, and rarely needed
-            directions = connected_directions(unit.cell, unit.basis, reach)
-            if directions == 3:
+            found = connection(unit.cell, unit.basis, reach)
+            if found.directions == 3:
                 return
         gap = f"{furthest:.3g} {self.units.labels.length} ({furthest / near:.2g} nearest-neighbour distances)"
-        if directions == 2 and flat(unit.cell, unit.basis, 1.5 * near):
+        if found.directions == 2 and found.thickness < 1.5 * near:
             log.warning(
                 "the structure is a single layer with vacuum around it: within %s it hangs together in two directions only; F is that of the "
                 "layer, and volume and pressure contain the vacuum", gap,
             )  # fmt: skip
             return
         raise CrystalError(
-            f"expected a crystal that fills its cell, got {PIECES[directions]} in vacuum, which within {gap} hangs together in {directions} of "
+            f"expected a crystal that fills its cell, got {PIECES[found.directions]} in vacuum, which within {gap} hangs together in {found.directions} of "
             "three directions and has no bulk free energy; shorten the box to a period of the crystal in every direction, without vacuum"
         )
 
