@@ -2,6 +2,7 @@
 """Sizes in numbers of order one: what other libraries hold against fixed lengths must work in metres as in Angstrom."""
 
 import math
+from typing import Any
 
 import numpy as np
 from ase.neighborlist import primitive_neighbor_list
@@ -22,7 +23,7 @@ def natural_unit(size: float, octaves: int = 4) -> float:
     return 2.0 ** (octaves * round((math.log2(size) - 1) / octaves))
 
 
-def periodic_pairs(quantities: str, cell: Array, positions: Array, cutoff: float) -> tuple[Array, ...]:
+def periodic_pairs(quantities: str, cell: Array, positions: Array, cutoff: float) -> tuple[Any, ...]:
     """ASE's neighbour list of a periodic cell in any unit of length; ASE itself sorts atoms into bins of at least 3 length units.
 
     Args:

@@ -92,7 +92,7 @@ def find_unit_cell(structure: Structure, tolerance: float = 1e-3) -> tuple[UnitC
     cell = structure.cell / np.array(counts)[:, None]
     # noise adds up from image to image, while other sites are a whole `length` away
     basis, first = _fold(positions, cell, counts, 0.25 * length)
-    bonds = _Bonds(structure.bond_centres - structure.origin, structure.bonds[:, 2])
+    bonds = _Bonds(structure.bond_centres - structure.origin, structure.bonds[:, 2]).folded(cell)
     unit = _describe(cell, basis, (structure.types[first], structure.kinds[first]), bonds, tolerance * length)
     return unit, (counts[0], counts[1], counts[2])
 
@@ -108,6 +108,12 @@ class _Bonds:
 
     centres: Array
     types: NDArray[np.int64]
+
+    def folded(self, cell: Array) -> "_Bonds":
+        """Those of one cell; of images that rounding keeps apart more than one may stay."""
+        places = np.round(self.centres @ np.linalg.inv(cell) % 1.0, 3) % 1.0
+        _, first = np.unique(np.column_stack([self.types, places]), axis=0, return_index=True)
+        return _Bonds(self.centres[first], self.types[first])
 
     def kept_by(self, cell: Array, images: Array, tolerance: float) -> bool:
         """Whether bonds lie where an operation takes them: `images` [m, 3] of their centres, in a periodic cell."""

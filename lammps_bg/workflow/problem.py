@@ -275,8 +275,9 @@ class Problem:
             )  # fmt: skip
             return
         raise CrystalError(
-            f"expected a crystal that fills its cell, got {PIECES[found.directions]} in vacuum, which within {gap} hangs together in {found.directions} of "
-            "three directions and has no bulk free energy; shorten the box to a period of the crystal in every direction, without vacuum"
+            f"expected a crystal that fills its cell, got {PIECES[found.directions]} in vacuum, which within {gap} hangs together in "
+            f"{found.directions} of three directions and has no bulk free energy; "
+            "shorten the box to a period of the crystal in every direction, without vacuum"
         )
 
     def _require_crystal(self) -> None:
@@ -309,7 +310,7 @@ class Problem:
             log.warning(
                 "the script's structure is not at rest, and no minimiser brings it there: the largest force is %.3g %s/%s at first, LAMMPS' own "
                 "stopped with '%s', and steps along the forces stalled at %.3g %s/%s (wanted: %.3g), as where the energy jumps at a cutoff "
-                "(`pair_modify shift yes`) or a long-range solver is coarse (`kspace_modify`); the base is centred on the minimum as well as it can be",
+                "(`pair_modify shift yes`) or a long-range solver is coarse (`kspace_style`); the base is centred as well as it can be",
                 self.largest_force, label.energy, label.length, rest.stopped, rest.largest_force, label.energy, label.length, small,
             )  # fmt: skip
             return
