@@ -51,14 +51,25 @@ def nearest_distance(cell: Array, positions: Array) -> float:
     return closest_pair(cell, positions)[2]
 
 
+def typical_distance(cell: Array, positions: Array) -> float:
+    """Median of the atoms' distances to their nearest neighbours, which two atoms that are too close leave alone, length units."""
+    return float(np.median(_nearest(cell, positions)[0][:, 1]))
+
+
 def closest_pair(cell: Array, positions: Array) -> tuple[int, int, float]:
     """Indices of the two atoms closest to each other, images included, and their distance in length units."""
+    distance, index = _nearest(cell, positions)
+    first = int(distance[:, 1].argmin())
+    return first, int(index[first, 1]) % len(positions), float(distance[first, 1])
+
+
+def _nearest(cell: Array, positions: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Distance and index of each atom itself and of its nearest neighbour among all images, shape [N, 2] each."""
     images = np.array([[i, j, k] for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]) @ cell
     wrapped = positions - np.floor(positions @ np.linalg.inv(cell) + 1e-9) @ cell
     tree = cKDTree((wrapped[None] + images[:, None]).reshape(-1, 3))
     distance, index = tree.query(wrapped, k=2)
-    first = int(distance[:, 1].argmin())
-    return first, int(index[first, 1]) % len(positions), float(distance[first, 1])
+    return distance, index
 
 
 def match_sites(cell: Array, sites: Array, positions: Array, tolerance: float) -> NDArray[np.int64]:

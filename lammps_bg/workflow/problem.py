@@ -16,7 +16,7 @@ from lammps_bg.crystal.cell_variables import CELL_VARIABLES, deformation, requir
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.connection import PIECES, connection
 from lammps_bg.crystal.structure import Array
-from lammps_bg.crystal.symmetry import match_sites, nearest_distance
+from lammps_bg.crystal.symmetry import match_sites, nearest_distance, typical_distance
 from lammps_bg.crystal.system import Counts, Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
@@ -261,7 +261,8 @@ class Problem:
         Raises:
             CrystalError: Nothing but vacuum holds the pieces together.
         """
-        unit, near, cutoff = self.crystal.unit, self.crystal.nearest_distance, self.engine.cutoff()
+        unit, cutoff = self.crystal.unit, self.engine.cutoff()
+        near = typical_distance(unit.cell, unit.basis)
         furthest = _SPARSE * near if cutoff is None else min(max(_LAYERED * near, cutoff), _SPARSE * near)
         for reach in (1.5 * near, _LAYERED * near, furthest):  # the last is costly, and rarely needed
             found = connection(unit.cell, unit.basis, reach)
