@@ -5,10 +5,10 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-from ase.neighborlist import primitive_neighbor_list
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from lammps_bg.crystal.scale import periodic_pairs
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import ConfigError
@@ -78,7 +78,7 @@ def _ordered_neighbours(crystal: Crystal, at_least: int) -> list[_Neighbours]:
     """For each basis site: shell number, basis index, cell offset and vector of its neighbours, nearest first."""
     unit = crystal.unit
     cutoff = (at_least / (4 / 3 * np.pi) * crystal.volume / crystal.n_sites) ** (1 / 3) + crystal.nearest_distance
-    i, j, d, vector, offset = primitive_neighbor_list("ijdDS", (True,) * 3, unit.cell, unit.basis, cutoff)
+    i, j, d, vector, offset = periodic_pairs("ijdDS", unit.cell, unit.basis, cutoff)
     lists = []
     for basis in range(crystal.n_basis):
         mine = np.flatnonzero(i == basis)

@@ -9,6 +9,7 @@ import spglib
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from lammps_bg.crystal.scale import natural_unit
 from lammps_bg.crystal.structure import Array, Structure
 from lammps_bg.errors import CrystalError
 
@@ -21,6 +22,7 @@ class UnitCell:
         cell: Cell vectors as rows, lower triangular, shape [3, 3].
         basis: Cartesian site positions relative to the cell's corner, shape [n_basis, 3].
         types: LAMMPS type of each basis site, shape [n_basis].
+        kinds: Equal numbers mark basis sites whose atoms nothing tells apart: type, charge and the like, shape [n_basis].
         site_class: Equal numbers mark sites that a translation of the crystal maps onto each other, shape [n_basis].
         orbit: Equal numbers mark sites that an operation of the space group which keeps or reverses each Cartesian axis maps onto
             each other, shape [n_basis].
@@ -34,6 +36,7 @@ class UnitCell:
     cell: Array
     basis: Array
     types: NDArray[np.int64]
+    kinds: NDArray[np.int64]
     site_class: NDArray[np.int64]
     orbit: NDArray[np.int64]
     signs: Array
@@ -48,14 +51,25 @@ def nearest_distance(cell: Array, positions: Array) -> float:
     return closest_pair(cell, positions)[2]
 
 
+def typical_distance(cell: Array, positions: Array) -> float:
+    """Median of the atoms' distances to their nearest neighbours, which two atoms that are too close leave alone, length units."""
+    return float(np.median(_nearest(cell, positions)[0][:, 1]))
+
+
 def closest_pair(cell: Array, positions: Array) -> tuple[int, int, float]:
     """Indices of the two atoms closest to each other, images included, and their distance in length units."""
+    distance, index = _nearest(cell, positions)
+    first = int(distance[:, 1].argmin())
+    return first, int(index[first, 1]) % len(positions), float(distance[first, 1])
+
+
+def _nearest(cell: Array, positions: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Distance and index of each atom itself and of its nearest neighbour among all images, shape [N, 2] each."""
     images = np.array([[i, j, k] for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)]) @ cell
     wrapped = positions - np.floor(positions @ np.linalg.inv(cell) + 1e-9) @ cell
     tree = cKDTree((wrapped[None] + images[:, None]).reshape(-1, 3))
     distance, index = tree.query(wrapped, k=2)
-    first = int(distance[:, 1].argmin())
-    return first, int(index[first, 1]) % len(positions), float(distance[first, 1])
+    return distance, index
 
 
 def match_sites(cell: Array, sites: Array, positions: Array, tolerance: float) -> NDArray[np.int64]:
@@ -88,28 +102,59 @@ def find_unit_cell(structure: Structure, tolerance: float = 1e-3) -> tuple[UnitC
     counts = tuple(_repeats(structure, positions, axis, tolerance * length) for axis in range(3))
     cell = structure.cell / np.array(counts)[:, None]
     # noise adds up from image to image, while other sites are a whole `length` away
-    basis, types = _fold(structure, positions, cell, counts, 0.25 * length)
-    return _describe(cell, basis, types, tolerance * length), (counts[0], counts[1], counts[2])
+    basis, first = _fold(positions, cell, counts, 0.25 * length)
+    bonds = _Bonds(structure.bond_centres - structure.origin, structure.bonds[:, 2]).folded(cell)
+    unit = _describe(cell, basis, (structure.types[first], structure.kinds[first]), bonds, tolerance * length)
+    return unit, (counts[0], counts[1], counts[2])
+
+
+@dataclass(frozen=True)
+class _Bonds:
+    """Listed bonds, which symmetry must map onto bonds of their type.
+
+    Attributes:
+        centres: Middle of each, relative to the cell's corner, shape [m, 3].
+        types: Type of each, shape [m].
+    """
+
+    centres: Array
+    types: NDArray[np.int64]
+
+    def folded(self, cell: Array) -> "_Bonds":
+        """Those of one cell; of images that rounding keeps apart more than one may stay."""
+        places = np.round(self.centres @ np.linalg.inv(cell) % 1.0, 3) % 1.0
+        _, first = np.unique(np.column_stack([self.types, places]), axis=0, return_index=True)
+        return _Bonds(self.centres[first], self.types[first])
+
+    def kept_by(self, cell: Array, images: Array, tolerance: float) -> bool:
+        """Whether bonds lie where an operation takes them: `images` [m, 3] of their centres, in a periodic cell."""
+        for kind in np.unique(self.types):
+            mine = self.types == kind
+            if (match_sites(cell, self.centres[mine], images[mine], tolerance) < 0).any():
+                return False
+        return True
 
 
 def _repeats(structure: Structure, positions: Array, axis: int, tolerance: float) -> int:
     """How many times the structure repeats along one of its box vectors."""
     n = structure.n_atoms
+    bonds = _Bonds(structure.bond_centres - structure.origin, structure.bonds[:, 2])
     for count in range(n, 1, -1):
         if n % count:
             continue
-        image = match_sites(structure.cell, positions, positions + structure.cell[axis] / count, tolerance)
-        if (image >= 0).all() and (structure.types[image] == structure.types).all() and len(set(image)) == n:
+        shift = structure.cell[axis] / count
+        image = match_sites(structure.cell, positions, positions + shift, tolerance)
+        if not ((image >= 0).all() and (structure.kinds[image] == structure.kinds).all() and len(set(image)) == n):
+            continue
+        if bonds.kept_by(structure.cell, bonds.centres + shift, tolerance):
             return count
     return 1
 
 
-def _fold(
-    structure: Structure, positions: Array, cell: Array, counts: tuple[int, ...], tolerance: float
-) -> tuple[Array, NDArray[np.int64]]:
-    """Average the images of each atom onto one cell; atoms keep the order of their lowest atom id."""
+def _fold(positions: Array, cell: Array, counts: tuple[int, ...], tolerance: float) -> tuple[Array, NDArray[np.int64]]:
+    """Average the images of each atom onto one cell, with the index of the first of them; atoms keep the order of their lowest id."""
     if counts == (1, 1, 1):
-        return positions.copy(), structure.types.copy()
+        return positions.copy(), np.arange(len(positions))
     first: list[int] = []
     left = np.ones(len(positions), dtype=bool)
     basis = []
@@ -120,22 +165,38 @@ def _fold(
         basis.append(positions[lead] + ((delta - np.round(delta)) @ cell).mean(0))
         first.append(lead)
         left &= ~member
-    return np.array(basis), structure.types[first]
+    return np.array(basis), np.array(first)
 
 
-def _describe(cell: Array, basis: Array, types: NDArray[np.int64], tolerance: float) -> UnitCell:
-    """Ask spglib for the space group and the pure translations inside the cell."""
-    n = len(basis)
-    fractional = basis @ np.linalg.inv(cell)
+def _describe(
+    cell: Array, basis: Array, species: tuple[NDArray[np.int64], NDArray[np.int64]], bonds: _Bonds, tolerance: float
+) -> UnitCell:
+    """Ask spglib for the space group and the pure translations inside the cell; `species` are types and kinds of the basis."""
+    n, inverse = len(basis), np.linalg.inv(cell)
+    fractional = basis @ inverse
+    # spglib compares with fixed numbers, and was made for lengths in Angstrom
+    unit = natural_unit(nearest_distance(cell, basis))
     with warnings.catch_warnings():
         # spglib 2.8 warns at every call that a failure will one day raise instead of giving None
         warnings.simplefilter("ignore", DeprecationWarning)
-        data = spglib.get_symmetry_dataset((cell.tolist(), fractional.tolist(), types.tolist()), symprec=max(tolerance, 1e-5))
+        data = spglib.get_symmetry_dataset(
+            ((cell / unit).tolist(), fractional.tolist(), species[1].tolist()), symprec=max(tolerance / unit, 1e-5)
+        )
     if data is None:
         alone = np.arange(n)
         identity = np.eye(3, dtype=np.int64)[None], np.zeros((1, 3))
-        return UnitCell(cell, basis, types, alone, alone.copy(), np.ones((n, 3)), *identity, n, "P1 (1)")
-    reflections = _reflections(data, cell)
+        return UnitCell(cell, basis, *species, alone, alone.copy(), np.ones((n, 3)), *identity, n, "P1 (1)")
+    centres = bonds.centres @ inverse
+    operations = zip(data.rotations, data.translations, strict=True)
+    kept = np.array([bonds.kept_by(cell, (centres @ r.T + t) @ cell, 10 * tolerance) for r, t in operations])
+    rotations, translations = data.rotations[kept].astype(np.int64), data.translations[kept]
+    group = f"{data.international} ({data.number})"
+    if not kept.all():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            lower = spglib.get_spacegroup_type_from_symmetry(rotations, translations, lattice=cell / unit, symprec=1e-5)
+        group = f"{lower.international_short} ({lower.number})" if lower is not None else "P1 (1)"
+    reflections = _reflections(rotations, translations, cell)
     pure = np.array([shift for signs, shift in reflections if (signs == 1).all()])
     images = [match_sites(cell, basis, basis * signs + shift, 10 * tolerance) for signs, shift in reflections]
     site_class, orbit, turned = np.full(n, -1), np.full(n, -1), np.ones((n, 3))
@@ -148,16 +209,14 @@ def _describe(cell: Array, basis: Array, types: NDArray[np.int64], tolerance: fl
             for (signs, _), image in zip(reflections, images, strict=True):
                 if image[site] >= 0 and orbit[image[site]] < 0:
                     orbit[image[site]], turned[image[site]] = number, signs
-    operations = data.rotations.astype(np.int64), data.translations
-    group = f"{data.international} ({data.number})"
-    return UnitCell(cell, basis, types, site_class, orbit, turned, *operations, n // len(pure), group)
+    return UnitCell(cell, basis, *species, site_class, orbit, turned, rotations, translations, n // len(pure), group)
 
 
-def _reflections(data: spglib.SpglibDataset, cell: Array) -> list[tuple[Array, Array]]:
+def _reflections(rotations: NDArray[np.int64], translations: Array, cell: Array) -> list[tuple[Array, Array]]:
     """Signs of the axes and shifts, length units, of the operations that keep or reverse each Cartesian axis; translations first."""
-    turns = cell.T @ data.rotations @ np.linalg.inv(cell.T)
+    turns = cell.T @ rotations @ np.linalg.inv(cell.T)
     signs = np.diagonal(turns, axis1=1, axis2=2)
     plain = np.abs(turns - signs[:, None] * np.eye(3)).max((1, 2)) < 1e-6
-    found = [(np.rint(signs[i]), data.translations[i] @ cell) for i in np.flatnonzero(plain)]
+    found = [(np.rint(signs[i]), translations[i] @ cell) for i in np.flatnonzero(plain)]
     # those of equal signs together: then the sites of a class turn alike
     return sorted(found, key=lambda entry: tuple(-entry[0]))

@@ -135,6 +135,11 @@ class Crystal:
         return self.unit.types[self.basis_index]
 
     @property
+    def kinds(self) -> NDArray[np.int64]:
+        """Equal numbers mark sites whose atoms nothing tells apart: type, charge and the like, shape [N]."""
+        return self.unit.kinds[self.basis_index]
+
+    @property
     def species(self) -> list[str]:
         """Written name of every site's type."""
         return [self.labels[t - 1] for t in self.types]

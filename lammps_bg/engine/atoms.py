@@ -33,7 +33,7 @@ _FULL_SETUP = "run 0 post no"
 _MIGRATE = "change_box all x delta 0 0"
 _MESSAGE = 1 << 25  # bytes
 _VECTORS = {"x": b"x", "v": b"v", "f": b"f"}
-_TYPES: dict[str, type] = {"id": np.int64, "type": np.int64, "image": np.int64, "rmass": np.float64}
+_TYPES: dict[str, type] = {"id": np.int64, "type": np.int64, "image": np.int64}
 
 
 class Evaluated(NamedTuple):
@@ -199,16 +199,20 @@ class Atoms(Member):
         if name in _VECTORS:
             return self._view(_VECTORS[name])
         n = self.library.extract_setting("nlocal")
-        return np.asarray(self.library.numpy.extract_atom(name)[:n] if n else (), dtype=_TYPES[name]).ravel()
+        return np.asarray(self.library.numpy.extract_atom(name)[:n] if n else (), dtype=_TYPES.get(name, np.float64)).ravel()
 
     def _order(self) -> None:
         """Row of each local atom; nothing where LAMMPS' order is that of the ids, the usual case on one rank."""
-        rows = self._local("id") - 1
-        if self._numbers is not None:  # `replicate` adds multiples of the number of atoms
-            copy, atom = np.divmod(rows, len(self._numbers))
-            rows = self._numbers[atom] + copy * len(self._numbers)
+        rows = self._row_of(self._local("id"))
         same = len(rows) == self.library.get_natoms() and np.array_equal(rows, np.arange(len(rows)))
         self._rows = None if same else rows
+
+    def _row_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row of each LAMMPS id in the whole, any shape."""
+        if self._numbers is None:
+            return ids - 1
+        copy, atom = np.divmod(ids - 1, len(self._numbers))  # `replicate` adds multiples of the number of atoms
+        return np.asarray(self._numbers[atom] + copy * len(self._numbers))
 
     def _write_images(self, images: NDArray[np.int64]) -> None:
         n = self.library.extract_setting("nlocal")
@@ -241,10 +245,17 @@ class Atoms(Member):
         """Per-atom quantities in id order, shape [N, 3] each, or [N].
 
         Args:
-            *names: `x`, `v`, `f`, `type`, `image` or `rmass`, as LAMMPS calls them.
+            *names: `x`, `v`, `f`, `type`, `image`, or a number such as `q` or `rmass`, as LAMMPS calls them.
         """
         self._order()
         return tuple(self.summed(self._spread(self._local(name))) for name in names)
+
+    @collective
+    def bonds(self) -> NDArray[np.int64]:
+        """Rows of the two atoms and type of every bond, shape [m, 3]."""
+        count, found = self.library.gather_bonds()
+        listed = np.array(found[: 3 * count], dtype=np.int64).reshape(-1, 3)
+        return np.column_stack([self._row_of(listed[:, 1:]), listed[:, 0]])
 
     def _spread(self, local: NDArray) -> NDArray:
         """This rank's atoms in their rows of the whole, zeros elsewhere."""

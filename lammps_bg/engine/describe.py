@@ -9,12 +9,13 @@ import numpy as np
 from ase.data import atomic_masses, chemical_symbols
 from numpy.typing import NDArray
 
-from lammps_bg.crystal.structure import Array, Structure
+from lammps_bg.crystal.structure import Array, Structure, told_apart
 from lammps_bg.crystal.units import LABELS, Units
 from lammps_bg.engine.instance import Instance
 from lammps_bg.errors import ScriptError
 
 _SKINS = {"lj": 0.3, "real": 2.0, "metal": 2.0, "si": 0.001, "cgs": 0.1, "electron": 2.0, "micro": 0.1, "nano": 0.1}
+_WIDEST_SKIN = 4.0  # in spacings
 _MASS_TOLERANCE = 0.01  # of a mass in g/mol to count as that element
 WRAP_TOLERANCE = 1e-9  # fractional: a site at -1e-12 stays there instead of going to the far side
 
@@ -32,14 +33,19 @@ def units(lammps: Any) -> Units:  # noqa: ANN401
     return Units(name, *(float(lammps.extract_global(key)) for key in keys))
 
 
-def skin(instance: Instance) -> float:
+def skin(instance: Instance, spacing: float) -> float:
     """The script's neighbour skin, or LAMMPS' default of the unit style, length units.
+
+    Those of the styles that are made for large particles (a millimetre in `units si`) would make every atom a neighbour of
+    millions of images: there it is a part of the spacing.
 
     Args:
         instance: The instance.
+        spacing: Cube root of the volume per atom, length units.
     """
     words = instance.reader.neighbor
-    return float(words[0]) if words and float(words[0]) > 0 else _SKINS[str(instance.lammps.extract_global("units"))]
+    given = float(words[0]) if words and float(words[0]) > 0 else _SKINS[str(instance.lammps.extract_global("units"))]
+    return given if given < _WIDEST_SKIN * spacing else 0.5 * spacing
 
 
 def box(lammps: Any) -> tuple[Array, Array]:  # noqa: ANN401
@@ -68,7 +74,24 @@ def structure(instance: Instance) -> Structure:
     fractional = (positions - origin) @ np.linalg.inv(cell)
     positions -= np.floor(fractional + WRAP_TOLERANCE) @ cell
     masses = _masses(instance, types)
-    return Structure(cell, origin, positions, types, masses, labels(instance, masses))
+    found = labels(instance, masses)
+    return Structure(cell, origin, positions, types, masses, found, told_apart(types, _own(instance)), _bonds(instance))
+
+
+def _own(instance: Instance) -> list[Array]:
+    """What atoms of one type may differ in, shape [N] each: charges that stay, masses and radii.
+
+    Charges that are found anew for every configuration follow from types and positions, and carry noise.
+    """
+    fixed = {"q": not instance.reader.charge_fixes, "rmass": True, "radius": True}
+    flags = {name: instance.lammps.extract_setting(f"{name}_flag") == 1 for name in fixed}
+    return list(instance.atoms.gather(*(name for name in fixed if fixed[name] and flags[name])))
+
+
+def _bonds(instance: Instance) -> NDArray[np.int64]:
+    """Indices of the two atoms and type of each bond, shape [m, 3]."""
+    has_bonds = bool(instance.lammps.extract_global("nbonds"))
+    return instance.atoms.bonds() if has_bonds else np.empty((0, 3), dtype=np.int64)
 
 
 def unwrapped(instance: Instance) -> Array:
@@ -102,12 +125,19 @@ def _image_layout(instance: Instance) -> tuple[int, int]:
 
 
 def _masses(instance: Instance, types: NDArray[np.int64]) -> Array:
-    """Mass of each type, shape [n_types]; of atom styles with a mass per atom, its mean over the type."""
+    """Mass of each type, shape [n_types]; with a mass per atom its geometric mean over the type, which free energies contain."""
     lammps, n_types = instance.lammps, instance.lammps.extract_setting("ntypes")
     if not lammps.extract_setting("rmass_flag"):
         return np.array(lammps.numpy.extract_atom("mass"), dtype=np.float64).ravel()[1 : n_types + 1]
     (per_atom,) = instance.atoms.gather("rmass")
-    return np.array([per_atom[types == t + 1].mean() if (types == t + 1).any() else 0.0 for t in range(n_types)])
+    return np.array([_geometric_mean(per_atom[types == t + 1]) for t in range(n_types)])
+
+
+def _geometric_mean(masses: Array) -> float:
+    """Of no mass zero, and of equal masses their value to the last bit."""
+    if len(masses) == 0 or np.ptp(masses) == 0:
+        return float(masses[0]) if len(masses) else 0.0
+    return float(np.exp(np.log(masses).mean()))
 
 
 def labels(instance: Instance, masses: Array) -> tuple[str, ...]:
@@ -122,7 +152,7 @@ def labels(instance: Instance, masses: Array) -> tuple[str, ...]:
         symbols = words[-len(masses) :]
         if words[:2] == ["*", "*"] and len(words) > 2 + len(masses):
             named = [old or _symbol(word) for old, word in zip(named, symbols, strict=True)]
-    if str(instance.lammps.extract_global("units")) in ("real", "metal"):
+    if str(instance.lammps.extract_global("units")) in ("real", "metal", "electron"):
         named = [old or _element_of_mass(mass) for old, mass in zip(named, masses, strict=True)]
     return tuple(name or f"X{index}" for index, name in enumerate(named, 1))
 
@@ -145,8 +175,10 @@ def length_scale(instance: Instance) -> tuple[float, str] | None:
     """
     style = instance.pair_style
     if style.startswith("lj/cut"):
-        sigma = np.array(instance.lammps.extract_pair("sigma"))[1:, 1:]
-        diagonal = np.diag(sigma)
+        sigma = instance.lammps.extract_pair("sigma")
+        if sigma is None:  # not every style of the family tells it
+            return None
+        diagonal = np.diag(np.array(sigma)[1:, 1:])
         return (float(diagonal[0]), f"sigma of pair_style {style}") if np.ptp(diagonal) == 0 and diagonal[0] > 0 else None
     if style.split("/")[0] == "sw" and len(instance.reader.pair_coeffs) == 1:
         return _sw_sigma(instance.reader.pair_coeffs[0], instance.reader.files.names)

@@ -4,12 +4,16 @@
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lammps_bg.crystal.scale import natural_unit
 from lammps_bg.crystal.structure import Array, Structure
+from lammps_bg.crystal.symmetry import nearest_distance
 from lammps_bg.engine import describe, rules
+from lammps_bg.engine.descent import descend
 from lammps_bg.engine.instance import Instance
 from lammps_bg.engine.interpreter import lammps_message
 from lammps_bg.errors import CrystalError, PotentialError
@@ -23,6 +27,23 @@ _SKIN_QUANTILE = 0.99
 _SKIN_STEP = 0.05  # skins are multiples of this many default skins
 _SKIN_RANGE = (0.5, 2.0)  # in default skins
 _MANY_OUTSIDE = 0.1
+UNSUITED = "not used: in these units atoms are too small for it"
+_LONGEST = 0.05  # step of a descent, in nearest-neighbour distances
+
+
+@dataclass(frozen=True)
+class AtRest:
+    """Where a minimisation of the atoms at constant cell ended.
+
+    Attributes:
+        positions: Cartesian positions ordered by id, shape [N, 3], length units.
+        largest_force: Largest force component left, energy per length.
+        stopped: Why LAMMPS' own minimiser stopped, in its words.
+    """
+
+    positions: Array
+    largest_force: float
+    stopped: str
 
 
 class Evaluator:
@@ -49,7 +70,7 @@ class Evaluator:
         self.n_evaluations = 0
         self.n_nonfinite = 0
         self._told = False
-        self._default_skin = self._skin = describe.skin(self._instance)
+        self._default_skin = self._skin = describe.skin(self._instance, (structure.volume / structure.n_atoms) ** (1 / 3))
         self._tuned = self._fixed_skin = False
         # fixes may act every few steps or remember the last configuration: only a full set-up is safe with them
         kept = self._instance.reader.kept_fixes.values()
@@ -76,6 +97,7 @@ class Evaluator:
         if not math.isfinite(self._instance.potential_energy()):
             self.close()
             raise PotentialError("expected a finite energy of the script's structure, got none; do atoms overlap?")
+        self._atom_energy = abs(self._instance.potential_energy()) / len(self._sites)
 
     @property
     def lammps(self) -> Any:  # noqa: ANN401
@@ -364,17 +386,69 @@ class Evaluator:
         for command in self._instance.thermo_commands(columns):
             self._instance.command(command)
 
-    def relaxed_positions(self) -> Array:
-        """Positions after LAMMPS' minimisation at the present cell from the sites, shape [N, 3]; the state is restored."""
+    def relaxed(self, small: float) -> "AtRest":
+        """The energy minimum at the present cell that is downhill from the sites; the state is restored.
+
+        LAMMPS' minimiser goes first; where it stalls, a descent by forces alone goes on from there.
+
+        Args:
+            small: Largest force component with which atoms count as at rest, energy per length.
+
+        Raises:
+            CrystalError: There are no forces to follow.
+        """
+        start, stopped = np.zeros_like(self._sites), UNSUITED
+        if self.suits_minimize:
+            start, stopped = self._minimised()
+        force = self._force(start)
+        if force is not None and np.abs(force).max() < small:
+            return AtRest(self._sites + start, float(np.abs(force).max()), stopped)
+        return self._descended(start, small, stopped)
+
+    @property
+    def suits_minimize(self) -> bool:
+        """Whether lengths and energies have the size that LAMMPS' minimisers take for granted: steps of 0.1, changes above 1e-8."""
+        spacing = float(abs(np.linalg.det(self._cell)) / len(self._sites)) ** (1 / 3)
+        return natural_unit(spacing, 12) == 1 and (self._atom_energy == 0 or natural_unit(self._atom_energy, 24) == 1)
+
+    def _minimised(self) -> tuple[Array, str]:
+        """Displacements that LAMMPS' minimiser comes to, shape [N, 3], and why it stopped there."""
         self._hold()
         try:
-            self.lammps.command("minimize 1e-12 1e-8 2000 20000")
-        except Exception as error:
+            stopped = self._instance.minimise("1e-12 1e-8 2000 20000")
+            displacements, reach = self._displacements(self._gather("x")[None])
+        except Exception as error:  # LAMMPS raises plain Exception
             self._recover()
-            raise CrystalError(f"LAMMPS cannot minimise the script's structure: '{lammps_message(error)}'") from None
-        displacements, _ = self._displacements(self._gather("x")[None])
+            return np.zeros_like(self._sites), lammps_message(error)
         self._held = False
-        return self._sites + displacements[0]
+        return (displacements[0] if math.isfinite(reach[0]) else np.zeros_like(self._sites)), stopped
+
+    def _force(self, displacement: Array) -> Array | None:
+        """Forces at displacements from the sites, shape [N, 3]; None where there are none."""
+        forces = np.full((1, *self._sites.shape), np.nan)
+        energy = self._several(displacement[None], False, forces)
+        return forces[0] if math.isfinite(energy[0]) else None
+
+    def _descended(self, start: Array, small: float, stopped: str) -> "AtRest":
+        """Go on by forces alone from displacements where LAMMPS stopped."""
+        size = nearest_distance(self._cell, self._sites - self._origin)
+        first = self._force(start)
+        if first is None or not np.isfinite(first).all():
+            raise CrystalError(
+                f"expected forces that lead to the nearest energy minimum, got none (LAMMPS' minimiser: '{stopped}'); check for overlapping atoms"
+            )
+        scale = float(np.abs(first).max())
+
+        def slope(x: Array) -> tuple[Array, float]:
+            force = self._force(size * x.reshape(-1, 3))
+            if force is None:
+                return np.full(x.shape, np.nan), math.inf
+            force = force - force.mean(0)
+            return -force.ravel() / scale, float(np.abs(force).max())
+
+        found = descend(slope, start.ravel() / size, enough=0.1 * min(small, scale), longest=_LONGEST)
+        self._held = False
+        return AtRest(self._sites + size * found.x.reshape(-1, 3), found.residual, stopped)
 
     # ---- end
 

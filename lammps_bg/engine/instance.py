@@ -84,6 +84,17 @@ class Instance:
         except Exception as error:
             raise PotentialError(f"LAMMPS says '{lammps_message(error)}' to `{text}`") from None
 
+    def minimise(self, tolerances: str) -> str:
+        """Run LAMMPS' minimiser, and return why it stopped in LAMMPS' own words.
+
+        Args:
+            tolerances: The four numbers of `minimize`.
+        """
+        with self._logged() as said:
+            self.lammps.command(f"minimize {tolerances}")
+        found = re.search(r"Stopping criterion = (.*)", said[0])
+        return found[1].strip() if found else "no reason given"
+
     @staticmethod
     def thermo_commands(columns: str) -> tuple[str, ...]:
         """Commands that make LAMMPS compute the given thermo columns and nothing else.
@@ -97,19 +108,28 @@ class Instance:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Collect LAMMPS' warnings meanwhile, from the log that the user keeps or one of our own."""
-        kept = self._user_log
+        """Collect LAMMPS' warnings meanwhile."""
+        said: list[str] = []
+        try:
+            with self._logged() as said:
+                yield
+        finally:
+            self.warnings = list(dict.fromkeys([*self.warnings, *_warnings("".join(said[:1]))]))
+
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[list[str]]:
+        """What LAMMPS logs meanwhile, in the log that the user keeps or one of our own; the list has it as its first entry afterwards."""
+        kept, said = self._user_log, list[str]()
         with tempfile.TemporaryDirectory() as folder:
             log = kept or Path(folder) / "log"
             known = log.stat().st_size if log.exists() else 0
             if kept is None:
                 self.lammps.command(f'log "{log}"')
             try:
-                yield
+                yield said
             finally:  # either makes LAMMPS write out what it has
                 self.lammps.command("log none" if kept is None else f'log "{kept}" append')
-                said = log.read_bytes()[known:].decode(errors="replace") if log.exists() else ""
-                self.warnings = list(dict.fromkeys([*self.warnings, *_warnings(said)]))
+                said.insert(0, log.read_bytes()[known:].decode(errors="replace") if log.exists() else "")
 
     def _check(self) -> None:
         """Refuse what is not a three-dimensional periodic set of atoms with an energy."""

@@ -24,6 +24,7 @@ from lammps_bg.engine.pair_style import PairStyle
 from lammps_bg.errors import CrystalError, PotentialError, ScriptError
 
 __all__ = ["Engine", "LammpsFlags", "SkippedCommand"]
+_ACCURATE = 1e-8  # of a long-range solver: relative error of the forces
 
 
 class Engine(Evaluator):
@@ -197,6 +198,40 @@ class Engine(Evaluator):
             return str(self.lammps.extract_variable(name))
         except Exception:  # LAMMPS raises plain Exception: a formula without a value
             return "no value"
+
+    def tried(self, commands: Sequence[str]) -> Evaluator:
+        """Another instance of the same crystal with further commands after the script, to see what they change; close it afterwards.
+
+        Args:
+            commands: LAMMPS commands.
+
+        Raises:
+            PotentialError: LAMMPS refuses one of them.
+        """
+
+        def make() -> Instance:
+            instance = self._make()
+            try:
+                for command in commands:
+                    instance.command(command)
+            except PotentialError:
+                instance.close()
+                raise
+            return instance
+
+        trial = Evaluator(make, self.structure)
+        trial.set_cell(self.cell, self.origin)
+        return trial
+
+    def finer_solver(self) -> tuple[str, list[str]] | None:
+        """The script's `kspace_style` with a high accuracy, and all kspace commands with it in its place; nothing where there is none."""
+        kspace = list(self.reader.kspace)
+        for at, text in reversed(list(enumerate(kspace))):
+            words = text.split()
+            if words[0] == "kspace_style" and len(words) > 2:
+                style = " ".join([*words[:2], f"{min(_ACCURATE, 0.1 * float(words[2])):.0e}", *words[3:]])
+                return style, [*kspace[:at], style, *kspace[at + 1 :]]
+        return None
 
     # ---- parameters of the potential
 

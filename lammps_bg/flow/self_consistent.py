@@ -248,9 +248,9 @@ class EinsteinFit:
         return self._widths(np.tile(own.reshape(-1, 3).mean(1), self.crystal.n_cells))
 
     def _widths(self, springs: Array) -> Array:
-        """sqrt(kT / k) with k [N] averaged over each species."""
-        types = self.crystal.types
-        mean = np.array([springs[types == t].mean() for t in types])
+        """sqrt(kT / k) with k [N] averaged over the atoms of each kind."""
+        kinds = self.crystal.kinds
+        mean = np.array([springs[kinds == kind].mean() for kind in kinds])
         if (mean <= 0).any():
             raise UnstableCrystalError(
                 f"expected atoms bound to their sites, got a spring constant of {mean.min():.3g} for one species; "

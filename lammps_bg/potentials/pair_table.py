@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ase.neighborlist import primitive_neighbor_list
 from torch import Tensor
 
+from lammps_bg.crystal.scale import periodic_pairs
 from lammps_bg.crystal.system import Crystal
 
 _FAR = 4.0  # reaches: where the entries that fill up short rows stand
@@ -40,7 +40,7 @@ class PairTable:
             device: Where the tensors live.
         """
         unit, reach = crystal.unit, cutoff + skin
-        i, j, vector, offset = primitive_neighbor_list("ijDS", (True,) * 3, unit.cell, unit.basis, reach)
+        i, j, vector, offset = periodic_pairs("ijDS", unit.cell, unit.basis, reach)
         count = np.bincount(i, minlength=crystal.n_basis)
         width = int(count.max(initial=1))
         column = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)  # ase lists the pairs by their first site

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lammps_bg.crystal.scale import natural_unit
 from lammps_bg.errors import LammpsBGError
 from lammps_bg.report.ovito_package import configuration, ovito_module
 
@@ -179,6 +180,7 @@ def _analyses() -> Iterator[tuple[str, Any, dict[int, str]]]:
 
 def _structure_types(modifier: Any, positions: Array, cell: Array) -> NDArray[np.int64]:  # noqa: ANN401
     """OVITO's type number of each atom, 0 for none, shape [N]."""
-    data = configuration(positions, cell)
+    unit = natural_unit(float(abs(np.linalg.det(cell)) / len(positions)) ** (1 / 3))  # OVITO takes a box of 1e-9 m for none
+    data = configuration(positions / unit, cell / unit)
     data.apply(modifier)
     return np.array(data.particles["Structure Type"], dtype=np.int64)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lammps_bg.crystal.scale import periodic_pairs
 from lammps_bg.errors import LammpsBGError
 
 GRADIENT = [(0.09, 0.10, 0.36), (0.11, 0.33, 0.62), (0.16, 0.60, 0.68), (0.95, 0.72, 0.30), (0.91, 0.42, 0.22)]
@@ -68,8 +69,6 @@ def nearest_distance(sites: NDArray[np.float64], cell: NDArray[np.float64]) -> f
         sites: Shape [N, 3], length units.
         cell: Cell vectors as rows, shape [3, 3], length units.
     """
-    from ase.neighborlist import primitive_neighbor_list
-
     # No packing puts nearest neighbours further apart than 1.13 v^(1/3).
     reach = 1.2 * float(abs(np.linalg.det(cell)) / len(sites)) ** (1 / 3)
-    return float(primitive_neighbor_list("d", [True] * 3, cell, sites, reach).min())
+    return float(periodic_pairs("d", cell, sites, reach)[0].min())

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lammps_bg.crystal.scale import natural_unit
 from lammps_bg.engine.dump import Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.files import replaced
@@ -67,6 +68,11 @@ def save_session(
             f"expected {len(lattice)} atoms, one per site, but {dump_path} has {len(frame.ids)}; give this crystal's dump"
         )
     spacing = nearest_distance(lattice, frame.cell)
+    if natural_unit(spacing, 12) != 1:
+        raise OvitoError(
+            f"expected lengths of order one for an OVITO session, which shows the dump as it is, got a nearest distance of {spacing:.3g} "
+            f"{length_unit}; scale the dump by OVITO's affine transformation, or use `units metal`"
+        )
     pipeline = _import_all(Path(dump_path).absolute())
     _name_types(pipeline, np.unique(frame.types), labels, spacing)
     pipeline.modifiers.append(_displacements(frame, lattice))

@@ -4,7 +4,9 @@
 OVITO is an optional dependency and imported where it is used.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
+from lammps_bg.crystal.scale import natural_unit, periodic_pairs
 from lammps_bg.engine.dump import Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.files import replaced
@@ -76,6 +79,7 @@ def render_samples(
         raise RunDirectoryError(
             f"expected {len(sites)} atoms, one per site, but {dump_path} has {len(frames[0].positions)}; give this crystal's dump"
         )
+    frames, sites, length_unit = _in_view(frames, sites, length_unit)
     view = _view(sites, frames[0])
     drawn, cell, origin = _in_front(sites, frames[0], view)
     camera = _camera(cell, origin, size[0] / size[1], view, _LEGEND[colour])
@@ -83,6 +87,16 @@ def render_samples(
     data.objects.append(_box(cell, origin, nearest_distance(sites, frames[0].cell)))
     note = "" if len(drawn) == len(sites) else f"{len(drawn)} of {len(sites)} atoms"
     _render(data, Path(png_path), camera, colour=colour, unit=length_unit, size=size, note=note)
+
+
+def _in_view(frames: list[Frame], sites: Array, length_unit: str) -> tuple[list[Frame], Array, str]:
+    """Frames and sites in lengths of order one, which OVITO can draw, with the name of their unit, such as 1e-10 m."""
+    spacing = nearest_distance(sites, frames[0].cell)
+    if natural_unit(spacing) == 1:
+        return frames, sites, length_unit
+    unit = 10.0 ** math.floor(math.log10(spacing))
+    scaled = [replace(f, cell=f.cell / unit, origin=f.origin / unit, positions=f.positions / unit) for f in frames]
+    return scaled, sites / unit, f"{unit:g} {length_unit}"
 
 
 def _pick_by_weight(frames: Sequence[Frame], count: int) -> list[Frame]:
@@ -209,10 +223,8 @@ def _sticks(sites: Array, cell: Array) -> tuple[NDArray, NDArray, NDArray, float
 
     Close-packed crystals get no sticks: with 8 or 12 at each site they would hide the clouds.
     """
-    from ase.neighborlist import primitive_neighbor_list
-
     spacing = nearest_distance(sites, cell)
-    i, j, image = primitive_neighbor_list("ijS", [True] * 3, cell, sites, 1.15 * spacing)
+    i, j, image = periodic_pairs("ijS", cell, sites, 1.15 * spacing)
     if len(i) > 6 * len(sites):
         i, j, image = i[:0], j[:0], image[:0]
     once = (i < j) | ((i == j) & (image @ np.array([1_000_000, 1_000, 1]) > 0))

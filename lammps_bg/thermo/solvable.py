@@ -10,9 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
-from ase.neighborlist import primitive_neighbor_list
 from numpy.typing import ArrayLike, NDArray
 
+from lammps_bg.crystal.scale import periodic_pairs
 from lammps_bg.errors import CrystalError, StateError
 from lammps_bg.thermo.free_energy import absolute_constant
 
@@ -35,7 +35,7 @@ def spring_stiffness(
         transverse: Stiffness across it; above zero it keeps every lattice stable.
     """
     n = len(np.asarray(sites))
-    i, j, vector = primitive_neighbor_list("ijD", (True, True, True), np.asarray(cell), np.asarray(sites), cutoff)
+    i, j, vector = periodic_pairs("ijD", np.asarray(cell), np.asarray(sites), cutoff)
     along = np.einsum("pa,pb->pab", vector, vector) / np.square(vector).sum(1)[:, None, None]
     blocks = longitudinal * along + transverse * (np.eye(3) - along)
     stiffness = np.zeros((n, n, 3, 3))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Entries of results.json that several commands write: the system, and estimates per atom with their terms."""
 
+import math
 from typing import Any
 
 from lammps_bg.thermo import free_energy
@@ -30,6 +31,26 @@ def system_entry(problem: Problem) -> dict[str, Any]:
         "static_energy_per_atom": problem.surface.static_energy / crystal.n_sites,
         "length_scale": {"value": problem.length_scale, "unit": units.labels.length, "source": problem.length_source},
         "site_multiplicity": free_energy.site_multiplicity(crystal.n_primitive, crystal.n_sites),
+    }
+
+
+def conventions_entry(problem: Problem) -> dict[str, Any]:
+    """How F is meant here, and what to add to the values of other programs to compare them.
+
+    calphy takes the centre of mass as free in the whole cell V; here it is free in V/N, one labelling of the sites.
+
+    Args:
+        problem: Crystal and temperature; the energy is at this temperature.
+    """
+    difference = math.log(problem.crystal.n_sites) / problem.crystal.n_sites
+    return {
+        "F": "-kT ln[Z / (N! Lambda^3N)], configurational, one crystal, centre of mass free in the cell, one labelling of the sites (V/N)",
+        "calphy": {
+            "text": "calphy: F + kT ln(N)/N per atom is this F, with Lambda the thermal de Broglie wavelength",
+            "add_to_calphy_kT_per_atom": difference,
+            "add_to_calphy": difference / problem.beta,
+            "unit": _energy_unit(problem),
+        },
     }
 
 

@@ -21,7 +21,7 @@ from lammps_bg.thermo.sampler import marginal_ratios, stream
 from lammps_bg.thermo.verdict import Verdict, combine, judge
 from lammps_bg.thermo.weights import EstimateError, WeightSummary, effective_sample_size, summarise
 from lammps_bg.workflow.comparing import COMPARED, compare, comparison_entries, judge_energies
-from lammps_bg.workflow.entries import estimate_entry, missing_entry, system_entry
+from lammps_bg.workflow.entries import conventions_entry, estimate_entry, missing_entry, system_entry
 from lammps_bg.workflow.exact import ExactSamples, exact_entries, source_of
 from lammps_bg.workflow.fitting import reference
 from lammps_bg.workflow.md_frames import Reference
@@ -137,7 +137,8 @@ def _results(
         )
         estimates["tfep_marginal"] = entry
         sampling["marginal_over_draws"] = list(marginal.over_draws)
-    return {"system": system_entry(problem), "base": _base(trained, known), "sampling": sampling, "estimates": estimates}, verdict
+    about = {"system": system_entry(problem), "conventions": conventions_entry(problem)}
+    return {**about, "base": _base(trained, known), "sampling": sampling, "estimates": estimates}, verdict
 
 
 def _sources(

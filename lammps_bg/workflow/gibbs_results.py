@@ -21,7 +21,7 @@ from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.verdict import Verdict, combine
 from lammps_bg.workflow.conditional import ConditionalModel
-from lammps_bg.workflow.entries import system_entry
+from lammps_bg.workflow.entries import conventions_entry, system_entry
 from lammps_bg.workflow.gibbs_judging import judge_checks, judge_comparison, judge_edges, judge_surfaces, judge_tables
 from lammps_bg.workflow.gibbs_state import GibbsState, Outcome, mean_of
 from lammps_bg.workflow.helmholtz import HelmholtzTable
@@ -55,6 +55,7 @@ def write(run: RunDirectory, problem: Problem, outcome: Outcome, config: Config,
     run.write_results(
         {
             "system": system_entry(problem),
+            "conventions": conventions_entry(problem),
             "gibbs": {
                 "free": list(tables[0].names),
                 "conditions": [{"name": a.name, "range": [a.low, a.high], "unit": a.unit} for a in model.conditions.axes],

@@ -22,7 +22,7 @@ from lammps_bg.report.trajectory import Trajectory
 from lammps_bg.thermo.timeseries import SHORTEST, correlated_mean
 from lammps_bg.thermo.verdict import combine
 from lammps_bg.workflow import md_results
-from lammps_bg.workflow.entries import system_entry
+from lammps_bg.workflow.entries import conventions_entry, system_entry
 from lammps_bg.workflow.md_job import Goal, Job
 from lammps_bg.workflow.md_windows import crystal_goal, sample_windows
 from lammps_bg.workflow.observing import Source, observe
@@ -156,7 +156,7 @@ def execute(plan: MdPlan, console: Console, stop: StopFlag, *, allow_red: bool) 
             return code
     problem = Problem.load(plan.request, plan.config.estimate.length_scale)
     require_same_on_all_ranks(problem, plan.config)
-    settings = MdSettings.resolved(plan.config.md, problem.units)
+    settings = MdSettings.resolved(plan.config.md, problem)
     _require_possible(plan, problem, settings)
     run = _open(plan, problem)
     for line in problem.engine.lines:
@@ -207,7 +207,7 @@ def rehearse(plan: MdPlan, console: Console) -> int:
         console: Where to report.
     """
     problem = Problem.load(plan.request, plan.config.estimate.length_scale)
-    settings = MdSettings.resolved(plan.config.md, problem.units)
+    settings = MdSettings.resolved(plan.config.md, problem)
     console.say(settings_line(plan.mode, problem, settings))
     with Dynamics(problem.engine, Canonical(problem.temperature, settings.damp), timestep=settings.timestep, seed=1) as dynamics:
         dynamics.run(1)
@@ -302,6 +302,7 @@ def _finish(plan: MdPlan, job: Job, trajectories: list[Trajectory], more: dict[s
     md_results.write_dump(job, frames)
     results: dict[str, Any] = {
         "system": system_entry(job.problem),
+        "conventions": conventions_entry(job.problem),
         "md": entry,
         "verdict": verdict.to_dict(),
         "cost": {"energy_evaluations": md_results.evaluations(job), "wall_seconds": time.monotonic() - plan.started},

@@ -23,7 +23,7 @@ from lammps_bg.thermo.coexistence_line import ClausiusClapeyron, CoexistenceLine
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.repeats import with_error
 from lammps_bg.thermo.verdict import Verdict, combine
-from lammps_bg.workflow.entries import system_entry
+from lammps_bg.workflow.entries import conventions_entry, system_entry
 from lammps_bg.workflow.gibbs_judging import judge_surfaces, judge_tables
 from lammps_bg.workflow.helmholtz import HelmholtzTable
 from lammps_bg.workflow.phase_checks import Phase
@@ -186,6 +186,7 @@ def write(
     run.write_results(
         {
             "system": system_entry(problem),
+            "conventions": conventions_entry(problem),
             "phase": {
                 "axis": axis,
                 "phases": [

@@ -12,10 +12,10 @@ from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.report.console import Console
 from lammps_bg.report.provenance import package_versions
+from lammps_bg.workflow.force_mismatch import MISMATCH, explained, force_error
 from lammps_bg.workflow.problem import Problem
 
 log = logging.getLogger(__name__)
-_MISMATCH = 1e-3  # relative difference between forces and finite differences that is no rounding
 
 
 def examine(problem: Problem, config: Config) -> dict[str, Any]:
@@ -27,11 +27,10 @@ def examine(problem: Problem, config: Config) -> dict[str, Any]:
     """
     engine, labels = problem.engine, problem.units.labels
     mismatch = force_error(problem, config.seed)
-    if mismatch > _MISMATCH:
+    if mismatch > MISMATCH:
         log.warning(
-            "forces differ from finite differences of the energy by %.1g of their size, as when the energy jumps at an unshifted "
-            "cutoff (`pair_modify shift yes` removes that) or a fix adds forces without energy; training follows the forces",
-            mismatch,
+            "forces differ from finite differences of the energy by %.1g of their size; %s; training follows the forces",
+            mismatch, explained(problem, config.seed),
         )  # fmt: skip
     return {
         "script": str(engine.script_files[0]),
@@ -78,26 +77,6 @@ def _crystal(problem: Problem, config: Config) -> dict[str, Any]:
         "site_classes": int(crystal.unit.site_class.max()) + 1,
         "colours": int(colour_sites(crystal, graph).max()) + 1,
     }
-
-
-def force_error(problem: Problem, seed: int) -> float:
-    """Largest difference between forces and finite differences of the energy along random directions, relative to the force.
-
-    Args:
-        problem: Crystal and temperature.
-        seed: Seed of the displacements.
-    """
-    random = np.random.default_rng(seed)
-    n, length = problem.crystal.n_sites, problem.crystal.nearest_distance
-    u = 0.03 * length * random.standard_normal((4, n, 3))
-    direction = random.standard_normal((4, n, 3))
-    direction /= np.linalg.norm(direction, axis=(1, 2), keepdims=True)
-    # five-point rule: its error is far below the rounding of energies of some hundred atoms
-    step = 1e-3 * length
-    e = [problem.surface.energies(u + k * step * direction) for k in (-2, -1, 1, 2)]
-    slope = (e[0] - 8 * e[1] + 8 * e[2] - e[3]) / (12 * step)
-    forces = problem.surface(u)[1]
-    return float(np.abs((forces * direction).sum((1, 2)) + slope).max() / np.linalg.norm(forces, axis=(1, 2)).max())
 
 
 def show(found: dict[str, Any], console: Console) -> None:

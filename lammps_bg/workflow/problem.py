@@ -14,13 +14,14 @@ import numpy as np
 from lammps_bg import parallel
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES, deformation, require_no_flip
 from lammps_bg.crystal.conditions import TEMPERATURE
+from lammps_bg.crystal.connection import PIECES, connection
 from lammps_bg.crystal.structure import Array
-from lammps_bg.crystal.symmetry import match_sites, nearest_distance
+from lammps_bg.crystal.symmetry import match_sites, nearest_distance, typical_distance
 from lammps_bg.crystal.system import Counts, Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
 from lammps_bg.engine.surface import EnergySurface
-from lammps_bg.errors import ConfigError, CrystalError, PotentialError
+from lammps_bg.errors import ConfigError, CrystalError, LammpsBGError, PotentialError
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.training.target import ExactTarget, SoftenedTarget, Surface
@@ -32,6 +33,10 @@ _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighb
 _TOUCHING = 0.05  # nearest distance, in the mean distance of atoms, of particles that are parts of one atom
 # defects: sites of a cell that are looked at, vectors tried, and the share of the sites mapped onto sites that tells of one
 _SMALLEST_DEFECTIVE, _TRANSLATIONS_TRIED, _MOSTLY = 12, 40, 0.75
+_LAYERED, _SPARSE = (
+    2.5,
+    5.0,
+)  # reach that joins the pieces of every crystal, in nearest distances: if they interact, and in any case
 _BYTES_PER_SITE = 70_000  # peak of `lammps-bg sample` at 13,824 atoms, 1.4 GB with Python, torch and LAMMPS
 
 
@@ -109,6 +114,7 @@ class Problem:
         require_no_flip(crystal.supercell)
         surface = EnergySurface(engine, crystal)
         problem = cls(surface, temperature, *script_length_scale(engine, crystal, temperature, length_scale))
+        problem._require_bulk()
         problem._require_crystal()
         problem._require_interaction()
         problem._require_free_centre()
@@ -226,11 +232,57 @@ class Problem:
         energies = self.surface.energies(np.broadcast_to(shifts[:, None], (2, crystal.n_sites, 3)))
         change = self.beta * float(np.abs(energies - self.surface.static_energy).max())
         # grids of long-range solvers break the symmetry a little
-        if not change < max(0.1, 1e-5 * abs(self.beta * self.surface.static_energy)):
+        if not change < (allowed := max(0.1, 1e-5 * abs(self.beta * self.surface.static_energy))):
+            if (finer := self.engine.finer_solver()) is not None and self._with_solver(finer[1], shifts) < allowed:
+                raise CrystalError(
+                    f"expected an energy that a rigid shift of the whole crystal leaves alone, got a change of {change:.3g} kT by the grid of "
+                    f"the long-range solver; use `{finer[0]}` in place of the present one, with which it is within {allowed:.2g} kT"
+                )
             raise CrystalError(
                 f"expected an energy that a rigid shift of the whole crystal leaves alone, got a change of {change:.3g} kT; "
                 "remove walls, springs to fixed points, restraints and position-dependent fields from the script"
             )
+
+    def _with_solver(self, commands: list[str], shifts: Array) -> float:
+        """Change of the energy by rigid shifts [n, 3] with other kspace commands, kT; infinite where LAMMPS refuses them."""
+        try:
+            trial = self.engine.tried(commands)
+        except LammpsBGError:
+            return math.inf
+        try:
+            energies = trial.energies(trial.sites + np.concatenate([np.zeros((1, 3)), shifts])[:, None])
+        finally:
+            trial.close()
+        return self.beta * float(np.abs(energies[1:] - energies[0]).max())
+
+    def _require_bulk(self) -> None:
+        """Refuse slabs, wires and molecules in vacuum, whatever the boundary conditions; name a sheet of one layer.
+
+        Layers and molecules of a crystal are up to 2.5 nearest distances apart where they hardly feel each other (graphite), and
+        up to 5 where the atoms within a molecule are very close (hydrogen).
+
+        Raises:
+            CrystalError: Nothing but vacuum holds the pieces together.
+        """
+        unit, cutoff = self.crystal.unit, self.engine.cutoff()
+        near = typical_distance(unit.cell, unit.basis)
+        furthest = _SPARSE * near if cutoff is None else min(max(_LAYERED * near, cutoff), _SPARSE * near)
+        for reach in (1.5 * near, _LAYERED * near, furthest):  # the last is costly, and rarely needed
+            found = connection(unit.cell, unit.basis, reach)
+            if found.directions == 3:
+                return
+        gap = f"{furthest:.3g} {self.units.labels.length} ({furthest / near:.2g} nearest-neighbour distances)"
+        if found.directions == 2 and found.thickness < 1.5 * near:
+            log.warning(
+                "the structure is a single layer with vacuum around it: within %s it hangs together in two directions only; F is that of the "
+                "layer, and volume and pressure contain the vacuum", gap,
+            )  # fmt: skip
+            return
+        raise CrystalError(
+            f"expected a crystal that fills its cell, got {PIECES[found.directions]} in vacuum, which within {gap} hangs together in "
+            f"{found.directions} of three directions and has no bulk free energy; "
+            "shorten the box to a period of the crystal in every direction, without vacuum"
+        )
 
     def _require_crystal(self) -> None:
         """Refuse structures that are not at, or close to, a minimum with every atom on a site.
@@ -251,9 +303,11 @@ class Problem:
                 "as of cores with shells or Drude particles, which are not sampled; give one particle for each atom"
             )
         # forces that do less work than 0.01 kT over a tenth of the nearest distance cannot move an atom off its site
-        if self.largest_force * self.beta * 0.1 * crystal.nearest_distance < 0.01:
+        small = 0.01 / (self.beta * 0.1 * crystal.nearest_distance)
+        if self.largest_force < small:
             return
-        moved = self.engine.relaxed_positions() - self.engine.sites
+        rest = self.engine.relaxed(small)
+        moved = rest.positions - self.engine.sites
         moved = moved - np.round(moved @ np.linalg.inv(crystal.supercell)) @ crystal.supercell
         furthest = float(np.linalg.norm(moved - moved.mean(0), axis=1).max())
         label = self.units.labels
@@ -263,6 +317,14 @@ class Problem:
                 f"({furthest / crystal.nearest_distance:.2f} nearest-neighbour distances), as in a liquid, glass or hot snapshot; "
                 "give the minimised lattice (liquids and defects are out of scope)"
             )
+        if not rest.largest_force < small:
+            log.warning(
+                "the script's structure is not at rest, and no minimiser brings it there: the largest force is %.3g %s/%s at first, LAMMPS' own "
+                "stopped with '%s', and steps along the forces stalled at %.3g %s/%s (wanted: %.3g), as where the energy jumps at a cutoff "
+                "(`pair_modify shift yes`) or a long-range solver is coarse (`kspace_style`); the base is centred as well as it can be",
+                self.largest_force, label.energy, label.length, rest.stopped, rest.largest_force, label.energy, label.length, small,
+            )  # fmt: skip
+            return
         log.warning(
             "the script's structure is not relaxed: the largest force is %.3g %s/%s and atoms relax by up to %.2g %s; "
             "the base is centred on the minimum, but symmetry is lost to such noise, so better give the minimised one (`lammps-bg relax`)",

@@ -2,6 +2,8 @@
 """One trajectory of molecular dynamics that can be made longer, in chunks between which signals act."""
 
 import hashlib
+import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from lammps_bg.config import MdConfig
-from lammps_bg.crystal.units import Units
 from lammps_bg.engine.dynamics import Dynamics, Snapshot
 from lammps_bg.engine.ensembles import Ensemble
 from lammps_bg.errors import CrystalError
@@ -18,8 +19,12 @@ from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.trajectory import Trajectory, TrajectoryFiles
 from lammps_bg.workflow.problem import Problem
 
+log = logging.getLogger(__name__)
 _BLOCK_SECONDS = 30.0
 _DAMP, _PRESSURE_DAMP = 100, 1000  # time steps, as LAMMPS' documentation recommends
+# LAMMPS' default time steps that no atom stands, time units of the style; and what replaces them, over the highest frequency
+_FOR_LARGE_PARTICLES = {"si": 1e-8, "cgs": 1e-8, "micro": 2.0}
+_STEP, _ITERATIONS = 0.1, 12
 _EXPLODED = 0.5  # root-mean-square displacement in nearest-neighbour distances that no crystal has
 
 
@@ -40,17 +45,49 @@ class MdSettings:
     sample_every: int
 
     @classmethod
-    def resolved(cls, config: MdConfig, units: Units) -> "MdSettings":
+    def resolved(cls, config: MdConfig, problem: Problem) -> "MdSettings":
         """The settings a configuration asks for.
 
         Args:
             config: The configuration.
-            units: Units of the script, with its time step.
+            problem: The crystal, with the script's time step.
         """
-        timestep = config.timestep or units.timestep
+        timestep = config.timestep or _script_timestep(problem)
         damp = config.damp or _DAMP * timestep
         every = config.sample_every or max(1, round(0.5 * damp / timestep))
         return cls(timestep, damp, config.pressure_damp or _PRESSURE_DAMP * timestep, every)
+
+
+def _script_timestep(problem: Problem) -> float:
+    """The script's time step; where it sets none and LAMMPS' own is one for large particles, one for this crystal, time units."""
+    units = problem.units
+    if units.timestep != _FOR_LARGE_PARTICLES.get(units.name):
+        return units.timestep
+    timestep = _STEP / _fastest(problem)
+    log.warning(
+        "the script sets no timestep, and LAMMPS' default of `units %s`, %g %s, is made for large particles; %.3g %s is used, %g over the "
+        "highest angular frequency; `timestep` in the script or --set md.timestep sets another",
+        units.name, units.timestep, units.labels.time, timestep, units.labels.time, _STEP,
+    )  # fmt: skip
+    return timestep
+
+
+def _fastest(problem: Problem) -> float:
+    """Highest angular frequency of the crystal, by power iteration on finite differences of the forces, per time unit."""
+    crystal, step = problem.crystal, 1e-3 * problem.crystal.nearest_distance
+    mass = (crystal.masses[crystal.types - 1] * problem.units.mvv2e)[:, None]
+    mode, square = np.random.default_rng(0).standard_normal((crystal.n_sites, 3)), 0.0
+    for _ in range(_ITERATIONS):
+        mode = mode / np.linalg.norm(mode)
+        u = mode / np.sqrt(mass / mass.mean())
+        u = step * u / np.abs(u).max()
+        plus, minus = problem.surface(np.stack([u, -u]))[1]
+        change = (minus - plus) / 2 / np.sqrt(mass)
+        square = float(np.linalg.norm(change) / np.linalg.norm(u * np.sqrt(mass)))
+        mode = change
+    if not 0 < square < math.inf:
+        raise CrystalError("expected forces that bring displaced atoms back, got none; check potential, density and units")
+    return math.sqrt(square)
 
 
 class Simulation:

@@ -27,7 +27,8 @@ pair_coeff 1 1 1.0 1.0
 SETTINGS = (
     "energy.source=lammps base.iterations=2 base.pilot_steps=0 base.n_samples=100 flow.width=8 flow.n_bins=2 train.steps=12 "
     "train.batch_size=16 train.evaluate_every=2 train.evaluate_samples=16 train.checkpoint_seconds=0.02 sample.n_samples=512 "
-    "sample.batch_size=32 sample.n_dump=32 sample.picture=false exact.mode=never estimate.n_bootstraps=50 estimate.rdf_samples=32 estimate.report=false"
+    "sample.batch_size=32 sample.n_dump=32 sample.picture=false estimate.n_bootstraps=50 estimate.rdf_samples=32 estimate.report=false "
+    "exact.mode=never"
 )
 MD_SETTINGS = (
     "md.n_frames=300 md.damp=0.1 md.sample_every=20 md.n_dump=20 sample.picture=false estimate.n_bootstraps=50 "

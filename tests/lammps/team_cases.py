@@ -88,7 +88,7 @@ def states(folder):
         found["after relaxing"] = engine.energies(positions)
         found["cutoff"] = np.array(engine.cutoff())
     with crystal(folder, "displaced")[0] as engine:
-        found |= {"displaced sites": engine.sites, "minimised": engine.relaxed_positions()}
+        found |= {"displaced sites": engine.sites, "minimised": engine.relaxed(1e-3).positions}
     with crystal(folder, "lj")[0] as engine:
         positions = batch(engine, 0.05)
         positions[5, :2] = 0.0  # an infinite energy

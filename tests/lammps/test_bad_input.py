@@ -98,7 +98,7 @@ def run(trained, tmp_path):
         (LJ + "fix 1 all addforce 1.0 0 0\n", "adds forces that are not the slope of the energy"),
         (RANDOM, "as in a liquid, glass or hot snapshot"),
         (BIG + "displace_atoms all random 0.25 0.25 0.25 123\n", "as in a liquid, glass or hot snapshot"),
-        (BIG + "change_box all z final 0 20\n", "expected every atom on a crystal site"),
+        (BIG + "change_box all z final 0 20\n", "got a slab or sheet in vacuum"),
         (BIG + "create_atoms 1 single 0.5 0.5 0.25 units lattice\n", "expected every atom on a crystal site"),
         (LJ.replace("fcc 1.28", "fcc 0.01"), "no force on displaced atoms"),
         ("units lj\nread_data nowhere.data\n", "looked in: "),

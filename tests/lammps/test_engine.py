@@ -282,7 +282,7 @@ def test_energy_fixes_count(script):
 def test_relaxed_positions(script):
     with Engine(script(LJ + "displace_atoms all random 0.05 0.05 0.05 7\n")) as engine:
         before = engine.energies(engine.sites[None])
-        relaxed = engine.relaxed_positions()
+        relaxed = engine.relaxed(1e-3).positions
         energy, forces = engine.energies_forces(relaxed[None])
         assert energy[0] / 32 == pytest.approx(-5.19, abs=0.05) or energy[0] < before[0]
         assert np.abs(forces).max() < 1e-3
