@@ -16,7 +16,7 @@ Colour = Literal["green", "amber", "red"]
 SEVERITY: dict[Colour, int] = {"green": 0, "amber": 1, "red": 2}
 
 RED_ESS_FRACTION = 0.01
-RED_ESS = 100.0
+RED_ESS = 50.0
 RED_TAIL = 0.6
 RED_Z = 3.0
 RED_OVERLAP = 0.06

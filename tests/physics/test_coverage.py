@@ -168,12 +168,16 @@ def test_colours_keep_what_they_promise(name, n, colour, least):
     assert found.share(colour) > least, found.counts
 
 
+RUNS = {128: 600, 512: 500, 2048: 300, 4096: 200, 20_000: 80}
+# 128 samples hold one of a component of one percent on average: too few to see (the last test)
+STUDIED = [(name, n) for n in RUNS for name in CASES if (name, n) != ("1 % of weights 20 times larger", 128)]
+
+
 @pytest.mark.physics
-@pytest.mark.parametrize(("n", "runs"), [(128, 600), (512, 500), (2048, 300), (4096, 200), (20_000, 80)])
-@pytest.mark.parametrize("name", CASES)
-def test_promises_over_all_distributions(name, n, runs):
+@pytest.mark.parametrize(("name", "n"), STUDIED)
+def test_promises_over_all_distributions(name, n):
     """`assert_promises` for all distributions and five numbers of samples: false alarm 5e-4 each; the seeds are fixed."""
-    assert_promises(judged(CASES[name], n, runs, seed=11))
+    assert_promises(judged(CASES[name], n, RUNS[n], seed=11))
 
 
 @pytest.mark.physics

@@ -185,7 +185,7 @@ def verdict_of(**changes):
     [
         ({}, "green", True, "5000 effective samples"),
         ({"ess": 99.0}, "red", False, "below 1%"),
-        ({"n": 400, "ess": 99.0}, "red", False, "fewer than 100"),
+        ({"n": 400, "ess": 49.0}, "red", False, "fewer than 50"),
         ({"n": 400, "ess": 199.0}, "amber", True, "fewer than 200"),
         ({"n": 400, "ess": 201.0}, "green", True, ""),
         ({"ess": 999.0}, "amber", True, "below 10%"),
