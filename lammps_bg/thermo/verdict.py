@@ -116,7 +116,8 @@ def _too_few(summary: WeightSummary) -> list[_Finding]:
     if summary.ess_fraction < RED_ESS_FRACTION:
         return [_Finding("red", f"{share}, below {RED_ESS_FRACTION:.0%}.", CHAINS)]
     if summary.ess < AMBER_ESS:
-        colour, fewest = ("red", RED_ESS) if summary.ess < RED_ESS else ("amber", AMBER_ESS)
+        colour: Colour = "red" if summary.ess < RED_ESS else "amber"
+        fewest = RED_ESS if colour == "red" else AMBER_ESS
         reason = f"There are {summary.ess:.1f} effective samples, fewer than {fewest:.0f}."
         needed = math.ceil(1.2 * AMBER_ESS / summary.ess_fraction)
         return [_Finding(colour, reason, f"Draw at least {needed} samples, or use --exact auto: chains sample exactly.")]
