@@ -288,7 +288,7 @@ def _overlap(run: RunContents) -> list[Block]:
     sampling = run.results.get("sampling") or {}
     parts = []
     if is_number(sampling.get("pareto_k")):
-        parts.append(f"Tail index of the weights {sampling['pareto_k']:.2f} (good: below 0.7).")
+        parts.append(f"Tail index of the weights {sampling['pareto_k']:.2f} (good: below 0.5).")
     if is_number(sampling.get("max_share")):
         parts.append(f"Largest single weight {sampling['max_share']:.2%} of all.")
     if sampling.get("n_zero"):

@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
-from lammps_bg.thermo.weights import N_BOOTSTRAPS, EstimateError, as_log_weights, bootstrap_means, log_mean_exp
+from lammps_bg.thermo.weights import (
+    N_BOOTSTRAPS,
+    EstimateError,
+    as_log_weights,
+    bootstrap_means,
+    error_margin,
+    log_mean_exp,
+)
 
 Array = NDArray[np.float64]
 CONFIDENCE = (2.5, 97.5)
@@ -156,7 +163,10 @@ def site_multiplicity(n_primitive: int, n_atoms: int) -> float:
 
 
 def tfep(log_w: ArrayLike, rng: np.random.Generator, *, n_bootstraps: int = N_BOOTSTRAPS) -> EstimateResult:
-    """Targeted free-energy perturbation, beta dF = -log mean w, with bootstrap error and 95 % interval.
+    """Targeted free-energy perturbation, beta dF = -log mean w, with error and 95 % interval.
+
+    Both are those of the bootstrap times `error_margin`: where the largest weights are missing from a sample, so is the error that
+    they would show, and the bootstrap alone covers less than it promises.
 
     Args:
         log_w: Log-weights of independent samples, shape [n].
@@ -174,10 +184,20 @@ def tfep(log_w: ArrayLike, rng: np.random.Generator, *, n_bootstraps: int = N_BO
             f"expected weights above zero in every bootstrap replica, got {int(np.isfinite(checked).sum())} such weights in "
             f"{len(checked)} samples; train longer or draw more samples"
         )
-    replicas = -(peak + np.log(means))
-    low, high = np.percentile(replicas, CONFIDENCE)
-    error = _with_rounding(replicas.std(ddof=1), checked)
-    return EstimateResult(-log_mean_exp(checked), error, (float(low), float(high)), len(checked))
+    return one_sided(checked, -(peak + np.log(means)))
+
+
+def one_sided(log_w: Array, replicas: Array) -> EstimateResult:
+    """-log mean w with the error and the interval of its bootstrap replicas, both times `error_margin`.
+
+    Args:
+        log_w: Log-weights of independent samples, shape [n].
+        replicas: -log mean w in each bootstrap replica, shape [b].
+    """
+    value, margin = -log_mean_exp(log_w), error_margin(log_w)
+    low, high = (value + margin * (float(limit) - value) for limit in np.percentile(replicas, CONFIDENCE))
+    error = _with_rounding(margin * float(replicas.std(ddof=1)), log_w)
+    return EstimateResult(value, error, (low, high), len(log_w))
 
 
 def upper_bound(log_w: ArrayLike) -> EstimateResult | None:

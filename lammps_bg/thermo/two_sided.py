@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logsumexp
 
-from lammps_bg.thermo.free_energy import CONFIDENCE, EstimateResult, tfep
+from lammps_bg.thermo.free_energy import CONFIDENCE, EstimateResult, one_sided, tfep
 from lammps_bg.thermo.verdict import paired_z
-from lammps_bg.thermo.weights import CHUNK, N_BOOTSTRAPS, EstimateError, as_log_weights, bootstrap_counts, log_mean_exp
+from lammps_bg.thermo.weights import CHUNK, N_BOOTSTRAPS, EstimateError, as_log_weights, bootstrap_counts
 
 Array = NDArray[np.float64]
 SMALLEST_OVERLAP = 1e-6
@@ -111,10 +111,12 @@ def two_sided(
             "of the same crystal and state"
         )
     replicas = _replicas(flow, target, root, rngs, n_bootstraps)
-    values = {"tfep": -log_mean_exp(flow), "tfep_reverse": log_mean_exp(-target), "bar": root - math.log(len(target) / len(flow))}
-    sizes = {"tfep": len(flow), "tfep_reverse": len(target), "bar": len(flow) + len(target)}
-    rounding = np.finfo(np.float64).eps * max(1.0, np.abs(target).max())
-    results = {name: _result(value, replicas[name], sizes[name], float(rounding)) for name, value in values.items()}
+    rounding = float(np.finfo(np.float64).eps * max(1.0, np.abs(target).max()))
+    results = {
+        "tfep": one_sided(flow, replicas["tfep"]),
+        "tfep_reverse": one_sided(-target, -replicas["tfep_reverse"]).scaled(-1.0),
+        "bar": _result(root - math.log(len(target) / len(flow)), replicas["bar"], len(flow) + len(target), rounding),
+    }
     return TwoSided(**results, overlap=shared, replicas=replicas)
 
 

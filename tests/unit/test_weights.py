@@ -3,6 +3,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -78,6 +79,43 @@ def test_tail_index_is_independent_of_the_scale():
     assert weights.pareto_tail_index(log_w + 3000.0) == pytest.approx(weights.pareto_tail_index(log_w), abs=1e-6)
 
 
+@pytest.mark.parametrize("k", [0.2, 0.5, 0.8])
+def test_hill_index_of_pareto_weights_and_its_limit(k):
+    """400 draws of 1000: mean k to z <= 4 (false alarm 6e-5), and the limit lies above k in 95 % (z <= 4 and 1 % for its skewness)."""
+    rng = generator(int(10 * k))
+    found = [summarise(rng.exponential(k, size=1000)) for _ in range(400)]
+    assert abs(np.mean([summary.hill for summary in found]) - k) < 4.0 * k / math.sqrt(100 * 400) + 1e-12
+    above = np.mean([summary.hill_limit > k for summary in found])
+    assert abs(above - 0.95) < 4.0 * math.sqrt(0.95 * 0.05 / 400) + 0.01
+
+
+def test_hill_index_without_a_tail():
+    rng = generator()
+    # Mean excess of the normal density over its upper decile: phi(1.2816) / 0.1 - 1.2816
+    assert weights.hill_index(0.5 * rng.normal(size=200_000)) == pytest.approx(0.5 * 0.4735, rel=0.02)
+    assert weights.hill_index(np.full(100, 3.0)) == 0.0
+    assert weights.hill_index(rng.normal(size=40)) == math.inf
+    assert weights.hill_index(np.where(np.arange(1000) < 60, rng.normal(size=1000), -np.inf)) == math.inf
+
+
+def test_error_margin_is_four_times_the_spread_of_the_error():
+    """2 sqrt((kurtosis - 1) / n): of a normal density for small widths, and the spread of the error itself in repeats."""
+    rng = generator(3)
+    assert weights.error_margin(1e-3 * rng.normal(size=20_000)) == pytest.approx(1 + 2 * math.sqrt(2 / 20_000), abs=1e-3)
+    assert weights.error_margin(np.full(50, 2.0)) == 1.0
+    assert weights.error_margin(np.append(np.full(9999, -40.0), 0.0)) == pytest.approx(3.0, abs=1e-3)
+    draws = 0.3 * rng.normal(size=(2000, 1000))
+    errors = np.exp(draws).std(1)
+    # 2000 errors know their spread to 1.6 %, z <= 4; the kurtosis of a sample of 1000 is 5 % too low
+    margins = [weights.error_margin(row) - 1 for row in draws]
+    assert np.mean(margins) == pytest.approx(4 * errors.std() / errors.mean(), rel=0.12)
+
+
+def test_error_margin_is_independent_of_the_scale():
+    log_w = 2.0 * generator().normal(size=500)
+    assert weights.error_margin(log_w - 9000.0) == pytest.approx(weights.error_margin(log_w), rel=1e-9)
+
+
 def test_systematic_indices_repeat_each_sample_floor_or_ceil_times():
     rng = generator()
     log_w = rng.normal(size=200)
@@ -148,9 +186,18 @@ def verdict_of(**changes):
         ({}, "green", True, "5000 effective samples"),
         ({"ess": 99.0}, "red", False, "below 1%"),
         ({"n": 400, "ess": 49.0}, "red", False, "fewer than 50"),
+        ({"n": 400, "ess": 199.0}, "amber", True, "fewer than 200"),
+        ({"n": 400, "ess": 201.0}, "green", True, ""),
         ({"ess": 999.0}, "amber", True, "below 10%"),
-        ({"pareto_k": 0.71}, "amber", True, "tail index"),
-        ({"pareto_k": math.inf}, "amber", True, "tail index"),
+        ({"pareto_k": 0.49}, "green", True, ""),
+        ({"pareto_k": 0.51}, "amber", True, "may be 0.51, above 0.5"),
+        ({"pareto_k": 0.61}, "red", False, "may be 0.61, above 0.6"),
+        ({"pareto_k": math.inf}, "red", False, "cannot be told from 10000 samples"),
+        ({"hill": 0.47}, "green", True, ""),
+        ({"hill": 0.48}, "amber", True, "may be 0.50, above 0.5"),
+        ({"hill": 0.48, "n": 1000, "ess": 500.0}, "amber", True, "may be 0.56"),
+        ({"hill": 0.60}, "red", False, "may be 0.63, above 0.6"),
+        ({"hill": math.inf}, "red", False, "tail index"),
         ({"max_share": 0.051}, "amber", True, "5.1%"),
         ({"n_zero": 101}, "amber", True, "101 of 10000"),
         ({"n_zero": 100}, "green", True, ""),
@@ -168,7 +215,22 @@ def test_red_findings_decide_the_next_step():
     verdict = verdict_of(n=100, ess=10.0, max_share=0.3, pareto_k=1.0)
     assert verdict.colour == "red"
     assert len(verdict.reasons) == 3
-    assert verdict.next_step == "Draw at least 600 samples."
+    # A tail of infinite variance comes first: no number of samples mends it
+    assert verdict.next_step.startswith("Use --exact auto: chains")
+    assert "Draw at least 2400 samples, or use --exact auto" in verdict_of(n=100, ess=10.0, pareto_k=0.2).next_step
+
+
+def test_the_advice_to_draw_more_works():
+    """Normal weights of width 0.8, that 150 samples cannot judge: as many as the verdict asks for are green in 19 of 20 draws."""
+    rng = generator(5)
+    asked = [judge(summarise(0.8 * rng.normal(size=150))) for _ in range(20)]
+    numbers = [
+        int(re.search(r"Draw at least (\d+) samples", verdict.next_step)[1]) for verdict in asked if "Draw" in verdict.next_step
+    ]
+    assert len(numbers) >= 5
+    colours = [judge(summarise(0.8 * rng.normal(size=int(np.median(numbers))))).colour for _ in range(20)]
+    assert colours.count("green") >= 15
+    assert "Draw" not in judge(summarise(rng.exponential(1 / 1.5, size=5000))).next_step
 
 
 def test_disagreement_is_red_and_wins():
