@@ -24,6 +24,7 @@ from lammps_bg.flow.thermal_update import ThermalUpdate
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 _BROKEN = 1e-3  # relative change of the first force constants by averaging over the space group: beyond it the forces lack that symmetry
+_RELINEARISED = 6  # most times that force constants are taken on the way to the minimum
 _MOVED = 1e-4  # likewise, of the mean positions, as a share of the nearest distance
 _MIXED = 0.7  # share of the new force constants: a wider Gaussian mostly sees a stiffer crystal, and the full step overshoots
 _MOST_OVERSHOOTS = 4  # updates in a row with unstable modes: fewer may still be on the way to the width that stabilises them
@@ -52,15 +53,25 @@ class FittedBase:
 def harmonic(force_field: ForceField, crystal: Crystal) -> ForceConstants:
     """Force constants at the minimum closest to the reference sites (Newton steps on the cell's internal coordinates)."""
     offset = np.zeros((crystal.n_basis, 3))
-    step = 4e-4 * crystal.nearest_distance
-    for _ in range(6):
-        constants = finite_differences(force_field, crystal, offset, step)
+    for _ in range(_RELINEARISED):
+        constants = finite_differences(force_field, crystal, offset, 4e-4 * crystal.nearest_distance)
+        balanced = _balanced(force_field, crystal, constants)
+        if (balanced == offset).all():
+            break
+        offset = balanced
+    return constants
+
+
+def _balanced(force_field: ForceField, crystal: Crystal, constants: ForceConstants) -> Array:
+    """Offset at which the mean forces vanish, by steps with the same force constants, as long as each is well below the one before."""
+    offset, limit = constants.offset, 0.1 * crystal.nearest_distance
+    while True:
         force = _mean_force(force_field(np.tile(offset, (crystal.n_cells, 1))[None])[1], crystal)
         move = newton_move(constants, force)
-        if np.abs(move).max() < 1e-6 * crystal.nearest_distance or np.abs(move).max() > 0.1 * crystal.nearest_distance:
-            break
-        offset = offset + move
-    return constants
+        size = np.abs(move).max()
+        if not 1e-6 * crystal.nearest_distance <= size <= limit:
+            return offset
+        offset, limit = offset + move, 0.3 * size
 
 
 def _mean_force(forces: Array, crystal: Crystal) -> Array:
