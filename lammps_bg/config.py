@@ -56,7 +56,9 @@ class BaseConfig(_Block):
         100,
         description="training steps tried on the harmonic and on the self-consistent crystal before the better one is used; 0: no trial",
     )
-    n_samples: Annotated[int, Field(ge=50)] = Field(1000, description="configurations evaluated for each iteration")
+    n_samples: Annotated[int, Field(ge=50)] = Field(
+        1000, description="most configurations for each iteration; as few as their noise allows"
+    )
 
 
 class FlowConfig(_Block):
@@ -142,7 +144,7 @@ class ConditionConfig(_Block):
     )
     states_per_batch: PositiveInt = Field(16, description="of them in one batch, with batch_size / states_per_batch samples each")
     base_samples: Annotated[int, Field(ge=50)] = Field(
-        300, description="configurations of each iteration in the fit of a base, at each point of the conditions"
+        300, description="most configurations of each iteration in the fit of a base, at each point of the conditions"
     )
 
 

@@ -8,15 +8,14 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_bg.crystal.operations import site_operations
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import UnstableCrystalError
+from lammps_bg.flow.group_average import Complex, GroupAverage
 
 ForceField = Callable[[Array], tuple[Array, Array]]
 """Energies [n] and forces [n, N, 3] of displacements [n, N, 3] in grid order."""
 
-Complex = NDArray[np.complex128]
 _RELATIVE_FLOOR = 1e-6  # modes softer than this fraction of the stiffest one count as unstable
 
 
@@ -57,26 +56,11 @@ class ForceConstants:
     def averaged(self, crystal: Crystal) -> "ForceConstants":
         """The mean over the crystal's space group: what a fit to noisy forces should have, and has only on average.
 
-        With g an operation that turns by W, Phi(g i, g j) = W Phi(i, j) W^T and offset(g i) = W offset(i).
-
         Args:
             crystal: The crystal at this replicate.
         """
-        phi = self.real_space.reshape(*self.grid, crystal.n_basis, 3, crystal.n_basis, 3)
-        total, offset = np.zeros_like(phi), np.zeros_like(self.offset)
-        operations = site_operations(crystal)
-        for operation in operations:
-            # row b of cell 0 goes to basis site image[b], the pair's far end to (cell, other) relative to that one's cell
-            cells = operation.cells - operation.shifts[:, None, None]
-            x, y, z = np.moveaxis(cells % np.array(self.grid), -1, 0)
-            image = operation.image
-            there = phi[x, y, z, image[:, None, None], :, image[None, None, :], :]  # [b, cell, b', 3, 3]
-            back = np.einsum("ji,bcdjk,kl->cbidl", operation.turn, there, operation.turn, optimize=True)
-            total += back.reshape(phi.shape)
-            offset += self.offset[image] @ operation.turn
-        m = self.stiffness.shape[-1]
-        stiffness = np.conj(np.fft.fftn((total / len(operations)).reshape(*self.grid, m, m), axes=(0, 1, 2)))
-        return ForceConstants(stiffness, offset / len(operations)).symmetrised()
+        mean = GroupAverage(crystal)
+        return ForceConstants(mean.blocks(self.stiffness[None])[0], mean.vectors(self.offset)).symmetrised()
 
     def modes(self) -> tuple[Array, Complex]:
         """Stiffness of every mode, shape [nx, ny, nz, 3 n_basis] (the three acoustic ones at k = 0 come out as 0), and eigenvectors."""
@@ -166,3 +150,14 @@ def finite_differences(force_field: ForceField, crystal: Crystal, offset: Array,
     phi = np.moveaxis(phi.reshape(m, *crystal.replicate, m), 0, 3)
     stiffness = np.conj(np.fft.fftn(phi, axes=(0, 1, 2)))
     return ForceConstants(stiffness, offset).symmetrised()
+
+
+def newton_move(constants: ForceConstants, force: Array) -> Array:
+    """Displacement of the basis sites, the same in all cells, that balances a mean force, length units, shape [n_basis, 3].
+
+    Args:
+        constants: The force constants.
+        force: Mean force on every basis site, without net force, energy / length, shape [n_basis, 3].
+    """
+    move = np.linalg.pinv(constants.stiffness[0, 0, 0].real, rcond=1e-8) @ force.ravel()
+    return np.asarray(move.reshape(-1, 3) - move.reshape(-1, 3).mean(0))

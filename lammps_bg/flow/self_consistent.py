@@ -4,7 +4,9 @@
 import logging
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,34 +16,18 @@ from lammps_bg.crystal.system import Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.errors import UnstableCrystalError
 from lammps_bg.flow.base import Base, EinsteinBase
-from lammps_bg.flow.force_constants import ForceConstants, ForceField, finite_differences
+from lammps_bg.flow.force_constants import ForceConstants, ForceField, finite_differences, newton_move
 from lammps_bg.flow.phonon import PhononBase
+from lammps_bg.flow.thermal_sample import FEWEST, REPORTED, BoundStep, Step, ThermalSample, settled, step_of, worth
+from lammps_bg.flow.thermal_update import ThermalUpdate
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 _BROKEN = 1e-3  # relative change of the first force constants by averaging over the space group: beyond it the forces lack that symmetry
+_RELINEARISED = 6  # most times that force constants are taken on the way to the minimum
+_MOVED = 1e-4  # likewise, of the mean positions, as a share of the nearest distance
+_MIXED = 0.7  # share of the new force constants: a wider Gaussian mostly sees a stiffer crystal, and the full step overshoots
 _MOST_OVERSHOOTS = 4  # updates in a row with unstable modes: fewer may still be on the way to the width that stabilises them
-
-
-@dataclass(frozen=True)
-class BoundStep:
-    """One iteration of a fit: <beta U + log q0> per atom, the Gibbs-Bogoliubov bound if all samples have a finite energy.
-
-    Attributes:
-        bound: Mean over the samples with finite energy, kT per atom.
-        error: Its standard error.
-        n: Samples with finite energy.
-        n_drawn: Samples drawn.
-    """
-
-    bound: float
-    error: float
-    n: int
-    n_drawn: int
-
-    @property
-    def holds(self) -> bool:
-        """Whether it is a bound: a single infinite energy makes the true mean infinite."""
-        return self.n == self.n_drawn
 
 
 @dataclass(frozen=True)
@@ -67,27 +53,31 @@ class FittedBase:
 def harmonic(force_field: ForceField, crystal: Crystal) -> ForceConstants:
     """Force constants at the minimum closest to the reference sites (Newton steps on the cell's internal coordinates)."""
     offset = np.zeros((crystal.n_basis, 3))
-    step = 4e-4 * crystal.nearest_distance
-    for _ in range(6):
-        constants = finite_differences(force_field, crystal, offset, step)
-        force = _mean_force(force_field(np.tile(offset, (crystal.n_cells, 1))[None])[1], crystal)
-        move = _newton_move(constants, force)
-        if np.abs(move).max() < 1e-6 * crystal.nearest_distance or np.abs(move).max() > 0.1 * crystal.nearest_distance:
+    for _ in range(_RELINEARISED):
+        constants = finite_differences(force_field, crystal, offset, 4e-4 * crystal.nearest_distance)
+        balanced = _balanced(force_field, crystal, constants)
+        if (balanced == offset).all():
             break
-        offset = offset + move
+        offset = balanced
     return constants
+
+
+def _balanced(force_field: ForceField, crystal: Crystal, constants: ForceConstants) -> Array:
+    """Offset at which the mean forces vanish, by steps with the same force constants, as long as each is well below the one before."""
+    offset, limit = constants.offset, 0.1 * crystal.nearest_distance
+    while True:
+        force = _mean_force(force_field(np.tile(offset, (crystal.n_cells, 1))[None])[1], crystal)
+        move = newton_move(constants, force)
+        size = np.abs(move).max()
+        if not 1e-6 * crystal.nearest_distance <= size <= limit:
+            return offset
+        offset, limit = offset + move, 0.3 * size
 
 
 def _mean_force(forces: Array, crystal: Crystal) -> Array:
     """Force on each basis site, averaged over samples and cells, without net force, shape [n_basis, 3]."""
     mean = forces.reshape(-1, crystal.n_basis, 3).mean(0)
     return mean - mean.mean(0)
-
-
-def _newton_move(constants: ForceConstants, force: Array) -> Array:
-    """Displacement of the basis sites that balances a mean force, length units, shape [n_basis, 3]."""
-    move = np.linalg.pinv(constants.stiffness[0, 0, 0].real, rcond=1e-8) @ force.ravel()
-    return move.reshape(-1, 3) - move.reshape(-1, 3).mean(0)
 
 
 def _stable_part(old: ForceConstants, new: ForceConstants) -> ForceConstants:
@@ -100,13 +90,14 @@ def _stable_part(old: ForceConstants, new: ForceConstants) -> ForceConstants:
 
 
 def _has_symmetry(constants: ForceConstants, crystal: Crystal) -> bool:
-    """Whether force constants have the symmetry of the sites, which an external field can break."""
-    change = constants.averaged(crystal).stiffness - constants.stiffness
-    return bool(np.abs(change).max() < _BROKEN * np.abs(constants.stiffness).max())
+    """Whether force constants and mean positions have the symmetry of the sites, which an external field can break."""
+    averaged = constants.averaged(crystal)
+    same = np.abs(averaged.stiffness - constants.stiffness).max() < _BROKEN * np.abs(constants.stiffness).max()
+    return bool(same and np.abs(averaged.offset - constants.offset).max() < _MOVED * crystal.nearest_distance)
 
 
 class PhononFit:
-    """Self-consistent phonons: K <- -<F u^T> <u u^T>^-1 under the current Gaussian, wave vector by wave vector (Hooton 1955).
+    """Self-consistent phonons: the Gaussian whose force constants are the mean curvatures over itself (Hooton 1955), see `ThermalUpdate`.
 
     Args:
         force_field: Energies and forces of displacements in grid order.
@@ -119,74 +110,66 @@ class PhononFit:
     def __init__(self, force_field: ForceField, crystal: Crystal, units: Units, beta: float, *, seed: int) -> None:
         self.force_field, self.crystal, self.units, self.beta = force_field, crystal, units, beta
         self._generator = torch.Generator().manual_seed(seed)
-        self._symmetric = False
 
     def run(self, *, iterations: int, n_samples: int, start: ForceConstants | None = None) -> FittedBase:
-        """Iterate until the bound no longer falls by more than its error.
+        """Iterate until a step gains nothing that counts.
 
         Args:
             iterations: Largest number of self-consistent updates; 0 keeps the harmonic crystal.
-            n_samples: Configurations evaluated for each update.
+            n_samples: Most configurations that are evaluated for each update.
             start: Force constants to start from, instead of those at the minimum.
 
         Raises:
             UnstableCrystalError: Modes of negative stiffness remain.
         """
         constants = start or harmonic(self.force_field, self.crystal)
-        self._symmetric = _has_symmetry(constants, self.crystal)
-        labels = self.units.labels
-        if iterations == 0:
-            constants.require_stable(labels.energy, labels.length)
-        elif constants.unstable_modes():
-            log.warning("%d modes are unstable at the minimum; the self-consistent iteration starts from their absolute value",
-                        len(constants.unstable_modes()))  # fmt: skip
-            constants = constants.rectified()
-        best, history, misses, overshoots, update = constants, [self._measure(constants, n_samples)], 0, 0, constants
-        settled = iterations == 0
-        for _ in range(iterations):
-            update = self._update(constants, history[-1][1])
-            overshoots = overshoots + 1 if update.unstable_modes() else 0
-            settled = settled or not overshoots
-            if overshoots == _MOST_OVERSHOOTS:
-                update.require_stable(labels.energy, labels.length)
-            constants = _stable_part(constants, update)
-            history.append(self._measure(constants, n_samples))
-            bounds = [step.bound for step, _ in history]
-            if bounds[-1] <= min(bounds):
-                best = constants
-            stalls = bounds[-1] > min(bounds[:-1]) - 0.5 * history[-1][0].error
-            misses = misses + 1 if stalls and not overshoots else 0
-            if misses == 2:
+        symmetric = _has_symmetry(constants, self.crystal)
+        update = ThermalUpdate(self.crystal, self.beta, symmetric=symmetric)
+        constants = self._start(constants, symmetric=symmetric) if iterations else self._required_stable(constants)
+        tried, overshoots, fewest = list[tuple[BoundStep, ForceConstants]](), 0, FEWEST
+        mixed, left = _MIXED, math.inf
+        for iteration in range(iterations):
+            sample, step = step_of(partial(self._draw, constants), partial(update, constants, mixed), n_samples, fewest)
+            tried.append((sample.bound, constants))
+            overshoots = overshoots + 1 if step.to.unstable_modes() else 0
+            if overshoots == _MOST_OVERSHOOTS or (overshoots == iteration + 1 == iterations):
+                self._required_stable(step.to)
+            if step.gain > left and not overshoots:  # further from the fixed point than before
+                mixed /= 2
+            fewest *= 2 if overshoots or step.gain > left else 1  # noise does both, too
+            left = step.gain
+            constants = _stable_part(constants, step.to)
+            if settled(sample, step) and not overshoots:
                 break
-        if not settled:
-            update.require_stable(labels.energy, labels.length)
+        reported = min(REPORTED, n_samples)
+        tried.append((self._draw(constants, reported).bound, constants))
+        best = _lowest(tried)
         # the lowest of several noisy bounds is biased: the one that is reported comes from fresh samples
-        final = self._measure(best, n_samples)[0]
-        return FittedBase(PhononBase(best, self.beta), best, (*(step for step, _ in history), final))
+        history = (*(bound for bound, _ in tried), self._draw(best, reported).bound)
+        return FittedBase(PhononBase(best, self.beta), best, history)
 
-    def _measure(self, constants: ForceConstants, n: int) -> tuple[BoundStep, tuple[Array, Array]]:
-        """Draw from the Gaussian of these constants; its bound, and the displacements and forces with finite energy."""
-        base = PhononBase(constants, self.beta)
-        u = base.sample(n, self._generator)
-        energies, forces = self.force_field(u.numpy())
-        step, finite = measured_bound(self.beta * energies + base.log_prob(u).numpy(), self.crystal.n_sites)
-        return step, (u.numpy()[finite], forces[finite])
+    def _start(self, constants: ForceConstants, *, symmetric: bool) -> ForceConstants:
+        """Stable force constants for the first sample, with the symmetry of the crystal if its forces have it."""
+        if n_unstable := len(constants.unstable_modes()):
+            log.warning("%d modes are unstable at the minimum; the self-consistent iteration starts from their absolute value",
+                        n_unstable)  # fmt: skip
+            constants = constants.rectified()
+        return constants.averaged(self.crystal) if symmetric else constants
 
-    def _update(self, constants: ForceConstants, data: tuple[Array, Array]) -> ForceConstants:
-        """One step of the iteration, mixed with the old constants."""
-        u, forces = data
-        shape = (-1, *self.crystal.replicate, 3 * self.crystal.n_basis)
-        centred = u - np.tile(constants.offset - constants.offset.mean(0), (self.crystal.n_cells, 1))
-        uk, fk = (np.fft.fftn(a.reshape(shape), axes=(1, 2, 3)) for a in (centred, forces))
-        # use the anharmonic rest only: it is small, and so is then the noise of both estimates
-        rest = fk + np.einsum("...ab,s...b->s...a", constants.stiffness, uk, optimize=True)
-        force = rest.mean(0)[0, 0, 0].real.reshape(-1, 3) / self.crystal.n_cells
-        offset = constants.offset + _newton_move(constants, force - force.mean(0))
-        rest, uk = rest - rest.mean(0), uk - uk.mean(0)
-        cross, square = (np.einsum("s...a,s...b->...ab", p, uk.conj(), optimize=True) for p in (rest, uk))
-        change = -cross @ np.linalg.pinv(square, rcond=1e-8, hermitian=True)
-        update = ForceConstants(constants.stiffness + 0.7 * change, offset)
-        return update.averaged(self.crystal) if self._symmetric else update.symmetrised()
+    def _required_stable(self, constants: ForceConstants) -> ForceConstants:
+        """The same force constants, refused if a mode has no positive stiffness."""
+        constants.require_stable(self.units.labels.energy, self.units.labels.length)
+        return constants
+
+    def _draw(self, constants: ForceConstants, n: int) -> ThermalSample:
+        """Configurations of the Gaussian of these constants."""
+        return ThermalSample.draw(PhononBase(constants, self.beta), self.force_field, self.beta, n, self._generator)
+
+
+def _lowest(tried: list[tuple[BoundStep, T]]) -> T:
+    """The last of the Gaussians, unless the bound of an earlier one is lower beyond their errors."""
+    (last, found), (lowest, other) = tried[-1], min(tried, key=lambda entry: entry[0].bound)
+    return other if last.bound - lowest.bound > 4 * math.hypot(last.error, lowest.error) else found
 
 
 def measured(force_field: ForceField, base: Base, beta: float, *, n_samples: int, seed: int) -> BoundStep:
@@ -199,9 +182,7 @@ def measured(force_field: ForceField, base: Base, beta: float, *, n_samples: int
         n_samples: Configurations that are evaluated.
         seed: Seed of the displacements.
     """
-    u = base.sample(n_samples, torch.Generator().manual_seed(seed))
-    energies, _ = force_field(u.numpy())
-    return measured_bound(beta * energies + base.log_prob(u).numpy(), u.shape[1])[0]
+    return ThermalSample.draw(base, force_field, beta, n_samples, torch.Generator().manual_seed(seed)).bound
 
 
 class EinsteinFit:
@@ -219,58 +200,52 @@ class EinsteinFit:
         self._generator = torch.Generator().manual_seed(seed)
 
     def run(self, *, iterations: int, n_samples: int) -> FittedBase:
-        """Iterate from the harmonic widths; `n_samples` configurations are evaluated for each of the `iterations`.
+        """Iterate from the harmonic widths, at most `iterations` times with at most `n_samples` configurations each.
 
         Raises:
             UnstableCrystalError: An atom is not bound to its site.
         """
-        widths = self._harmonic_widths()
-        steps = []
-        for iteration in range(iterations + 1):
-            base = EinsteinBase(torch.from_numpy(widths))
-            step, springs = self._measure(base, n_samples)
-            steps.append((step, base))
-            if iteration < iterations:
-                widths = self._widths(springs)
-        best = min(steps, key=lambda entry: entry[0].bound)[1]
-        return FittedBase(best, None, (*(step for step, _ in steps), self._measure(best, n_samples)[0]))
+        widths, tried = self._harmonic_widths(), list[tuple[BoundStep, Array]]()
+        for _ in range(iterations):
+            sample, step = step_of(partial(self._draw, widths), partial(self._update, widths), n_samples)
+            tried.append((sample.bound, widths))
+            widths = step.to
+            if settled(sample, step):
+                break
+        reported = min(REPORTED, n_samples)
+        tried.append((self._draw(widths, reported).bound, widths))
+        best = _lowest(tried)
+        history = (*(bound for bound, _ in tried), self._draw(best, reported).bound)
+        return FittedBase(EinsteinBase(torch.from_numpy(best)), None, history)
 
-    def _measure(self, base: EinsteinBase, n: int) -> tuple[BoundStep, Array]:
-        """The bound of a base from fresh samples, and the spring constant that each site's finite samples suggest, shape [N]."""
-        u = base.sample(n, self._generator).numpy()
-        energies, forces = self.force_field(u)
-        step, finite = measured_bound(self.beta * energies + base.log_prob(torch.from_numpy(u)).numpy(), self.crystal.n_sites)
-        return step, -(forces * u)[finite].mean(0).sum(-1) / np.square(u)[finite].mean(0).sum(-1)
+    def _draw(self, widths: Array, n: int) -> ThermalSample:
+        """Configurations of the crystal with these widths."""
+        return ThermalSample.draw(EinsteinBase(torch.from_numpy(widths)), self.force_field, self.beta, n, self._generator)
+
+    def _update(self, widths: Array, sample: ThermalSample) -> Step[Array]:
+        """The widths that the forces suggest. With d the relative change of a spring, the bound falls by 3 d^2 / 4 for each atom."""
+        u, forces = sample.displacements, sample.forces
+        works = np.stack([self._by_kind(-(forces * u)[part].sum(-1).mean(0)) for part in sample.parts])
+        springs = works / self._by_kind(np.square(u[sample.finite]).sum(-1).mean(0))
+        gain, noise = worth(0.75 * (self.beta * springs * widths**2 - 1.0), self.beta * springs * widths**2 - 1.0)
+        return Step(self._widths(springs.mean(0)), gain, noise)
 
     def _harmonic_widths(self) -> Array:
         """Widths from the curvature felt by one atom while the others rest."""
         own = harmonic(self.force_field, self.crystal).real_space[0, 0, 0].diagonal()
         return self._widths(np.tile(own.reshape(-1, 3).mean(1), self.crystal.n_cells))
 
+    def _by_kind(self, springs: Array) -> Array:
+        """The mean over the atoms of each kind, shape [N]."""
+        kinds = self.crystal.kinds
+        return np.array([springs[kinds == kind].mean() for kind in kinds])
+
     def _widths(self, springs: Array) -> Array:
         """sqrt(kT / k) with k [N] averaged over the atoms of each kind."""
-        kinds = self.crystal.kinds
-        mean = np.array([springs[kinds == kind].mean() for kind in kinds])
+        mean = self._by_kind(springs)
         if (mean <= 0).any():
             raise UnstableCrystalError(
                 f"expected atoms bound to their sites, got a spring constant of {mean.min():.3g} for one species; "
                 "check density, temperature and potential"
             )
         return 1.0 / np.sqrt(self.beta * mean)
-
-
-def measured_bound(values: Array, n_sites: int) -> tuple[BoundStep, np.ndarray]:
-    """The bound from beta U + log q0 [n] of samples, non-finite ones left out of mean and error; and which are finite.
-
-    Raises:
-        UnstableCrystalError: More than half of the samples have no finite energy.
-    """
-    finite = np.isfinite(values)
-    if finite.mean() < 0.5:
-        raise UnstableCrystalError(
-            f"expected finite energies of thermal displacements, got {len(values) - int(finite.sum())} infinite ones of {len(values)}; "
-            "lower the temperature or check the density"
-        )
-    kept = values[finite]
-    error = float(kept.std(ddof=1)) / math.sqrt(len(kept)) / n_sites
-    return BoundStep(float(kept.mean()) / n_sites, error, len(kept), len(values)), finite

@@ -12,15 +12,16 @@ from lammps_bg.errors import UnstableCrystalError
 from lammps_bg.flow.force_constants import ForceConstants
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.self_consistent import EinsteinFit, FittedBase, PhononFit, measured
+from lammps_bg.flow.thermal_sample import REPORTED
 from lammps_bg.report.console import Console
 from lammps_bg.thermo.free_energy import CrystalReference
 from lammps_bg.training.through_flow import ThroughFlow
 from lammps_bg.workflow.problem import Problem
 
 log = logging.getLogger(__name__)
-# of a base that is fitted through a flow: sites x samples of an update, fewest samples, and most updates
+# of a base that is fitted through a flow: most sites x samples of an update, the least that this comes to, and most updates
 _REFINED_SITES, _FEWEST, _REFINEMENTS = 250_000, 16, 3
-_FULL_EFFORT = 1000  # atoms up to which a fit evaluates base.n_samples configurations for each iteration
+_FULL_EFFORT = 1000  # atoms up to which a fit may evaluate base.n_samples configurations for each iteration
 
 
 def fit_base(
@@ -48,7 +49,7 @@ def fit_base(
         return energies, forces
 
     crystal = problem.crystal
-    # every cell of a configuration counts, so that a large crystal needs fewer of them
+    # every cell of a configuration counts, so that a large crystal never needs as many of them
     n_samples = max(min(100, config.n_samples), round(config.n_samples * min(1.0, _FULL_EFFORT / crystal.n_sites)))
     if config.kind == "einstein":
         return EinsteinFit(force_field, crystal, problem.beta, seed=seed).run(iterations=config.iterations, n_samples=n_samples)
@@ -78,7 +79,8 @@ def refine_base(problem: Problem, config: Config, generator: Generator, fitted: 
         except UnstableCrystalError as error:
             log.warning("the base of this supercell is not refined through the flow (%s)", error)
         generator.prior.base = fitted.base
-    own = measured(parallel.split(problem.potential), fitted.base, problem.beta, n_samples=n_samples, seed=config.seed + 1)
+    few = min(n_samples, REPORTED)
+    own = measured(parallel.split(problem.potential), fitted.base, problem.beta, n_samples=few, seed=config.seed + 1)
     return replace(fitted, history=(own,))
 
 

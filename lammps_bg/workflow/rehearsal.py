@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lammps_bg.config import Config
 from lammps_bg.flow.model import build_generator
+from lammps_bg.flow.thermal_sample import FEWEST, REPORTED
 from lammps_bg.thermo.sampler import draw, stream
 from lammps_bg.training.objectives import OBJECTIVES
 from lammps_bg.training.task import SingleState, Task
@@ -74,14 +75,14 @@ def _trial(problem: Problem, config: Config) -> tuple[float, Task]:
     start = time.perf_counter()
     fitted = fit_base(problem, config.base.model_copy(update={"iterations": 1, "n_samples": 100}), config.seed)
     drawn = sum(step.n_drawn for step in fitted.history)
-    seconds = (time.perf_counter() - start) / drawn * (config.base.iterations + 2)
+    seconds = (time.perf_counter() - start) / drawn * (config.base.iterations * FEWEST + 2 * REPORTED)
     if conditions is None:
         generator = build_generator(config.flow, problem.crystal, fitted.base, seed=config.seed, device=config.device)
         state = generator, problem.softened_target(config.train.softening), problem.exact_target()
-        return seconds * config.base.n_samples, SingleState(*state)
+        return seconds, SingleState(*state)
     quick = config.base.model_copy(update={"iterations": 0, "n_samples": 50})
     family = fit_family(problem, quick, conditions, config.seed, check=lambda: None)
-    seconds *= config.condition.base_samples * len(conditions.design())
+    seconds *= len(conditions.design())
     return seconds, task_of(build_model(problem, config, family), config)
 
 
