@@ -4,18 +4,40 @@
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lammps_bg.engine import rules
-from lammps_bg.engine.interpreter import Interpreter, Quit, lammps_message
+from lammps_bg.engine import rules, state_variables
+from lammps_bg.engine.interpreter import Interpreter, Quit, SkippedCommand, lammps_message
 from lammps_bg.engine.script_text import Word
 from lammps_bg.engine.script_trace import Kind, Trace, TracedCommand, references
+from lammps_bg.engine.state_variables import OVERRIDABLE
 
-# a -var variable outlives these styles; the others clash with it
-_OVERRIDABLE = frozenset(("index", "loop", "universe", "uloop", "world", "delete"))
 # the same on one partition, and without LAMMPS' lock files
 _ONE_PARTITION = {"universe": "index", "uloop": "loop", "world": "index"}
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """A skipped command that would have relaxed the crystal.
+
+    Attributes:
+        command: The command.
+        fix: The fix that would have changed the cell; empty where only the atoms would have moved.
+        target: The pressure that the fix aims at, pressure units, where it has one.
+    """
+
+    command: SkippedCommand
+    fix: str
+    target: float | None
+
+    @property
+    def strains(self) -> bool:
+        """Whether it would have strained the cell instead."""
+        return " deform" in self.fix
 
 
 class ScriptReader(Interpreter):
@@ -30,6 +52,9 @@ class ScriptReader(Interpreter):
         pair_modify: Words of its pair_modify commands, in order.
         neighbor: Words of the last `neighbor` command.
         kspace: The kspace commands.
+        relaxation: The first skipped command that would have relaxed the cell of the present crystal, else its atoms; or nothing.
+        cleared: The `clear` that removed another crystal before this one, or nothing.
+        set_aside: Variables by -var of which the script has an own one, which it keeps; see `state_variable`.
 
     Args:
         lammps: The LAMMPS instance.
@@ -49,6 +74,10 @@ class ScriptReader(Interpreter):
         self._variables = dict(variables)
         self._prologue = prologue
         self.removed_fixes: list[str] = []
+        self.cleared: SkippedCommand | None = None
+        # a `clear` that waits for the next crystal: after the last command of a loop over states there may be none
+        self._clearing: SkippedCommand | None = None
+        self.set_aside: set[str] = set()
         self._forget()
         self._handlers |= {
             "fix": self._fix,
@@ -68,6 +97,9 @@ class ScriptReader(Interpreter):
         self.pair_modify: list[str] = []
         self.neighbor: list[str] = []
         self.kspace: list[str] = []
+        self.relaxation: Relaxation | None = None
+        self._integrators: dict[str, list[str]] = {}  # words of the fixes in force that LAMMPS did not get, by ID
+        self._fixed: dict[str, tuple[str, list[Word]]] = {}  # the commands of those that it got
         self._gone: set[str] = set()  # ids of fixes and computes that LAMMPS did not get
 
     def read(self) -> None:
@@ -82,6 +114,9 @@ class ScriptReader(Interpreter):
         self._send_prologue()
         with contextlib.suppress(Quit):
             self.run_file(self._script)
+        if self._clearing is not None:
+            self.skipped.append(replace(self._clearing, reason="no other crystal follows it"))
+        state_variables.require_free(self)
 
     @contextlib.contextmanager
     def replaying(self) -> Iterator[None]:
@@ -115,13 +150,37 @@ class ScriptReader(Interpreter):
         name = words[0].text
         if name in rules.SKIPPED:
             self.skip(text, rules.SKIPPED[name])
-            self._ran = self._ran or name in rules.DYNAMICS
+            if name in rules.DYNAMICS:
+                self._skip_dynamics(self.skipped[-1], [word.text for word in words])
             if name == "quit":
                 raise Quit
         elif name not in rules.ALLOWED and self.lammps.has_style("command", name):
             self.skip(text, "not needed to define the crystal")
         elif name not in rules.REPLACED:
             self._define(text, words)
+
+    def defines_crystal(self, words: Sequence[str]) -> bool:
+        """Whether a command is part of what defines the crystal or its energy.
+
+        Args:
+            words: Its words, before or after substitution.
+        """
+        name = words[0] if words else ""
+        if name == "fix":
+            return len(words) > 3 and rules.fix_is_kept(words[3])
+        return name == "include" or (name in rules.ALLOWED and name not in rules.FOLLOWING)
+
+    def _skip_dynamics(self, command: SkippedCommand, words: list[str]) -> None:
+        """Take note of what a run, a minimisation or the like would have changed."""
+        self._forget_cleared()
+        name = words[0]
+        moves = not (name == "run" and words[1:2] == ["0"]) and not (name == "minimize" and words[3:4] == ["0"])
+        fixes = [fix for fix in self._integrators.values() if moves and rules.fix_reshapes(fix[3], name)]
+        self.note_run(command, moves=moves, reshapes=bool(fixes) or name in ("rerun", "temper/npt"))
+        if fixes and not (self.relaxation and self.relaxation.fix):
+            self.relaxation = Relaxation(command, " ".join(fixes[-1]), _target(fixes[-1]))
+        elif moves and name == "minimize" and self.relaxation is None:
+            self.relaxation = Relaxation(command, "", None)
 
     def lacks(self, text: str) -> bool:
         """Whether a command names a fix or compute that was left out.
@@ -134,6 +193,8 @@ class ScriptReader(Interpreter):
     def _define(self, text: str, words: list[Word], files: frozenset[str] = frozenset()) -> None:
         """Send a command, with the files it names found, unless it fails only for something that was left out."""
         name, args, said = words[0].text, words[1:], text
+        if name not in ("variable", "print", "echo"):
+            self._forget_cleared()
         files |= self._generated_in(args)
         if name in rules.FILE_COMMANDS:
             text = " ".join([name, *self.files.resolve(args, self._folder())])
@@ -176,8 +237,19 @@ class ScriptReader(Interpreter):
             self.kspace.append(" ".join([name, *args]))
 
     def _clear(self, text: str, words: list[Word]) -> None:
-        self.send(text)
+        """Wait with it until another crystal begins: the last command of a loop over states leaves nothing to begin with."""
+        self._clearing = SkippedCommand(*self._where, text, "")
+
+    def _forget_cleared(self) -> None:
+        """Do the `clear` that waits."""
+        if self._clearing is None:
+            return
+        if self.lammps.extract_setting("box_exist"):
+            self.cleared = self._clearing
+        self._clearing = None
+        self.send("clear")
         self._forget()
+        self.stale.crystal_is_new()
         self.trace.clear()
         self._send_prologue()
 
@@ -193,6 +265,7 @@ class ScriptReader(Interpreter):
             raise self._error(f"expected free atoms, but `fix {style}` constrains them; use a potential without constraints")
         if rules.fix_is_kept(style):
             self._gone.discard(name)
+            self._fixed[name] = (text, words)
             self.kept_fixes[name] = rules.base_style(style)
             self._define(text, words)
             if rules.fix_sets_charges(style):
@@ -200,14 +273,19 @@ class ScriptReader(Interpreter):
             return
         self.removed_fixes.append(f"{name} {style}")
         self._gone.add(name)
+        self._integrators[name] = [word.text for word in words]
 
     def _of_fix(self, text: str, words: list[Word]) -> None:
         """fix_modify and unfix, of a fix that LAMMPS may not have got."""
         self._need(words, 2, f"{words[0].text} ID")
         name = words[1].text
+        if words[0].text == "unfix":
+            self._integrators.pop(name, None)
         if name not in self._gone:
             self.send(text)
             if words[0].text == "unfix":
+                if name in self._fixed:
+                    self._undo.append(partial(self._fix, *self._fixed.pop(name)))
                 self.kept_fixes.pop(name, None)
                 self.charge_fixes.pop(name, None)
             elif name in self.charge_fixes:
@@ -240,22 +318,54 @@ class ScriptReader(Interpreter):
         except Exception:  # LAMMPS raises plain Exception: its text needs a skipped command
             return
         (token,) = self.files.tokens(name)
+        self.stale.write(token, self._raw, self._where)
         self._unread.setdefault(token, []).append(self.skipped[-1])
         self.trace.add("file", self._raw, text, self._where, uses=references(self._raw), target=token)
 
     def _variable(self, text: str, words: list[Word]) -> None:
         self._need(words, 3, "variable name style args")
         name, style = words[1].text, words[2].text
-        if name in self._variables and style not in _OVERRIDABLE and self.lammps.has_id("variable", name):
-            value = words[3].raw if len(words) > 3 else "value"
-            raise self._error(
-                f"-var {name} cannot override `variable {name} {style}`; write `variable {name} index {value}` in the script"
-            )
         args, files = [word.raw for word in words[3:]], frozenset[str]()
         if style in ("file", "atomfile"):
             files = self._generated_in(words[3:])
             args = self.files.resolve(words[3:], self._folder())
-        self._define(" ".join(["variable", name, _ONE_PARTITION.get(style, style), *args]), words[:2], files)
+        sent = " ".join(["variable", name, _ONE_PARTITION.get(style, style), *args])
+        if style not in OVERRIDABLE or not self.lammps.has_id("variable", name):  # LAMMPS passes over others
+            self._keep_variable(name)
+            self.stale.define([word.text for word in words], self._raw, sent, self._where)
+            self._give_way(name, style)
+        if style == "delete":
+            self._remove([name], text)
+        self._define(sent, words[:2], files)
+
+    def _give_way(self, name: str, style: str) -> None:
+        """Where the script defines a variable of its own with the name of one by -var, that one is set aside, or refused."""
+        if name not in self._variables or name in self.set_aside or style in (*OVERRIDABLE, "delete"):
+            return
+        if not self.lammps.has_id("variable", name):
+            return
+        definition = self.stale.history(name)[-1]
+        if name in state_variables.NAMES:
+            self.set_aside.add(name)
+            self.send(f"variable {name} delete")
+        elif self.stale.state_word(name):
+            raise self._error(
+                f"expected -var {name} for a variable that the script leaves free, got one that it computes, `{definition.command}`; "
+                f"leave -var {name} out"
+            )
+        else:
+            raise self._error(state_variables.clash(definition, name, self.lammps))
+
+
+def _target(fix: list[str]) -> float | None:
+    """The pressure that a fix brings the cell to, pressure units, where it has one."""
+    for before, word in pairwise(fix[4:]):
+        if before in ("iso", "aniso", "tri", "x", "y", "z") and not fix[3].startswith("deform"):
+            try:
+                return float(word)
+            except ValueError:
+                return None
+    return None
 
 
 def quoted(value: str) -> str:

@@ -3,14 +3,17 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from lammps_bg.engine.potential_files import FileSearch
 from lammps_bg.engine.script_text import Line, Word, has_open_variable, read_lines, split_words
-from lammps_bg.engine.script_trace import Trace, references, unquoted
+from lammps_bg.engine.script_trace import Trace, TracedCommand, references, unquoted, value_of
+from lammps_bg.engine.stale_reads import REDEFINABLE, Definition, StaleRead, StaleReads
 from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
 
 MAX_COMMANDS = 100_000
@@ -53,11 +56,12 @@ class SkippedCommand:
 
 @dataclass
 class _Frame:
-    """One open script file; `at` is the index of the line to read next."""
+    """One open script file; `at` is the index of the line to read next, `runs` how many were skipped when a line was last read."""
 
     path: Path
     lines: list[Line]
     at: int = 0
+    runs: dict[tuple[Path, int], int] = field(default_factory=dict)
 
 
 class Quit(Exception):  # noqa: N818
@@ -86,6 +90,9 @@ class Interpreter:
         script_files: The script and everything it included.
         files: The search for the files it names.
         trace: What was executed.
+        stale: What of the script's variables comes from a state that skipped commands would have made.
+        repeats: Jumps that would have begun a loop over states again, each with what counts instead.
+        removed: By variable, the command by which `next` or `delete` removed it, and where.
 
     Args:
         lammps: The LAMMPS instance, which substitutes variables and evaluates conditions.
@@ -97,10 +104,17 @@ class Interpreter:
         self._script = script
         self.files = FileSearch(script.resolve().parent)
         self.trace = Trace(lammps)
+        self.stale = StaleReads()
+        self.repeats: list[SkippedCommand] = []
+        self.removed: dict[str, SkippedCommand] = {}
         self.skipped: list[SkippedCommand] = []
         self.script_files: list[Path] = []
         self._count, self._started = 0, time.monotonic()
         self._ran = False  # a run was skipped: variables and conditions may lack their values
+        self._runs = 0  # how many were
+        self._undo: list[Callable[[], None]] = []  # what takes back the changes since the last of them, in the order of the changes
+        self._advanced: dict[str, str] = {}  # values before that, of the variables that `next` has changed since
+        self._before: list[TracedCommand] = []  # the trace at that time
         self._jump_skip = False
         self._stack: list[_Frame] = []
         self._where = (script, 0)
@@ -148,6 +162,7 @@ class Interpreter:
             line = frame.lines[frame.at]
             frame.at += 1
             self._where = (frame.path, line.number)
+            frame.runs[frame.path, frame.at] = self._runs
             if line.text:
                 self.dispatch(line.text)
         self._stack.pop()
@@ -180,6 +195,7 @@ class Interpreter:
         if self._count > MAX_COMMANDS:
             raise self._endless()
         raw = text
+        self._require_reached(raw)
         if has_open_variable(text):
             expanded = self._expand(text)
             if expanded is None:
@@ -193,6 +209,68 @@ class Interpreter:
             self._handlers[words[0].text](text, words)
         elif words:
             self.execute(text, words)
+
+    def _require_reached(self, raw: str) -> None:
+        """Refuse a crystal made with values of a state that only a skipped command would have reached.
+
+        Args:
+            raw: A command as written, before its variables are substituted.
+
+        Raises:
+            ScriptError: It defines the crystal or its energy, and depends on such a value.
+        """
+        try:
+            words = [word.text for word in split_words(raw)]
+        except ScriptError:  # with its variables substituted it may be a command, and is refused later if not
+            return
+        if words[0] == "if":
+            defining = any(self.defines_crystal(command.split()) for command in self.commands_of_if(raw))
+            found = self._stale_condition(raw) if defining else None
+        else:
+            found = self._stale_in(raw, words) if self.defines_crystal(words) else None
+        if found is not None:
+            raise self._stale_error(raw, found)
+
+    def _stale_in(self, raw: str, words: Sequence[str]) -> StaleRead | None:
+        """What a command takes from a state that was never reached, by its variables or the generated files it reads."""
+        files = (self.stale.file(token) for token in self.files.tokens(*words[1:]))
+        return self.stale.used(raw, self._where) or next((read for read in files if read is not None), None)
+
+    @staticmethod
+    def commands_of_if(raw: str) -> list[str]:
+        """The words of an `if` that may be commands.
+
+        Args:
+            raw: The whole command as written.
+        """
+        return [word.text for before, word in pairwise(split_words(raw)) if before.text not in ("if", "elif")]
+
+    def _stale_condition(self, raw: str) -> StaleRead | None:
+        """What the conditions of an `if` take from a state that was never reached."""
+        words = split_words(raw)
+        conditions = [word.raw for before, word in pairwise(words) if before.text in ("if", "elif")]
+        return self.stale.used(" ".join(conditions), self._where)
+
+    def defines_crystal(self, words: Sequence[str]) -> bool:
+        """Whether a command is part of what defines the crystal or its energy.
+
+        Args:
+            words: Its words, before or after substitution.
+        """
+        raise NotImplementedError
+
+    def _stale_error(self, raw: str, found: StaleRead) -> LammpsBGError:
+        since, place = found.since, f"{found.file.name} line {found.line}"
+        read = f"{found.word} (variable {found.variable}, {place})" if found.variable else f"{found.word} ({place})"
+        numbers = {
+            "": f"write the number that plain LAMMPS finds in the place of the formula with {found.word} in {place}, or ",
+            "equal": f"write `variable {found.variable} equal VALUE` in {place} with the value that plain LAMMPS finds, or ",
+        }
+        return self._error(
+            f"expected a crystal that does not depend on the result of a run, got `{' '.join(raw.split())}`, which depends on {read} after "
+            f"{since.file.name} line {since.line} `{since.command}`, which was not executed; {numbers.get(found.style, '')}"
+            f"put `quit` before {since.file.name} line {since.line} and relax that crystal by `lammps-bg relax`"
+        )
 
     def _decided_by(self, raw: str, words: list[Word]) -> frozenset[str]:
         """Variables and generated files that decide what a command of the control flow does; the commands inside are their own."""
@@ -238,6 +316,9 @@ class Interpreter:
             if not (self._ran and text.split()[0] in ("variable", "print", "if", "compute", "group")):
                 raise self._lammps_error(error, text) from None
             self.skip(text, f"needs the result of a skipped command ({lammps_message(error)})")
+            words = text.split()
+            if words[0] == "variable" and len(words) > 2:
+                self.stale.define(words, text, text, self._where)
             return None
 
     def _words(self, text: str) -> list[Word]:
@@ -276,34 +357,109 @@ class Interpreter:
 
     def _jump(self, text: str, words: list[Word]) -> None:
         self._need(words, 2, "jump SELF|file [label]")
-        if self._jump_skip:
-            self._jump_skip = False
+        frame, ended = self._stack[-1], self._jump_skip
+        self._jump_skip = False
+        path = frame.path if words[1].text == "SELF" else self.files.find(words[1].text, self._folder())
+        if ended and path != frame.path:
             return
-        if time.monotonic() - self._started > MAX_LOOP_SECONDS:
-            raise self._endless()
-        frame = self._stack[-1]
-        if words[1].text != "SELF":
-            target = self._open(self._find_script(words[1].text))
-            frame.path, frame.lines = target.path, target.lines
-        frame.at = self._label(frame, words[2].text) if len(words) > 2 else 0
+        if path is None:
+            path = self._find_script(words[1].text)
+        lines = frame.lines if path == frame.path else self._open(path).lines
+        at = self._label(path, lines, words[2].text) if len(words) > 2 else 0
+        if self._runs > frame.runs.get((path, at + 1), self._runs):
+            self._end_pass(text, lines[at - 1 if at else 0].number, ended=ended)
+        elif not ended:
+            if time.monotonic() - self._started > MAX_LOOP_SECONDS:
+                raise self._endless()
+            frame.path, frame.lines, frame.at = path, lines, at
 
-    def _label(self, frame: _Frame, label: str) -> int:
+    def _label(self, path: Path, lines: Sequence[Line], label: str) -> int:
         """Index of the line after a label."""
-        for index, line in enumerate(frame.lines):
+        for index, line in enumerate(lines):
             words = line.text.split()
             if len(words) == 2 and words[0] == "label":
                 name = str(self.lammps.expand(words[1])) if "$" in words[1] else words[1]
                 if name == label:
                     return index + 1
-        raise self._error(f"the label '{label}' was not found in {frame.path}")
+        raise self._error(f"the label '{label}' was not found in {path}")
 
     def _next(self, text: str, words: list[Word]) -> None:
         self._need(words, 2, "next variables")
+        names = [word.text for word in words[1:]]
+        for name in names:
+            if (value := self._keep_variable(name)) is not None:
+                self._advanced[name] = value
         self.send(text)
+        gone = [name for name in names if not self.lammps.has_id("variable", name)]
+        self._remove(gone, text)
         # LAMMPS deletes exhausted variables and then ignores the next jump
-        self._jump_skip = not all(self.lammps.has_id("variable", word.text) for word in words[1:])
+        self._jump_skip = bool(gone)
+
+    # ---- loops over states: each pass ends in a run, and the first one counts
+
+    def note_run(self, command: SkippedCommand, *, moves: bool, reshapes: bool) -> None:
+        """Take note of a skipped run or the like: the variables belong to the state that it would have had.
+
+        Args:
+            command: The command.
+            moves: It would have moved atoms.
+            reshapes: It would have changed the cell.
+        """
+        self._ran = True
+        self._runs += 1
+        self._undo, self._advanced, self._before = [], {}, list(self.trace.commands)
+        self.stale.skipped(command, moves=moves, reshapes=reshapes)
+
+    def _keep_variable(self, name: str) -> str | None:
+        """Keep what a variable is before it changes, for the end of a pass; its value where it is a text."""
+        if not self.lammps.has_id("variable", name):
+            return None
+        definition, value = self.stale.definition(name), value_of(self.lammps, name)
+        if definition is not None and definition.style in REDEFINABLE:
+            commands = [definition.command]
+        elif isinstance(value, str):
+            commands = [f'variable {name} index "{value}"']
+        else:
+            return None
+        self._undo.append(partial(self._restore_variable, name, commands, definition))
+        return value if isinstance(value, str) else None
+
+    def _restore_variable(self, name: str, commands: Sequence[str], definition: Definition | None) -> None:
+        for command in ([f"variable {name} delete"] if self.lammps.has_id("variable", name) else []) + list(commands):
+            self.send(command)
+        if definition is not None:
+            self.stale.restore(name, definition)
+        self.removed.pop(name, None)
+        kept = set(map(id, self._before))
+        self.trace.commands = [c for c in self.trace.commands if id(c) in kept or (c.kind, c.target) != ("variable", name)]
+
+    def _remove(self, names: Iterable[str], text: str) -> None:
+        """Take note of variables that a command has removed."""
+        for name in names:
+            self.removed[name] = SkippedCommand(*self._where, " ".join(text.split()), "removes a variable")
+
+    def _end_pass(self, text: str, first: int, *, ended: bool) -> None:
+        """Go on after a loop whose pass has had its run: what changed since, for the next pass, is taken back.
+
+        Args:
+            text: The `jump`.
+            first: The line where the next pass would begin.
+            ended: The pass was the last one in any case.
+        """
+        for undo in reversed(self._undo):
+            undo()
+        values = ", ".join(f"{name} = {value}" for name, value in self._advanced.items())
+        self._undo, self._advanced = [], {}
+        if not ended:
+            other = f"; give -var {values.split(' ')[0]} for another one" if values else ""
+            counts = f"the first pass{f' ({values})' if values else ''} counts, those after it are not read{other}"
+            self.skip(text, f"begins line {first} again: {counts}")
+            self.repeats.append(self.skipped[-1])
 
     def _if(self, text: str, words: list[Word]) -> None:
+        if (found := self._stale_condition(self._raw)) is not None:
+            self.skip(text, f"its condition needs a skipped command ({found.word} after line {found.since.line})")
+            return
         for condition, commands in self._branches(words):
             holds = True if condition is None else self._holds(text, condition)
             if holds is None:
@@ -375,7 +531,13 @@ class Interpreter:
             hint = "; check its spelling, or install a LAMMPS Python library that has it"
         elif "annot open" in message:
             hint = f"; {self.files.looked_in(self._folder())}"
+        hint += "".join(f"; `{gone.command}` in {gone.file.name} line {gone.line} removed {name}" for name, gone in self._gone_in(text))
         potential = name.endswith(("_style", "_coeff", "_modify")) and name not in _NOT_POTENTIAL and not unknown
         return self._error(
             f"LAMMPS says '{message}' to `{' '.join(text.split())}`{hint}", PotentialError if potential else ScriptError
         )
+
+    def _gone_in(self, text: str) -> list[tuple[str, SkippedCommand]]:
+        """The variables of a command that the script itself has removed before."""
+        names = sorted(references(text) & self.removed.keys())
+        return [(name, self.removed[name]) for name in names if not self.lammps.has_id("variable", name)]

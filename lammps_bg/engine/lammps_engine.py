@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_bg.engine import describe, numbering, parameters
+from lammps_bg.engine import describe, numbering, parameters, state_variables
 from lammps_bg.engine.evaluator import Evaluator
 from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.engine.guard import ScriptReader
@@ -51,6 +51,7 @@ class Engine(Evaluator):
         stored: bool = False,
         most_atoms: float = math.inf,
     ) -> None:
+        self._given = dict(variables or {})
         self._parameters: dict[str, str] = {}
         self._usable: set[frozenset[str]] = set()  # parameters that were checked
 
@@ -155,6 +156,15 @@ class Engine(Evaluator):
             return float(self.lammps.extract_variable(name))
         except Exception:  # LAMMPS raises plain Exception; ValueError and TypeError where it is no number
             return None
+
+    def state_variable(self, name: str) -> str | None:
+        """What the user says by T, P or Lambda: the value by -var, else the script's own number, or nothing.
+
+        Args:
+            name: Name of the variable.
+        """
+        given = self._given.get(name)
+        return given[0] if given else state_variables.own(self.reader.stale, name, self.variable_text(name))
 
     def script_value(self, name: str) -> str:
         """Value that the script itself gives to an index variable, which -var replaces; empty where it gives none.
