@@ -2,10 +2,10 @@
 """Reads a user's LAMMPS script into a LAMMPS instance: what defines the crystal is sent, what acts is skipped and listed."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from lammps_bg.engine import rules, state_variables
 from lammps_bg.engine.interpreter import Interpreter, Quit, SkippedCommand, lammps_message
 from lammps_bg.engine.script_text import Word
-from lammps_bg.engine.script_trace import Kind, Trace, TracedCommand, references
+from lammps_bg.engine.script_trace import Kind, Trace, TracedCommand, file_token, references
+from lammps_bg.engine.stale_reads import StaleReads, group_token
 from lammps_bg.engine.state_variables import OVERRIDABLE
 
 # the same on one partition, and without LAMMPS' lock files
@@ -99,7 +100,6 @@ class ScriptReader(Interpreter):
         self.kspace: list[str] = []
         self.relaxation: Relaxation | None = None
         self._integrators: dict[str, list[str]] = {}  # words of the fixes in force that LAMMPS did not get, by ID
-        self._fixed: dict[str, tuple[str, list[Word]]] = {}  # the commands of those that it got
         self._gone: set[str] = set()  # ids of fixes and computes that LAMMPS did not get
 
     def read(self) -> None:
@@ -116,19 +116,20 @@ class ScriptReader(Interpreter):
             self.run_file(self._script)
         if self._clearing is not None:
             self.skipped.append(replace(self._clearing, reason="no other crystal follows it"))
+            self._clearing = None
         state_variables.require_free(self)
 
     @contextlib.contextmanager
     def replaying(self) -> Iterator[None]:
         """Send commands of the trace again meanwhile, from the state before any pair style."""
-        trace, skipped = self.trace, self.skipped
-        self.trace, self.skipped, self._count = Trace(self.lammps), [], 0
+        trace, skipped, stale = self.trace, self.skipped, self.stale
+        self.trace, self.skipped, self.stale, self._count = Trace(self.lammps), [], StaleReads(), 0
         self.kspace.clear()
         try:
             self.send("pair_style none")  # re-issued, a pair style would keep settings and files of before
             yield
         finally:
-            self.trace, self.skipped, self._stack = trace, skipped, []
+            self.trace, self.skipped, self.stale, self._stack = trace, skipped, stale, []
 
     def repeat(self, command: TracedCommand, *, anew: bool) -> None:
         """Execute a command of the trace once more, from within `replaying`.
@@ -168,6 +169,8 @@ class ScriptReader(Interpreter):
         name = words[0] if words else ""
         if name == "fix":
             return len(words) > 3 and rules.fix_is_kept(words[3])
+        if name == "unfix":
+            return len(words) > 1 and words[1] in self.kept_fixes
         return name == "include" or (name in rules.ALLOWED and name not in rules.FOLLOWING)
 
     def _skip_dynamics(self, command: SkippedCommand, words: list[str]) -> None:
@@ -181,6 +184,16 @@ class ScriptReader(Interpreter):
             self.relaxation = Relaxation(command, " ".join(fixes[-1]), _target(fixes[-1]))
         elif moves and name == "minimize" and self.relaxation is None:
             self.relaxation = Relaxation(command, "", None)
+
+    def _expand(self, text: str) -> str | None:
+        """Substitute variables; what is left out in any case may lack the result of a run."""
+        words = text.split()
+        fix = words[0] == "fix" and len(words) > 3 and not rules.fix_is_kept(words[3])
+        if self._ran and (fix or words[0] in rules.SKIPPED or words[0] in rules.REPLACED):
+            with contextlib.suppress(Exception):  # LAMMPS raises plain Exception
+                return str(self.lammps.expand(text))
+            return text
+        return super()._expand(text)
 
     def lacks(self, text: str) -> bool:
         """Whether a command names a fix or compute that was left out.
@@ -199,6 +212,9 @@ class ScriptReader(Interpreter):
         if name in rules.FILE_COMMANDS:
             text = " ".join([name, *self.files.resolve(args, self._folder())])
         self._note(name, [word.text for word in args])
+        if name == "group" and args:
+            by = f" v_{args[2].text}" if [word.text for word in args[1:2]] == ["variable"] and len(args) > 2 else ""
+            self.stale.make(group_token(args[0].text), self._raw + by, self._where)
         try:
             self.lammps.command(text)
             self._remember(name, said, files)
@@ -233,6 +249,9 @@ class ScriptReader(Interpreter):
             self.pair_modify += args
         elif name == "neighbor":
             self.neighbor = args
+        elif name == "change_box" and all((axis, "final") in pairwise(args) for axis in "xyz"):
+            self.stale.reshaped = None  # whatever the cell was
+            self.relaxation = None
         elif name.startswith("kspace_"):
             self.kspace.append(" ".join([name, *args]))
 
@@ -265,7 +284,6 @@ class ScriptReader(Interpreter):
             raise self._error(f"expected free atoms, but `fix {style}` constrains them; use a potential without constraints")
         if rules.fix_is_kept(style):
             self._gone.discard(name)
-            self._fixed[name] = (text, words)
             self.kept_fixes[name] = rules.base_style(style)
             self._define(text, words)
             if rules.fix_sets_charges(style):
@@ -284,8 +302,6 @@ class ScriptReader(Interpreter):
         if name not in self._gone:
             self.send(text)
             if words[0].text == "unfix":
-                if name in self._fixed:
-                    self._undo.append(partial(self._fix, *self._fixed.pop(name)))
                 self.kept_fixes.pop(name, None)
                 self.charge_fixes.pop(name, None)
             elif name in self.charge_fixes:
@@ -317,26 +333,46 @@ class ScriptReader(Interpreter):
             self.lammps.command(" ".join(word.raw for word in redirected))
         except Exception:  # LAMMPS raises plain Exception: its text needs a skipped command
             return
-        (token,) = self.files.tokens(name)
-        self.stale.write(token, self._raw, self._where)
+        token = file_token(os.path.normpath(name))
+        self.stale.make(token, self._raw, self._where)
         self._unread.setdefault(token, []).append(self.skipped[-1])
         self.trace.add("file", self._raw, text, self._where, uses=references(self._raw), target=token)
 
     def _variable(self, text: str, words: list[Word]) -> None:
         self._need(words, 3, "variable name style args")
         name, style = words[1].text, words[2].text
+        if style == "python":
+            self.skip(text, rules.SKIPPED["python"])
+            self._remove([name], text, f"was not executed; write `variable {name} index VALUE` in its place")
+            return
         args, files = [word.raw for word in words[3:]], frozenset[str]()
         if style in ("file", "atomfile"):
             files = self._generated_in(words[3:])
-            args = self.files.resolve(words[3:], self._folder())
+            args = [self._named_file(word) for word in words[3:4]]
         sent = " ".join(["variable", name, _ONE_PARTITION.get(style, style), *args])
         if style not in OVERRIDABLE or not self.lammps.has_id("variable", name):  # LAMMPS passes over others
             self._keep_variable(name)
             self.stale.define([word.text for word in words], self._raw, sent, self._where)
             self._give_way(name, style)
         if style == "delete":
-            self._remove([name], text)
+            self._remove([name], text, "removed it; use it before that line")
         self._define(sent, words[:2], files)
+
+    def _next(self, text: str, words: list[Word]) -> None:
+        """A state by -var outlives its last `next`: the loop ends, and the state is that one."""
+        super()._next(text, words)
+        for name in sorted({word.text for word in words[1:]} & self.removed.keys() & self._variables.keys()):
+            if name in state_variables.NAMES:
+                self.send(f"variable {name} index {quoted(self._variables[name][-1])}")
+                del self.removed[name]
+
+    def _named_file(self, word: Word) -> str:
+        """The file that a word names, whatever it looks like, as a word for LAMMPS."""
+        path = self.files.find(word.text, self._folder())
+        if path is None:
+            return word.raw
+        self.files.record(path)
+        return f'"{path}"'
 
     def _give_way(self, name: str, style: str) -> None:
         """Where the script defines a variable of its own with the name of one by -var, that one is set aside, or refused."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lammps_bg.engine.potential_files import FileSearch
+from lammps_bg.engine.rules import DYNAMICS
 from lammps_bg.engine.script_text import Line, Word, has_open_variable, read_lines, split_words
 from lammps_bg.engine.script_trace import Trace, TracedCommand, references, unquoted, value_of
-from lammps_bg.engine.stale_reads import REDEFINABLE, Definition, StaleRead, StaleReads
+from lammps_bg.engine.stale_reads import REDEFINABLE, Definition, StaleRead, StaleReads, group_token
 from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
 
 MAX_COMMANDS = 100_000
@@ -112,7 +113,8 @@ class Interpreter:
         self._count, self._started = 0, time.monotonic()
         self._ran = False  # a run was skipped: variables and conditions may lack their values
         self._runs = 0  # how many were
-        self._undo: list[Callable[[], None]] = []  # what takes back the changes since the last of them, in the order of the changes
+        # what takes back the changes since the last of them, in the order of the changes
+        self._undo: list[Callable[[], None]] = []
         self._advanced: dict[str, str] = {}  # values before that, of the variables that `next` has changed since
         self._before: list[TracedCommand] = []  # the trace at that time
         self._jump_skip = False
@@ -203,6 +205,9 @@ class Interpreter:
             text = expanded
         words = self._words(text)
         self._raw = raw
+        if self._runs and self._prepares_next_pass([word.text for word in words]):
+            self.skip(text, "prepares the next pass of a loop, of which the first one counts")
+            return
         if words and words[0].text in _CONTROL:
             self.trace.add("control", raw, text, self._where, uses=self._decided_by(raw, words))
         if words and words[0].text in self._handlers:
@@ -232,9 +237,10 @@ class Interpreter:
             raise self._stale_error(raw, found)
 
     def _stale_in(self, raw: str, words: Sequence[str]) -> StaleRead | None:
-        """What a command takes from a state that was never reached, by its variables or the generated files it reads."""
-        files = (self.stale.file(token) for token in self.files.tokens(*words[1:]))
-        return self.stale.used(raw, self._where) or next((read for read in files if read is not None), None)
+        """What a command takes from a state that was never reached, by its variables or the generated files and groups it names."""
+        tokens = [*sorted(self.files.tokens(*words[1:])), *map(group_token, words[1:])]
+        made = (self.stale.made(token) for token in tokens)
+        return self.stale.used(raw, self._where) or next((read for read in made if read is not None), None)
 
     @staticmethod
     def commands_of_if(raw: str) -> list[str]:
@@ -391,11 +397,33 @@ class Interpreter:
                 self._advanced[name] = value
         self.send(text)
         gone = [name for name in names if not self.lammps.has_id("variable", name)]
-        self._remove(gone, text)
+        self._remove(gone, text, "removed it after its last value; use it before that line or give it more values, and no -var")
         # LAMMPS deletes exhausted variables and then ignores the next jump
         self._jump_skip = bool(gone)
 
     # ---- loops over states: each pass ends in a run, and the first one counts
+
+    def _prepares_next_pass(self, words: Sequence[str]) -> bool:
+        """Whether a command changes the crystal between the last run of a pass and the jump to the next one."""
+        if not words or words[0] == "include" or not self.defines_crystal(words):
+            return False
+        frame = self._stack[-1]
+        for line in frame.lines[frame.at :]:
+            commands = [line.text, *(self.commands_of_if(line.text) if line.text.startswith("if ") else [])]
+            for name, *args in filter(None, map(str.split, commands)):
+                if name == "include" or name in DYNAMICS:
+                    return False
+                if name == "jump" and args and self._repeats(frame, args):
+                    return True
+        return False
+
+    def _repeats(self, frame: _Frame, args: Sequence[str]) -> bool:
+        """Whether a jump to somewhere in the present file would begin another pass."""
+        if args[0] != "SELF" and self.files.find(args[0], self._folder()) != frame.path:
+            return False
+        labels = {line.text.split()[1]: index + 1 for index, line in enumerate(frame.lines) if line.text.split()[:1] == ["label"]}
+        at = labels.get(args[1]) if len(args) > 1 else 0
+        return at is not None and self._runs > frame.runs.get((frame.path, at + 1), self._runs)
 
     def note_run(self, command: SkippedCommand, *, moves: bool, reshapes: bool) -> None:
         """Take note of a skipped run or the like: the variables belong to the state that it would have had.
@@ -433,10 +461,10 @@ class Interpreter:
         kept = set(map(id, self._before))
         self.trace.commands = [c for c in self.trace.commands if id(c) in kept or (c.kind, c.target) != ("variable", name)]
 
-    def _remove(self, names: Iterable[str], text: str) -> None:
-        """Take note of variables that a command has removed."""
+    def _remove(self, names: Iterable[str], text: str, reason: str) -> None:
+        """Take note of variables that a command leaves undefined."""
         for name in names:
-            self.removed[name] = SkippedCommand(*self._where, " ".join(text.split()), "removes a variable")
+            self.removed[name] = SkippedCommand(*self._where, " ".join(text.split()), reason)
 
     def _end_pass(self, text: str, first: int, *, ended: bool) -> None:
         """Go on after a loop whose pass has had its run: what changed since, for the next pass, is taken back.
@@ -449,11 +477,12 @@ class Interpreter:
         for undo in reversed(self._undo):
             undo()
         values = ", ".join(f"{name} = {value}" for name, value in self._advanced.items())
+        flags = " and ".join(f"-var {name}" for name in self._advanced)
         self._undo, self._advanced = [], {}
         if not ended:
-            other = f"; give -var {values.split(' ')[0]} for another one" if values else ""
-            counts = f"the first pass{f' ({values})' if values else ''} counts, those after it are not read{other}"
-            self.skip(text, f"begins line {first} again: {counts}")
+            counts = f"the first pass ({values}) counts" if values else "the first pass counts"
+            other = f"; give {flags} for another one" if values else ""
+            self.skip(text, f"begins line {first} again: {counts}, those after it are not read{other}")
             self.repeats.append(self.skipped[-1])
 
     def _if(self, text: str, words: list[Word]) -> None:
@@ -531,7 +560,9 @@ class Interpreter:
             hint = "; check its spelling, or install a LAMMPS Python library that has it"
         elif "annot open" in message:
             hint = f"; {self.files.looked_in(self._folder())}"
-        hint += "".join(f"; `{gone.command}` in {gone.file.name} line {gone.line} removed {name}" for name, gone in self._gone_in(text))
+        hint += "".join(
+            f"; {name}: `{gone.command}` in {gone.file.name} line {gone.line} {gone.reason}" for name, gone in self._gone_in(text)
+        )
         potential = name.endswith(("_style", "_coeff", "_modify")) and name not in _NOT_POTENTIAL and not unknown
         return self._error(
             f"LAMMPS says '{message}' to `{' '.join(text.split())}`{hint}", PotentialError if potential else ScriptError

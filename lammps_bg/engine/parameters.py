@@ -147,7 +147,11 @@ def _affected(trace: Trace, dependent: set[str]) -> list[TracedCommand]:
 
 def _to_delete(trace: Trace, dependent: set[str]) -> set[str]:
     """Variables that would keep their value when defined again."""
-    made = {command.target for command in trace.commands if command.kind == "variable" and _style(command) not in (*REDEFINABLE, "delete")}
+    made = {
+        command.target
+        for command in trace.commands
+        if command.kind == "variable" and _style(command) not in (*REDEFINABLE, "delete")
+    }
     return dependent & made
 
 

@@ -39,7 +39,9 @@ HARMLESS = frozenset(("neighbor", "neigh_modify", "compute", "compute_modify", "
 REPLACED = frozenset(("thermo", "thermo_style", "thermo_modify", "timer", "run_style"))
 
 # commands after which variables and conditions of the script may lack their values
-DYNAMICS = frozenset(("run", "minimize", "rerun", "temper", "temper/grem", "temper/npt", "neb", "neb/spin", "prd", "tad", "hyper"))
+DYNAMICS = frozenset(
+    ("run", "minimize", "rerun", "temper", "temper/grem", "temper/npt", "neb", "neb/spin", "prd", "tad", "hyper")
+)
 
 # commands that follow what others have defined: no crystal and no energy depends on them
 FOLLOWING = HARMLESS | {"variable", "print", "group", "uncompute", "reset_timestep", "unfix", "fix_modify"}

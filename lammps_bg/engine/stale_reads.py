@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a script reads of a state that skipped commands would have changed: which variables hold such a value, and since which line."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ class StaleReads:
             return
         fixed = self.substituted(raw, where)
         if style in ("file", "atomfile") and fixed is None and args:
-            fixed = self.file(file_token(args[0]))
+            fixed = self.made(file_token(os.path.normpath(args[0])))
         self._definitions[name] = Definition(style, " ".join(args), command, *where, fixed)
         self._history.setdefault(name, []).append(self._definitions[name])
 
@@ -162,17 +163,17 @@ class StaleReads:
         """
         self._definitions[name] = definition
 
-    def write(self, token: str, raw: str, where: tuple[Path, int]) -> None:
-        """Take note of a file that the script prints.
+    def make(self, token: str, raw: str, where: tuple[Path, int]) -> None:
+        """Take note of a file that the script prints, or of a group of atoms.
 
         Args:
-            token: The file, as a trace calls it.
-            raw: The `print` command as written.
+            token: The file, as a trace calls it, or the group by `group_token`.
+            raw: The command as written.
             where: Its file and line.
         """
         fixed = self.used(raw, where) or self._of_variables((token,), ())
         if fixed is not None:
-            self._definitions[token] = Definition("file", "", raw, *where, fixed)
+            self._definitions[token] = Definition("", "", raw, *where, fixed)
 
     # ---- questions
 
@@ -195,11 +196,11 @@ class StaleReads:
         names = [next(name for name in found if name) for found in _SUBSTITUTED.findall(raw)]
         return self._immediate(raw, where) or self._of_variables(names, ())
 
-    def file(self, token: str) -> StaleRead | None:
-        """The same of a file that the script has printed.
+    def made(self, token: str) -> StaleRead | None:
+        """The same of a file or a group that the script has made.
 
         Args:
-            token: The file, as a trace calls it.
+            token: The file, as a trace calls it, or the group by `group_token`.
         """
         return self._of_variables((token,), ())
 
@@ -256,6 +257,15 @@ class StaleReads:
         return {"box": self.reshaped, "positions": self._moved, "results": self._ran}[part]
 
 
+def group_token(name: str) -> str:
+    """What a group of atoms is called among the variables; no variable has a space in its name.
+
+    Args:
+        name: The group.
+    """
+    return f"group {name}"
+
+
 def reads(formula: str) -> list[tuple[str, Part]]:
     """Words of a formula of LAMMPS that read a state, each with the part that it reads; variables in it are not followed.
 
@@ -264,7 +274,7 @@ def reads(formula: str) -> list[tuple[str, Part]]:
     """
     found: list[tuple[str, Part]] = []
     for word, call in _WORD.findall(_OF_GROUPS.sub(r"\1()", _OF_NAMES.sub("", formula))):
-        if word.startswith("v_") or word in _CONSTANT:
+        if word.startswith(("v_", "i_", "d_", "i2_", "d2_")) or word in _CONSTANT:
             continue
         if word in _BOX:
             found.append((word, "box"))

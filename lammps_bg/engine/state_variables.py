@@ -50,7 +50,7 @@ def number(definition: Definition, lammps: Any) -> str:  # noqa: ANN401
     text = os.environ.get(definition.text, "") if definition.style == "getenv" else definition.text
     if not _is_number(text) and definition.style == "equal":
         try:
-            text = str(lammps.expand(f"$({text})"))
+            text = f"{float(lammps.expand(f'$({text})')):.15g}"
         except Exception:  # LAMMPS raises plain Exception: it has no value here
             text = ""
     return text if _is_number(text) else "VALUE"

@@ -41,7 +41,7 @@ def _no_temperature(engine: Engine, script: Path) -> StateError:
     definition, gone = engine.reader.stale.definition("T"), engine.reader.removed.get("T")
     give = "give -var T 300"
     if gone is not None:
-        cause, remedy = f"no variable T after `{gone.command}` in {gone.file.name} line {gone.line}, which removed it", give
+        cause, remedy = f"no variable T, which `{gone.command}` in {gone.file.name} line {gone.line} leaves undefined", give
     elif definition is not None and definition.style == "string":
         cause, remedy = f"'{definition.text}' in {definition}", f"{give} or write `variable T index 300` in its place"
     elif definition is not None:
