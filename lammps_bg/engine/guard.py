@@ -256,8 +256,11 @@ class ScriptReader(Interpreter):
             self.kspace.append(" ".join([name, *args]))
 
     def _clear(self, text: str, words: list[Word]) -> None:
-        """Wait with it until another crystal begins: the last command of a loop over states leaves nothing to begin with."""
+        """After a run, wait with it until another crystal begins: as the last command it would leave nothing."""
+        self._forget_cleared()
         self._clearing = SkippedCommand(*self._where, text, "")
+        if not self.stale.ran:
+            self._forget_cleared()
 
     def _forget_cleared(self) -> None:
         """Do the `clear` that waits."""

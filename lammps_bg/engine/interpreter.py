@@ -228,7 +228,7 @@ class Interpreter:
             words = [word.text for word in split_words(raw)]
         except ScriptError:  # with its variables substituted it may be a command, and is refused later if not
             return
-        if words[0] == "if":
+        if words[:1] == ["if"]:
             defining = any(self.defines_crystal(command.split()) for command in self.commands_of_if(raw))
             found = self._stale_condition(raw) if defining else None
         else:
@@ -249,7 +249,10 @@ class Interpreter:
         Args:
             raw: The whole command as written.
         """
-        return [word.text for before, word in pairwise(split_words(raw)) if before.text not in ("if", "elif")]
+        try:
+            return [word.text for before, word in pairwise(split_words(raw)) if before.text not in ("if", "elif")]
+        except ScriptError:  # whoever reads it says so
+            return []
 
     def _stale_condition(self, raw: str) -> StaleRead | None:
         """What the conditions of an `if` take from a state that was never reached."""
@@ -371,23 +374,25 @@ class Interpreter:
         if path is None:
             path = self._find_script(words[1].text)
         lines = frame.lines if path == frame.path else self._open(path).lines
-        at = self._label(path, lines, words[2].text) if len(words) > 2 else 0
-        if self._runs > frame.runs.get((path, at + 1), self._runs):
+        at = self._label(lines, words[2].text) if len(words) > 2 else 0
+        if at is None and not ended:
+            raise self._error(f"the label '{words[2].text}' was not found in {path}")
+        if at is not None and self._runs > frame.runs.get((path, at + 1), self._runs):
             self._end_pass(text, lines[at - 1 if at else 0].number, ended=ended)
-        elif not ended:
+        elif at is not None and not ended:
             if time.monotonic() - self._started > MAX_LOOP_SECONDS:
                 raise self._endless()
             frame.path, frame.lines, frame.at = path, lines, at
 
-    def _label(self, path: Path, lines: Sequence[Line], label: str) -> int:
-        """Index of the line after a label."""
+    def _label(self, lines: Sequence[Line], label: str) -> int | None:
+        """Index of the line after a label, or nothing."""
         for index, line in enumerate(lines):
             words = line.text.split()
             if len(words) == 2 and words[0] == "label":
                 name = str(self.lammps.expand(words[1])) if "$" in words[1] else words[1]
                 if name == label:
                     return index + 1
-        raise self._error(f"the label '{label}' was not found in {path}")
+        return None
 
     def _next(self, text: str, words: list[Word]) -> None:
         self._need(words, 2, "next variables")
@@ -409,17 +414,20 @@ class Interpreter:
             return False
         frame = self._stack[-1]
         for line in frame.lines[frame.at :]:
-            commands = [line.text, *(self.commands_of_if(line.text) if line.text.startswith("if ") else [])]
-            for name, *args in filter(None, map(str.split, commands)):
-                if name == "include" or name in DYNAMICS:
-                    return False
-                if name == "jump" and args and self._repeats(frame, args):
-                    return True
+            name, *args = line.text.split() or [""]
+            conditional = [command.split() for command in self.commands_of_if(line.text)] if name == "if" else []
+            names = {name, *(command[0] for command in conditional if command)}
+            if name == "quit" or "include" in names or names & DYNAMICS:
+                return False
+            if name == "jump" and args:
+                return self._repeats(frame, args)
+            if any(command[:1] == ["jump"] and self._repeats(frame, command[1:]) for command in conditional):
+                return True
         return False
 
     def _repeats(self, frame: _Frame, args: Sequence[str]) -> bool:
         """Whether a jump to somewhere in the present file would begin another pass."""
-        if args[0] != "SELF" and self.files.find(args[0], self._folder()) != frame.path:
+        if not args or (args[0] != "SELF" and self.files.find(args[0], self._folder()) != frame.path):
             return False
         labels = {line.text.split()[1]: index + 1 for index, line in enumerate(frame.lines) if line.text.split()[:1] == ["label"]}
         at = labels.get(args[1]) if len(args) > 1 else 0
@@ -443,10 +451,10 @@ class Interpreter:
         if not self.lammps.has_id("variable", name):
             return None
         definition, value = self.stale.definition(name), value_of(self.lammps, name)
-        if definition is not None and definition.style in REDEFINABLE:
+        if definition is not None and definition.style in REDEFINABLE and "$" not in definition.command:
             commands = [definition.command]
-        elif isinstance(value, str):
-            commands = [f'variable {name} index "{value}"']
+        elif value is not None:
+            commands = [f'variable {name} index "{value}"' if isinstance(value, str) else f"variable {name} equal {value!r}"]
         else:
             return None
         self._undo.append(partial(self._restore_variable, name, commands, definition))

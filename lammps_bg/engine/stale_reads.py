@@ -117,6 +117,11 @@ class StaleReads:
         self._moved = command if moves else self._moved
         self.reshaped = command if reshapes else self.reshaped
 
+    @property
+    def ran(self) -> bool:
+        """Whether the present crystal has had a run, or something like it, that was skipped."""
+        return self._ran is not None
+
     # ---- variables and files
 
     def definition(self, name: str) -> Definition | None:

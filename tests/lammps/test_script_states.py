@@ -27,6 +27,7 @@ NPT = "fix move all npt temp 1 1 0.1 iso 0 0 1\nrun 100\nunfix move\n"
 BOX_RELAX = "fix rel all box/relax iso 0.0\nminimize 0 1e-8 100 1000\nunfix rel\n"
 LINE = 2 + CRYSTAL.count("\n")  # of `LJ`
 AGAIN = "clear\n" + HEAD + CRYSTAL
+AGAIN_R = AGAIN.replace("RHO", "${r}")
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def energy_of(script, **variables):
         (NPT + "variable l equal lx\nvariable f format l %.3f\nreplicate ${f} 1 1\n", "replicate", "lx", "l", "run 100"),
         (NPT + 'variable l equal lx\nif "${l} > 3" then "print x" else "displace_atoms all move 0.1 0 0"\n', "if", "lx", "l", "run"),
         (NPT + 'if "$(cella) > 3" then "include other.in"\n', "if", "cella", "", "run"),
-        (BOX_RELAX + "variable v equal vol\nvariable n equal ${v}\nvariable rho equal 32/v_n\n" + AGAIN.replace("RHO", "${rho}"), "lattice", "vol", "v", "min"),
+        (BOX_RELAX + "variable v equal vol\nvariable n equal ${v}\nvariable r equal 32/v_n\n" + AGAIN_R, "lattice", "vol", "v", "min"),
         (BOX_RELAX + "variable r equal density\nprint 'variable a index $r' file a.in\nclear\ninclude a.in\n", "include", "density", "r", "min"),
         (BOX_RELAX + "variable r equal density\nprint '$r' file a\nvariable a file a\nmass 1 ${a}\n", "mass", "density", "r", "min"),
         (NVT + "variable p equal press\npair_coeff 1 1 ${p} 1.0\n", "pair_coeff", "press", "p", "run"),
