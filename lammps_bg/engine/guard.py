@@ -4,25 +4,47 @@
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lammps_bg.engine import hidden_degrees, rules
+from lammps_bg.engine import hidden_degrees, rules, state_variables
 from lammps_bg.engine.hidden_degrees import ScriptFix
-from lammps_bg.engine.interpreter import Interpreter, Quit, lammps_message
+from lammps_bg.engine.interpreter import Interpreter, Quit, SkippedCommand, lammps_message
 from lammps_bg.engine.left_out import LeftOut
 from lammps_bg.engine.potential_files import may_name_file
 from lammps_bg.engine.script_text import Word
 from lammps_bg.engine.script_trace import Kind, Trace, TracedCommand, references
+from lammps_bg.engine.stale_reads import StaleReads, group_token
+from lammps_bg.engine.state_variables import OVERRIDABLE
 
-# a -var variable outlives these styles; the others clash with it
-_OVERRIDABLE = frozenset(("index", "loop", "universe", "uloop", "world", "delete"))
 # they only define what others may use
 _WITHOUT_EFFECT = frozenset(("variable", "compute", "compute_modify", "group"))
 # what the commands left out call an entity of a command
 _TOKENS = {"fix": "f_", "compute": "c_", "variable": "v_", "group": "group "}
 # the same on one partition, and without LAMMPS' lock files
 _ONE_PARTITION = {"universe": "index", "uloop": "loop", "world": "index"}
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """A skipped command that would have relaxed the crystal.
+
+    Attributes:
+        command: The command.
+        fix: The fix that would have changed the cell; empty where only the atoms would have moved.
+        target: The pressure that the fix aims at, pressure units, where it has one.
+    """
+
+    command: SkippedCommand
+    fix: str
+    target: float | None
+
+    @property
+    def strains(self) -> bool:
+        """Whether it would have strained the cell instead."""
+        return " deform" in self.fix
 
 
 class ScriptReader(Interpreter):
@@ -39,6 +61,9 @@ class ScriptReader(Interpreter):
         pair_modify: Words of its pair_modify commands, in order.
         neighbor: Words of the last `neighbor` command.
         kspace: The kspace commands.
+        relaxation: The first skipped command that would have relaxed the cell of the present crystal, else its atoms; or nothing.
+        cleared: The `clear` that removed another crystal before this one, or nothing.
+        set_aside: Variables by -var of which the script has an own one, which it keeps; see `state_variable`.
 
     Args:
         lammps: The LAMMPS instance.
@@ -58,6 +83,10 @@ class ScriptReader(Interpreter):
         self._variables = dict(variables)
         self._prologue = prologue
         self.removed_fixes: list[str] = []
+        self.cleared: SkippedCommand | None = None
+        # a `clear` that waits for the next crystal: after the last command of a loop over states there may be none
+        self._clearing: SkippedCommand | None = None
+        self.set_aside: set[str] = set()
         self._forget()
         self._handlers |= {
             "fix": self._fix,
@@ -83,6 +112,8 @@ class ScriptReader(Interpreter):
         self.fixes: dict[str, ScriptFix] = {}
         self.run_fixes: list[ScriptFix] = []
         self._computes: list[tuple[tuple[Path, int], str, str]] = []  # place, style and what it is made for that is not sampled
+        self.relaxation: Relaxation | None = None
+        self._integrators: dict[str, list[str]] = {}  # words of the fixes in force that LAMMPS did not get, by ID
         self._gone: set[str] = set()  # ids of fixes and computes that LAMMPS did not get
 
     def read(self) -> None:
@@ -97,6 +128,10 @@ class ScriptReader(Interpreter):
         self._send_prologue()
         with contextlib.suppress(Quit):
             self.run_file(self._script)
+        if self._clearing is not None:
+            self.skipped.append(replace(self._clearing, reason="no other crystal follows it"))
+            self._clearing = None
+        state_variables.require_free(self)
 
     def require_free_atoms(self) -> None:
         """Refuse fixes, still in force, that hold, drive or exchange atoms, and computes of degrees of freedom that are not sampled.
@@ -115,14 +150,14 @@ class ScriptReader(Interpreter):
     @contextlib.contextmanager
     def replaying(self) -> Iterator[None]:
         """Send commands of the trace again meanwhile, from the state before any pair style."""
-        trace, skipped, left_out = self.trace, self.skipped, self.left_out
-        self.trace, self.skipped, self.left_out, self._count = Trace(self.lammps), [], LeftOut(), 0
+        trace, skipped, left_out, stale = self.trace, self.skipped, self.left_out, self.stale
+        self.trace, self.skipped, self.left_out, self.stale, self._count = Trace(self.lammps), [], LeftOut(), StaleReads(), 0
         self.kspace.clear()
         try:
             self.send("pair_style none")  # re-issued, a pair style would keep settings and files of before
             yield
         finally:
-            self.trace, self.skipped, self.left_out, self._stack = trace, skipped, left_out, []
+            self.trace, self.skipped, self.left_out, self.stale, self._stack = trace, skipped, left_out, stale, []
 
     def repeat(self, command: TracedCommand, *, anew: bool) -> None:
         """Execute a command of the trace once more, from within `replaying`.
@@ -145,7 +180,8 @@ class ScriptReader(Interpreter):
         name = words[0].text
         if name in rules.SKIPPED:
             self.skip(text, rules.SKIPPED[name])
-            self._ran = self._ran or name in rules.DYNAMICS
+            if name in rules.DYNAMICS:
+                self._skip_dynamics(self.skipped[-1], [word.text for word in words])
             if name == "run":
                 self.run_fixes = list(self.fixes.values())
             if name == "quit":
@@ -156,6 +192,41 @@ class ScriptReader(Interpreter):
             self.skip(text, "not needed to define the crystal")
         elif name not in rules.REPLACED:
             self._define(text, words)
+
+    def defines_crystal(self, words: Sequence[str]) -> bool:
+        """Whether a command is part of what defines the crystal or its energy.
+
+        Args:
+            words: Its words, before or after substitution.
+        """
+        name = words[0] if words else ""
+        if name == "fix":
+            return len(words) > 3 and rules.fix_is_kept(words[3])
+        if name == "unfix":
+            return len(words) > 1 and words[1] in self.kept_fixes
+        return name == "include" or (name in rules.ALLOWED and name not in rules.FOLLOWING)
+
+    def _skip_dynamics(self, command: SkippedCommand, words: list[str]) -> None:
+        """Take note of what a run, a minimisation or the like would have changed."""
+        self._forget_cleared()
+        name = words[0]
+        moves = not (name == "run" and words[1:2] == ["0"]) and not (name == "minimize" and words[3:4] == ["0"])
+        fixes = [fix for fix in self._integrators.values() if moves and rules.fix_reshapes(fix[3], name)]
+        self.note_run(command, moves=moves, reshapes=bool(fixes) or name in ("rerun", "temper/npt"))
+        if fixes and not (self.relaxation and self.relaxation.fix):
+            self.relaxation = Relaxation(command, " ".join(fixes[-1]), _target(fixes[-1]))
+        elif moves and name == "minimize" and self.relaxation is None:
+            self.relaxation = Relaxation(command, "", None)
+
+    def _expand(self, text: str) -> str | None:
+        """Substitute variables; what is left out in any case may lack the result of a run."""
+        words = text.split()
+        fix = words[0] == "fix" and len(words) > 3 and not rules.fix_is_kept(words[3])
+        if self._ran and (fix or words[0] in rules.SKIPPED or words[0] in rules.REPLACED):
+            with contextlib.suppress(Exception):  # LAMMPS raises plain Exception
+                return str(self.lammps.expand(text))
+            return text
+        return super()._expand(text)
 
     def lacks(self, text: str) -> bool:
         """Whether a command names a fix or compute that was left out.
@@ -168,6 +239,8 @@ class ScriptReader(Interpreter):
     def _define(self, text: str, words: list[Word], files: frozenset[str] = frozenset()) -> None:
         """Send a command, with the files it names found, unless it fails only for something that was left out."""
         name, args, said = words[0].text, words[1:], text
+        if name not in ("variable", "print", "echo"):
+            self._forget_cleared()
         if name in rules.FILE_COMMANDS:
             at = rules.FILE_WORD.get(name, len(args))
             self._require_files(args[at : at + 1])
@@ -178,6 +251,9 @@ class ScriptReader(Interpreter):
         if name in rules.FILE_COMMANDS:
             text = " ".join([name, *self.files.resolve(args, self._folder())])
         self._note(name, [word.text for word in args])
+        if name == "group" and args:
+            by = f" v_{args[2].text}" if [word.text for word in args[1:2]] == ["variable"] and len(args) > 2 else ""
+            self.stale.make(group_token(args[0].text), self._raw + by, self._where)
         try:
             self.lammps.command(text)
             self._remember(name, said, files)
@@ -228,12 +304,29 @@ class ScriptReader(Interpreter):
             self.pair_modify += args
         elif name == "neighbor":
             self.neighbor = args
+        elif name == "change_box" and all((axis, "final") in pairwise(args) for axis in "xyz"):
+            self.stale.reshaped = None  # whatever the cell was
+            self.relaxation = None
         elif name.startswith("kspace_"):
             self.kspace.append(" ".join([name, *args]))
 
     def _clear(self, text: str, words: list[Word]) -> None:
-        self.send(text)
+        """After a run, wait with it until another crystal begins: as the last command it would leave nothing."""
+        self._forget_cleared()
+        self._clearing = SkippedCommand(*self._where, text, "")
+        if not self.stale.ran:
+            self._forget_cleared()
+
+    def _forget_cleared(self) -> None:
+        """Do the `clear` that waits."""
+        if self._clearing is None:
+            return
+        if self.lammps.extract_setting("box_exist"):
+            self.cleared = self._clearing
+        self._clearing = None
+        self.send("clear")
         self._forget()
+        self.stale.crystal_is_new()
         self.trace.clear()
         self._send_prologue()
 
@@ -256,6 +349,7 @@ class ScriptReader(Interpreter):
         self.removed_fixes.append(f"{name} {style}")
         self._gone.add(name)
         self.left_out.add(self._here(text, "it acts during a run"), self.files.absolute("."))
+        self._integrators[name] = [word.text for word in words]
 
     def _fix_command(self, words: list[Word]) -> str:
         """A fix command that can be sent, with its files found; of a fix that LAMMPS never gets as it stands, since its files may be output."""
@@ -274,6 +368,7 @@ class ScriptReader(Interpreter):
         name = words[1].text
         if words[0].text == "unfix":
             self.fixes.pop(name, None)
+            self._integrators.pop(name, None)
         if name not in self._gone:
             self.send(text)
             if words[0].text == "unfix":
@@ -340,25 +435,77 @@ class ScriptReader(Interpreter):
         if whole:
             self.left_out.wrote(self.files.absolute(name))
         (token,) = self.files.tokens(name)
+        self.stale.make(token, self._raw, self._where)
         self._unread.setdefault(token, []).append(self.skipped[-1])
         self.trace.add("file", self._raw, text, self._where, uses=references(self._raw), target=token)
 
     def _variable(self, text: str, words: list[Word]) -> None:
         self._need(words, 3, "variable name style args")
         name, style = words[1].text, words[2].text
-        if name in self._variables and style not in _OVERRIDABLE and self.lammps.has_id("variable", name):
-            value = words[3].raw if len(words) > 3 else "value"
-            raise self._error(
-                f"-var {name} cannot override `variable {name} {style}`; write `variable {name} index {value}` in the script"
-            )
+        if style == "python":
+            self.skip(text, rules.SKIPPED["python"])
+            self._remove([name], text, f"was not executed; write `variable {name} index VALUE` in its place")
+            return
         args, files = [word.raw for word in words[3:]], frozenset[str]()
         if style == "getenv" and args and args[0] in self.files.environment:
             style, args = "string", [quoted(self.files.environment[args[0]])]
         if style in ("file", "atomfile"):
             self._require_files(words[3:])
             files = self._generated_in(words[3:])
-            args = self.files.resolve([*map(self._file_word, words[3:4])], self._folder())
-        self._define(" ".join(["variable", name, _ONE_PARTITION.get(style, style), *args]), words[:2], files)
+            args = [self._named_file(self._file_word(word)) for word in words[3:4]]
+        sent = " ".join(["variable", name, _ONE_PARTITION.get(style, style), *args])
+        if style not in OVERRIDABLE or not self.lammps.has_id("variable", name):  # LAMMPS passes over others
+            self._keep_variable(name)
+            self.stale.define([word.text for word in words], self._raw, sent, self._where)
+            self._give_way(name, style)
+        if style == "delete":
+            self._remove([name], text, "removed it; use it before that line")
+        self._define(sent, words[:2], files)
+
+    def _next(self, text: str, words: list[Word]) -> None:
+        """A state by -var outlives its last `next`: the loop ends, and the state is that one."""
+        super()._next(text, words)
+        for name in sorted({word.text for word in words[1:]} & self.removed.keys() & self._variables.keys()):
+            if name in state_variables.NAMES:
+                self.send(f"variable {name} index {quoted(self._variables[name][-1])}")
+                del self.removed[name]
+
+    def _named_file(self, word: Word) -> str:
+        """The file that a word names, whatever it looks like, as a word for LAMMPS."""
+        path = self.files.find(word.text, self._folder())
+        if path is None:
+            return word.raw
+        self.files.record(path)
+        return f'"{path}"'
+
+    def _give_way(self, name: str, style: str) -> None:
+        """Where the script defines a variable of its own with the name of one by -var, that one is set aside, or refused."""
+        if name not in self._variables or name in self.set_aside or style in (*OVERRIDABLE, "delete"):
+            return
+        if not self.lammps.has_id("variable", name):
+            return
+        definition = self.stale.history(name)[-1]
+        if name in state_variables.NAMES:
+            self.set_aside.add(name)
+            self.send(f"variable {name} delete")
+        elif self.stale.state_word(name):
+            raise self._error(
+                f"expected -var {name} for a variable that the script leaves free, got one that it computes, `{definition.command}`; "
+                f"leave -var {name} out"
+            )
+        else:
+            raise self._error(state_variables.clash(definition, name, self.lammps))
+
+
+def _target(fix: list[str]) -> float | None:
+    """The pressure that a fix brings the cell to, pressure units, where it has one."""
+    for before, word in pairwise(fix[4:]):
+        if before in ("iso", "aniso", "tri", "x", "y", "z") and not fix[3].startswith("deform"):
+            try:
+                return float(word)
+            except ValueError:
+                return None
+    return None
 
 
 def quoted(value: str) -> str:

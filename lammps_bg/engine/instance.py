@@ -137,12 +137,12 @@ class Instance:
         if not self.lammps.extract_setting("box_exist"):
             raise ScriptError(
                 f"{name}: expected a script that defines a crystal, but it never creates a box; "
-                f"the first missing command is `create_box` or `read_data`{self.reader.undecided()}"
+                f"the first missing command is `create_box` or `read_data`{self._cleared()}{self.reader.undecided()}"
             )
         if self.lammps.get_natoms() == 0:
             raise ScriptError(
                 f"{name}: expected atoms in the box, got none; the first missing command is `create_atoms` or `read_data`"
-                f"{self.reader.undecided()}"
+                f"{self._cleared()}{self.reader.undecided()}"
             )
         if self.lammps.extract_setting("dimension") != 3:
             raise ScriptError(f"{name}: expected `dimension 3`, got 2; two-dimensional crystals are not supported")
@@ -168,7 +168,7 @@ class Instance:
         if self.pair_style in ("none", "zero") and not bonds:
             raise PotentialError(
                 f"{name}: no interaction energy found (pair_style {self.pair_style}); the first missing command is `pair_style`"
-                f"{self.reader.undecided()}"
+                f"{self._cleared()}{self.reader.undecided()}"
             )
 
     def _check_degrees(self) -> None:
@@ -204,6 +204,14 @@ class Instance:
         """
         said = [traced for traced in self.reader.trace.commands if traced.name == command]
         return f"{said[-1].file.name} line {said[-1].line}" if said else self.reader.script_files[0].name
+
+    def _cleared(self) -> str:
+        """What to do where the script has removed a crystal of before by `clear`."""
+        cleared = self.reader.cleared
+        if cleared is None:
+            return ""
+        place = f"{cleared.file.name} line {cleared.line}"
+        return f", since `clear` in {place} removed what was before; put `quit` before {place} if you want the crystal of before"
 
     @property
     def pair_style(self) -> str:

@@ -3,16 +3,20 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from lammps_bg.engine.left_out import LeftOut, MissingFile, origin
 from lammps_bg.engine.left_out import SkippedCommand as SkippedCommand
 from lammps_bg.engine.potential_files import FileSearch, may_name_file
+from lammps_bg.engine.rules import DYNAMICS
 from lammps_bg.engine.script_text import Line, Word, has_open_variable, read_lines, split_words
-from lammps_bg.engine.script_trace import Trace, references, unquoted
+from lammps_bg.engine.script_trace import Trace, TracedCommand, references, unquoted, value_of
+from lammps_bg.engine.stale_reads import REDEFINABLE, Definition, StaleRead, StaleReads, group_token
 from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
 
 MAX_COMMANDS = 100_000
@@ -40,11 +44,12 @@ Handler = Callable[[str, list[Word]], None]
 
 @dataclass
 class _Frame:
-    """One open script file; `at` is the index of the line to read next."""
+    """One open script file; `at` is the index of the line to read next, `runs` how many were skipped when a line was last read."""
 
     path: Path
     lines: list[Line]
     at: int = 0
+    runs: dict[tuple[Path, int], int] = field(default_factory=dict)
 
 
 class Quit(Exception):  # noqa: N818
@@ -74,6 +79,9 @@ class Interpreter:
         files: The search for the files it names.
         trace: What was executed.
         left_out: What the skipped commands would have provided.
+        stale: What of the script's variables comes from a state that skipped commands would have made.
+        repeats: Jumps that would have begun a loop over states again, each with what counts instead.
+        removed: By variable, the command by which `next` or `delete` removed it, and where.
 
     Args:
         lammps: The LAMMPS instance, which substitutes variables and evaluates conditions.
@@ -85,11 +93,19 @@ class Interpreter:
         self._script = script
         self.files = FileSearch(script.resolve().parent)
         self.trace = Trace(lammps)
+        self.stale = StaleReads()
+        self.repeats: list[SkippedCommand] = []
+        self.removed: dict[str, SkippedCommand] = {}
         self.skipped: list[SkippedCommand] = []
         self.left_out = LeftOut()
         self.script_files: list[Path] = []
         self._count, self._started = 0, time.monotonic()
         self._ran = False  # a run was skipped: variables and conditions may lack their values
+        self._runs = 0  # how many were
+        # what takes back the changes since the last of them, in the order of the changes
+        self._undo: list[Callable[[], None]] = []
+        self._advanced: dict[str, str] = {}  # values before that, of the variables that `next` has changed since
+        self._before: list[TracedCommand] = []  # the trace at that time
         self._jump_skip = False
         self._stack: list[_Frame] = []
         self._where = (script, 0)
@@ -137,6 +153,7 @@ class Interpreter:
             line = frame.lines[frame.at]
             frame.at += 1
             self._where = (frame.path, line.number)
+            frame.runs[frame.path, frame.at] = self._runs
             if line.text:
                 self.dispatch(line.text)
         self._stack.pop()
@@ -170,6 +187,7 @@ class Interpreter:
         if self._count > MAX_COMMANDS:
             raise self._endless()
         raw = self._raw = text
+        self._require_reached(raw)
         if "is_file(" in text:
             text = _IS_FILE.sub(self._located, text)
         if has_open_variable(text):
@@ -178,12 +196,82 @@ class Interpreter:
                 return
             text = expanded
         words = self._words(text)
+        self._raw = raw
+        if self._runs and self._prepares_next_pass([word.text for word in words]):
+            self.skip(text, "prepares the next pass of a loop, of which the first one counts")
+            return
         if words and words[0].text in _CONTROL:
             self.trace.add("control", raw, text, self._where, uses=self._decided_by(raw, words))
         if words and words[0].text in self._handlers:
             self._handlers[words[0].text](text, words)
         elif words:
             self.execute(text, words)
+
+    def _require_reached(self, raw: str) -> None:
+        """Refuse a crystal made with values of a state that only a skipped command would have reached.
+
+        Args:
+            raw: A command as written, before its variables are substituted.
+
+        Raises:
+            ScriptError: It defines the crystal or its energy, and depends on such a value.
+        """
+        try:
+            words = [word.text for word in split_words(raw)]
+        except ScriptError:  # with its variables substituted it may be a command, and is refused later if not
+            return
+        if words[:1] == ["if"]:
+            defining = any(self.defines_crystal(command.split()) for command in self.commands_of_if(raw))
+            found = self._stale_condition(raw) if defining else None
+        else:
+            found = self._stale_in(raw, words) if self.defines_crystal(words) else None
+        if found is not None:
+            raise self._stale_error(raw, found)
+
+    def _stale_in(self, raw: str, words: Sequence[str]) -> StaleRead | None:
+        """What a command takes from a state that was never reached, by its variables or the generated files and groups it names."""
+        tokens = [*sorted(self.files.tokens(*words[1:])), *map(group_token, words[1:])]
+        made = (self.stale.made(token) for token in tokens)
+        return self.stale.used(raw, self._where) or next((read for read in made if read is not None), None)
+
+    @staticmethod
+    def commands_of_if(raw: str) -> list[str]:
+        """The words of an `if` that may be commands.
+
+        Args:
+            raw: The whole command as written.
+        """
+        try:
+            return [word.text for before, word in pairwise(split_words(raw)) if before.text not in ("if", "elif")]
+        except ScriptError:  # whoever reads it says so
+            return []
+
+    def _stale_condition(self, raw: str) -> StaleRead | None:
+        """What the conditions of an `if` take from a state that was never reached."""
+        words = split_words(raw)
+        conditions = [word.raw for before, word in pairwise(words) if before.text in ("if", "elif")]
+        return self.stale.used(" ".join(conditions), self._where)
+
+    def defines_crystal(self, words: Sequence[str]) -> bool:
+        """Whether a command is part of what defines the crystal or its energy.
+
+        Args:
+            words: Its words, before or after substitution.
+        """
+        raise NotImplementedError
+
+    def _stale_error(self, raw: str, found: StaleRead) -> LammpsBGError:
+        since, place = found.since, f"{found.file.name} line {found.line}"
+        read = f"{found.word} (variable {found.variable}, {place})" if found.variable else f"{found.word} ({place})"
+        numbers = {
+            "": f"write the number that plain LAMMPS finds in the place of the formula with {found.word} in {place}, or ",
+            "equal": f"write `variable {found.variable} equal VALUE` in {place} with the value that plain LAMMPS finds, or ",
+        }
+        return self._error(
+            f"expected a crystal that does not depend on the result of a run, got `{' '.join(raw.split())}`, which depends on {read} after "
+            f"{since.file.name} line {since.line} `{since.command}`, which was not executed; {numbers.get(found.style, '')}"
+            f"put `quit` before {since.file.name} line {since.line} and relax that crystal by `lammps-bg relax`"
+        )
 
     def _decided_by(self, raw: str, words: list[Word]) -> frozenset[str]:
         """Variables and generated files that decide what a command of the control flow does; the commands inside are their own."""
@@ -257,6 +345,9 @@ class Interpreter:
             if not (self._ran and text.split()[0] in ("variable", "print", "if", "compute", "group")):
                 raise self._lammps_error(error, text) from None
             self.skip(text, f"needs the result of a skipped command ({lammps_message(error)})")
+            words = text.split()
+            if words[0] == "variable" and len(words) > 2:
+                self.stale.define(words, text, text, self._where)
             return None
 
     def _words(self, text: str) -> list[Word]:
@@ -300,34 +391,137 @@ class Interpreter:
 
     def _jump(self, text: str, words: list[Word]) -> None:
         self._need(words, 2, "jump SELF|file [label]")
-        if self._jump_skip:
-            self._jump_skip = False
+        frame, ended = self._stack[-1], self._jump_skip
+        self._jump_skip = False
+        path = frame.path if words[1].text == "SELF" else self.files.find(words[1].text, self._folder())
+        if ended and path != frame.path:
             return
-        if time.monotonic() - self._started > MAX_LOOP_SECONDS:
-            raise self._endless()
-        frame = self._stack[-1]
-        if words[1].text != "SELF":
-            target = self._open(self._find_script(words[1].text))
-            frame.path, frame.lines = target.path, target.lines
-        frame.at = self._label(frame, words[2].text) if len(words) > 2 else 0
+        if path is None:
+            path = self._find_script(words[1].text)
+        lines = frame.lines if path == frame.path else self._open(path).lines
+        at = self._label(lines, words[2].text) if len(words) > 2 else 0
+        if at is None and not ended:
+            raise self._error(f"the label '{words[2].text}' was not found in {path}")
+        if at is not None and self._runs > frame.runs.get((path, at + 1), self._runs):
+            self._end_pass(text, lines[at - 1 if at else 0].number, ended=ended)
+        elif at is not None and not ended:
+            if time.monotonic() - self._started > MAX_LOOP_SECONDS:
+                raise self._endless()
+            frame.path, frame.lines, frame.at = path, lines, at
 
-    def _label(self, frame: _Frame, label: str) -> int:
-        """Index of the line after a label."""
-        for index, line in enumerate(frame.lines):
+    def _label(self, lines: Sequence[Line], label: str) -> int | None:
+        """Index of the line after a label, or nothing."""
+        for index, line in enumerate(lines):
             words = line.text.split()
             if len(words) == 2 and words[0] == "label":
                 name = str(self.lammps.expand(words[1])) if "$" in words[1] else words[1]
                 if name == label:
                     return index + 1
-        raise self._error(f"the label '{label}' was not found in {frame.path}")
+        return None
 
     def _next(self, text: str, words: list[Word]) -> None:
         self._need(words, 2, "next variables")
+        names = [word.text for word in words[1:]]
+        for name in names:
+            if (value := self._keep_variable(name)) is not None:
+                self._advanced[name] = value
         self.send(text)
+        gone = [name for name in names if not self.lammps.has_id("variable", name)]
+        self._remove(gone, text, "removed it after its last value; use it before that line or give it more values, and no -var")
         # LAMMPS deletes exhausted variables and then ignores the next jump
-        self._jump_skip = not all(self.lammps.has_id("variable", word.text) for word in words[1:])
+        self._jump_skip = bool(gone)
+
+    # ---- loops over states: each pass ends in a run, and the first one counts
+
+    def _prepares_next_pass(self, words: Sequence[str]) -> bool:
+        """Whether a command changes the crystal between the last run of a pass and the jump to the next one."""
+        if not words or words[0] == "include" or not self.defines_crystal(words):
+            return False
+        frame = self._stack[-1]
+        for line in frame.lines[frame.at :]:
+            name, *args = line.text.split() or [""]
+            conditional = [command.split() for command in self.commands_of_if(line.text)] if name == "if" else []
+            names = {name, *(command[0] for command in conditional if command)}
+            if name == "quit" or "include" in names or names & DYNAMICS:
+                return False
+            if name == "jump" and args:
+                return self._repeats(frame, args)
+            if any(command[:1] == ["jump"] and self._repeats(frame, command[1:]) for command in conditional):
+                return True
+        return False
+
+    def _repeats(self, frame: _Frame, args: Sequence[str]) -> bool:
+        """Whether a jump to somewhere in the present file would begin another pass."""
+        if not args or (args[0] != "SELF" and self.files.find(args[0], self._folder()) != frame.path):
+            return False
+        labels = {line.text.split()[1]: index + 1 for index, line in enumerate(frame.lines) if line.text.split()[:1] == ["label"]}
+        at = labels.get(args[1]) if len(args) > 1 else 0
+        return at is not None and self._runs > frame.runs.get((frame.path, at + 1), self._runs)
+
+    def note_run(self, command: SkippedCommand, *, moves: bool, reshapes: bool) -> None:
+        """Take note of a skipped run or the like: the variables belong to the state that it would have had.
+
+        Args:
+            command: The command.
+            moves: It would have moved atoms.
+            reshapes: It would have changed the cell.
+        """
+        self._ran = True
+        self._runs += 1
+        self._undo, self._advanced, self._before = [], {}, list(self.trace.commands)
+        self.stale.skipped(command, moves=moves, reshapes=reshapes)
+
+    def _keep_variable(self, name: str) -> str | None:
+        """Keep what a variable is before it changes, for the end of a pass; its value where it is a text."""
+        if not self.lammps.has_id("variable", name):
+            return None
+        definition, value = self.stale.definition(name), value_of(self.lammps, name)
+        if definition is not None and definition.style in REDEFINABLE and "$" not in definition.command:
+            commands = [definition.command]
+        elif value is not None:
+            commands = [f'variable {name} index "{value}"' if isinstance(value, str) else f"variable {name} equal {value!r}"]
+        else:
+            return None
+        self._undo.append(partial(self._restore_variable, name, commands, definition))
+        return value if isinstance(value, str) else None
+
+    def _restore_variable(self, name: str, commands: Sequence[str], definition: Definition | None) -> None:
+        for command in ([f"variable {name} delete"] if self.lammps.has_id("variable", name) else []) + list(commands):
+            self.send(command)
+        if definition is not None:
+            self.stale.restore(name, definition)
+        self.removed.pop(name, None)
+        kept = set(map(id, self._before))
+        self.trace.commands = [c for c in self.trace.commands if id(c) in kept or (c.kind, c.target) != ("variable", name)]
+
+    def _remove(self, names: Iterable[str], text: str, reason: str) -> None:
+        """Take note of variables that a command leaves undefined."""
+        for name in names:
+            self.removed[name] = SkippedCommand(*self._where, " ".join(text.split()), reason)
+
+    def _end_pass(self, text: str, first: int, *, ended: bool) -> None:
+        """Go on after a loop whose pass has had its run: what changed since, for the next pass, is taken back.
+
+        Args:
+            text: The `jump`.
+            first: The line where the next pass would begin.
+            ended: The pass was the last one in any case.
+        """
+        for undo in reversed(self._undo):
+            undo()
+        values = ", ".join(f"{name} = {value}" for name, value in self._advanced.items())
+        flags = " and ".join(f"-var {name}" for name in self._advanced)
+        self._undo, self._advanced = [], {}
+        if not ended:
+            counts = f"the first pass ({values}) counts" if values else "the first pass counts"
+            other = f"; give {flags} for another one" if values else ""
+            self.skip(text, f"begins line {first} again: {counts}, those after it are not read{other}")
+            self.repeats.append(self.skipped[-1])
 
     def _if(self, text: str, words: list[Word]) -> None:
+        if (found := self._stale_condition(self._raw)) is not None:
+            self.skip(text, f"its condition needs a skipped command ({found.word} after line {found.since.line})")
+            return
         for condition, commands in self._branches(words):
             holds = True if condition is None else self._holds(text, condition)
             if holds is None:
@@ -403,6 +597,9 @@ class Interpreter:
             hint = "; check its spelling, or install a LAMMPS Python library that has it"
         elif "annot open" in message:
             hint = f"; {self._made_by_program(text) or self.files.looked_in(self._folder())}"
+        hint += "".join(
+            f"; {name}: `{gone.command}` in {gone.file.name} line {gone.line} {gone.reason}" for name, gone in self._gone_in(text)
+        )
         potential = name.endswith(("_style", "_coeff", "_modify")) and name not in _NOT_POTENTIAL and not unknown
         return self._error(
             f"LAMMPS says '{message}' to `{' '.join(text.split())}`{hint}", PotentialError if potential else ScriptError
@@ -496,3 +693,8 @@ class Interpreter:
         if command is None:
             return ""
         return f"if {self._line(command)} `{command.command}`, which was not executed, makes it, run that yourself before"
+
+    def _gone_in(self, text: str) -> list[tuple[str, SkippedCommand]]:
+        """The variables of a command that the script itself has removed before."""
+        names = sorted(references(text) & self.removed.keys())
+        return [(name, self.removed[name]) for name in names if not self.lammps.has_id("variable", name)]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg import parallel
-from lammps_bg.engine import describe, numbering, parameters
+from lammps_bg.engine import describe, numbering, parameters, state_variables
 from lammps_bg.engine.evaluator import Evaluator
 from lammps_bg.engine.fix_trials import require_position_energies, unlike_the_run
 from lammps_bg.engine.flags import LammpsFlags
@@ -56,6 +56,7 @@ class Engine(Evaluator):
         stored: bool = False,
         most_atoms: float = math.inf,
     ) -> None:
+        self._given = dict(variables or {})
         self._parameters: dict[str, str] = {}
         self._usable: set[frozenset[str]] = set()  # parameters that were checked
 
@@ -174,6 +175,15 @@ class Engine(Evaluator):
             return float(self.lammps.extract_variable(name))
         except Exception:  # LAMMPS raises plain Exception; ValueError and TypeError where it is no number
             return None
+
+    def state_variable(self, name: str) -> str | None:
+        """What the user says by T, P or Lambda: the value by -var, else the script's own number, or nothing.
+
+        Args:
+            name: Name of the variable.
+        """
+        given = self._given.get(name)
+        return given[0] if given else state_variables.own(self.reader.stale, name, self.variable_text(name))
 
     def script_value(self, name: str) -> str:
         """Value that the script itself gives to an index variable, which -var replaces; empty where it gives none.

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping
 from lammps_bg.engine.guard import ScriptReader, quoted
 from lammps_bg.engine.script_text import split_words
 from lammps_bg.engine.script_trace import Trace, TracedCommand, Value, value_of
+from lammps_bg.engine.stale_reads import REDEFINABLE
 from lammps_bg.errors import ConfigError
 
-# defined a second time, variables of these styles take the new value
-_REDEFINABLE = frozenset(("equal", "atom", "vector", "string", "format", "getenv", "internal", "delete"))
 _COEFFICIENTS = re.compile(r"^\s*\w[\w ]* Coeffs\b", re.MULTILINE)
 
 
@@ -47,7 +46,7 @@ def uses(trace: Trace, name: str) -> list[TracedCommand]:
         raise ConfigError(
             f"expected `{name}` to be a variable of style index, got `variable {name} {other[0]}`; write `variable {name} index VALUE`"
         )
-    dependent = _dependent(trace, {name})
+    dependent = trace.dependent({name})
     found = [command for command in trace.commands if command.uses & dependent]
     for command in found:
         if command.kind in ("crystal", "control"):
@@ -93,7 +92,7 @@ def check(reader: ScriptReader, names: Iterable[str]) -> None:
     for name in names:
         uses(reader.trace, name)
     _require_coefficients(reader)
-    dependent = _dependent(reader.trace, names)
+    dependent = reader.trace.dependent(names)
     for command in _affected(reader.trace, dependent):
         for name, value in _context(command, dependent).items():
             present = value_of(reader.lammps, name)
@@ -112,7 +111,7 @@ def send(reader: ScriptReader, values: Mapping[str, str]) -> None:
         values: New values by variable.
     """
     lammps, trace = reader.lammps, reader.trace
-    dependent, helpers = _dependent(trace, values), set[str]()
+    dependent, helpers = trace.dependent(values), set[str]()
     with reader.replaying():
         try:
             for name in _to_delete(trace, dependent):
@@ -141,15 +140,6 @@ def _finite(text: str) -> bool:
         return True
 
 
-def _dependent(trace: Trace, names: Iterable[str]) -> set[str]:
-    """Variables and generated files made from some variables, these included."""
-    found, size = set(names), 0
-    while len(found) > size:
-        size = len(found)
-        found |= {command.target for command in trace.commands if command.target and command.uses & found}
-    return found
-
-
 def _affected(trace: Trace, dependent: set[str]) -> list[TracedCommand]:
     """What has to be sent again, in order."""
     return [command for command in trace.commands if command.kind == "potential" or command.target in dependent]
@@ -157,7 +147,11 @@ def _affected(trace: Trace, dependent: set[str]) -> list[TracedCommand]:
 
 def _to_delete(trace: Trace, dependent: set[str]) -> set[str]:
     """Variables that would keep their value when defined again."""
-    made = {command.target for command in trace.commands if command.kind == "variable" and _style(command) not in _REDEFINABLE}
+    made = {
+        command.target
+        for command in trace.commands
+        if command.kind == "variable" and _style(command) not in (*REDEFINABLE, "delete")
+    }
     return dependent & made
 
 

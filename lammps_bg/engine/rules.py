@@ -39,7 +39,14 @@ HARMLESS = frozenset(("neighbor", "neigh_modify", "compute", "compute_modify", "
 REPLACED = frozenset(("thermo", "thermo_style", "thermo_modify", "timer", "run_style"))
 
 # commands after which variables and conditions of the script may lack their values
-DYNAMICS = frozenset(("run", "minimize", "rerun", "temper", "neb", "prd", "tad", "hyper"))
+DYNAMICS = frozenset(
+    ("run", "minimize", "rerun", "temper", "temper/grem", "temper/npt", "neb", "neb/spin", "prd", "tad", "hyper")
+)
+
+# commands that follow what others have defined: no crystal and no energy depends on them
+FOLLOWING = HARMLESS | {"variable", "print", "group", "uncompute", "reset_timestep", "unfix", "fix_modify"}
+
+_RESHAPING = ("npt", "nph", "press/", "deform", "msst", "qbmsst")
 
 _FILE_COMMANDS = """
     pair_coeff pair_style bond_coeff angle_coeff dihedral_coeff improper_coeff read_data read_restart read_dump molecule
@@ -82,6 +89,12 @@ def fix_is_kept(style: str) -> bool:
     if style.startswith(_DISSIPATIVE_WALLS):
         return False
     return style in _KEPT_FIXES or style.startswith(_KEPT_FAMILIES)
+
+
+def fix_reshapes(style: str, command: str) -> bool:
+    """Whether a fix changes the cell during a command such as `run` or `minimize`."""
+    style = base_style(style)
+    return style == "box/relax" if command == "minimize" else style.startswith(_RESHAPING)
 
 
 def fix_sets_charges(style: str) -> bool:

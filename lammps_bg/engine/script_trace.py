@@ -144,6 +144,18 @@ class Trace:
                 leaves.add(name)
         return leaves
 
+    def dependent(self, names: Iterable[str]) -> set[str]:
+        """Variables and generated files made from some variables, these included.
+
+        Args:
+            names: The variables.
+        """
+        found, size = set(names), 0
+        while len(found) > size:
+            size = len(found)
+            found |= {command.target for command in self.commands if command.target and command.uses & found}
+        return found
+
     def clear(self) -> None:
         """Forget what LAMMPS' `clear` undoes; variables and files outlive it."""
         self.commands = [command for command in self.commands if command.kind not in ("potential", "crystal")]

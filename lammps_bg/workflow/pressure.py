@@ -19,7 +19,7 @@ def script_pressure(engine: Engine) -> float | None:
     Raises:
         StateError: It is no pressure.
     """
-    text = engine.variable_text("P")
+    text = engine.state_variable("P")
     if text is None:
         return None
     for path in engine.script_files:

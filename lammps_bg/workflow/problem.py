@@ -27,6 +27,7 @@ from lammps_bg.potentials.recognise import recognise
 from lammps_bg.training.target import ExactTarget, SoftenedTarget, Surface
 from lammps_bg.workflow.pressure import script_pressure
 from lammps_bg.workflow.script_state import WAVELENGTH, script_length_scale, script_temperature, thermal_wavelength
+from lammps_bg.workflow.skipped_states import warn_of_skipped_states
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
@@ -122,6 +123,8 @@ class Problem:
             log.warning("%s", line)
         problem._warn_of_defects()
         problem._warn_of_size()
+        if not request.stored:
+            warn_of_skipped_states(problem, request)
         return problem
 
     @property

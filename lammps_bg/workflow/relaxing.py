@@ -149,8 +149,8 @@ def _free(plan: RelaxPlan, engine: Engine) -> Free:
 
 
 def _plain_pressure(plan: RelaxPlan, engine: Engine, pressure: float) -> dict[str, Sequence[str]]:
-    """The -var values with the pressure as a plain number, which plain LAMMPS can use in `fix npt`, too."""
-    variables = dict(plan.request.variables)
+    """The -var values with the pressure as a plain number, which plain LAMMPS can use in `fix npt`, too; none of the script's own."""
+    variables = {name: values for name, values in plan.request.variables.items() if name not in engine.reader.set_aside}
     own = _OTHER_STYLE.search(script_text(engine.script_files[0]))  # LAMMPS refuses to change the style of a variable
     if "P" in variables or (plan.pressure is not None and not own):
         variables["P"] = [repr(pressure)]

@@ -22,12 +22,34 @@ def _number(engine: Engine, name: str, unit: str) -> float | None:
     Raises:
         StateError: It is no finite number.
     """
-    text, value = engine.variable_text(name), engine.variable(name)
-    if text is not None and (value is None or not math.isfinite(value)):
+    text = engine.state_variable(name)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
         raise StateError(
             f"expected a plain number in {unit} in the variable {name}, got '{text}'; give for example -var {name} 1.5"
         )
     return value
+
+
+def _no_temperature(engine: Engine, script: Path) -> StateError:
+    """Why a script has no temperature, and where to give one."""
+    definition, gone = engine.reader.stale.definition("T"), engine.reader.removed.get("T")
+    give = "give -var T 300"
+    if gone is not None:
+        cause, remedy = f"no variable T, which `{gone.command}` in {gone.file.name} line {gone.line} leaves undefined", give
+    elif definition is not None and definition.style == "string":
+        cause, remedy = f"'{definition.text}' in {definition}", f"{give} or write `variable T index 300` in its place"
+    elif definition is not None:
+        cause = f"{definition}, which is no plain number before the dynamics"
+        remedy = f"{give}, or rename that variable and add the line 'variable T index 300' to the script"
+    else:
+        cause, remedy = f"no variable T in {script}", "add the line 'variable T index 300' to the script or give -var T 300"
+    return StateError(f"expected a temperature, got {cause}; {remedy}")
 
 
 def script_temperature(engine: Engine, script: Path) -> float:
@@ -42,9 +64,7 @@ def script_temperature(engine: Engine, script: Path) -> float:
     """
     value = _number(engine, "T", engine.units.labels.temperature)
     if value is None:
-        raise StateError(
-            f"expected a temperature, got no variable T in {script}; add the line 'variable T index 300' to the script or give -var T 300"
-        )
+        raise _no_temperature(engine, script)
     unit = engine.units.labels.temperature
     if value <= 0:
         raise StateError(f"expected a temperature above 0 {unit}, got T = {value:g}; give -var T with a positive value")
