@@ -88,8 +88,6 @@ class Evaluator:
                 self._hold()
         except Exception as error:  # LAMMPS raises plain Exception
             self.close()
-            if missing := self._instance.reader.cause(lammps_message(error)):
-                raise missing from None
             raise PotentialError(
                 f"LAMMPS cannot evaluate the structure of the script: '{lammps_message(error)}'; "
                 "complete the script until plain LAMMPS accepts `run 0` after it"

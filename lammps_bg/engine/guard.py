@@ -21,8 +21,6 @@ from lammps_bg.engine.state_variables import OVERRIDABLE
 
 # they only define what others may use
 _WITHOUT_EFFECT = frozenset(("variable", "compute", "compute_modify", "group"))
-# what the commands left out call an entity of a command
-_TOKENS = {"fix": "f_", "compute": "c_", "variable": "v_", "group": "group "}
 # the same on one partition, and without LAMMPS' lock files
 _ONE_PARTITION = {"universe": "index", "uloop": "loop", "world": "index"}
 
@@ -257,8 +255,6 @@ class ScriptReader(Interpreter):
         try:
             self.lammps.command(text)
             self._remember(name, said, files)
-            if args and name in _TOKENS:
-                self.left_out.has(_TOKENS[name] + args[0].text)
         except Exception as error:  # LAMMPS raises plain Exception
             # whatever shapes the crystal or its potential cannot be left out
             if name not in _WITHOUT_EFFECT or not ((self._ran and name != "compute_modify") or self.lacks(text)):
@@ -434,7 +430,7 @@ class ScriptReader(Interpreter):
             return
         if whole:
             self.left_out.wrote(self.files.absolute(name))
-        (token,) = self.files.tokens(name)
+        token = self.files.token(name)
         self.stale.make(token, self._raw, self._where)
         self._unread.setdefault(token, []).append(self.skipped[-1])
         self.trace.add("file", self._raw, text, self._where, uses=references(self._raw), target=token)

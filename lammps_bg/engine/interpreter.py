@@ -583,8 +583,6 @@ class Interpreter:
     def _lammps_error(self, error: Exception, text: str) -> LammpsBGError:
         """LAMMPS' refusal of a command as one sentence with what to do."""
         message, name = lammps_message(error), (text.split() or [""])[0]
-        if missing := self._missing_value(self._raw or text, message):
-            return missing
         hint = ""
         unknown = "Unknown command" in message
         if "before simulation box" in message and not self.lammps.extract_setting("box_exist"):
@@ -629,41 +627,6 @@ class Interpreter:
             f"have {change.verb}, but it was not executed ({command.reason}), and what lies there may be of an earlier run; {cure}"
         )
 
-    def _missing_value(self, raw: str, message: str) -> LammpsBGError | None:
-        """What to say where a command needs the value of something that was left out; nothing where it does not."""
-        found = self.left_out.value(raw, message, self._definition)
-        if found is None:
-            return None
-        name, defined, command = found
-        by = f"{self._line(defined)} `{defined.command}` takes from " if defined else ""
-        gives = "" if defined else " would have given"
-        at = defined or command
-        words = at.command.split()
-        if words[0] == "group" or words[2:3] in (["atom"], ["vector"]):
-            cure = "let plain LAMMPS run the script as far as here and `write_data FILE`, and start from that crystal by `read_data FILE`"
-        elif words[0] == "variable":
-            style = words[2] if words[2:3] in (["index"], ["string"]) else "equal"
-            cure = f"replace {self._line(at)} by `variable {name} {style} VALUE` with the value that plain LAMMPS gives"
-        else:
-            cure = f"write what plain LAMMPS gives for it in line {self._where[1]}"
-        return self._error(
-            f"expected {name} to be known in `{' '.join(raw.split())}`, which {by}{self._line(command)} `{command.command}`{gives}, but that "
-            f"was not executed ({command.reason}); {cure}"
-        )
-
-    def cause(self, message: str) -> LammpsBGError | None:
-        """What was left out that an error after the script comes from, such as a variable that a fix takes, if that is known.
-
-        Args:
-            message: What LAMMPS said.
-        """
-        for command in reversed(self.trace.commands):
-            if command.kind in ("crystal", "potential"):
-                self.place(command.file, command.line)
-                if missing := self._missing_value(command.raw, message):
-                    return missing
-        return None
-
     def undecided(self) -> str:
         """The last condition of the script that could not be decided, as a hint for what the script lacks in the end."""
         found = [command for command in self.skipped if command.command.split()[0] == "if"]
@@ -674,13 +637,6 @@ class Interpreter:
             f"; {command.file.name} line {command.line} `{command.command}` was left out ({command.reason}); write the commands that shall "
             "be executed in its place"
         )
-
-    def _definition(self, name: str) -> SkippedCommand | None:
-        """The command that defined a variable."""
-        for command in reversed(self.trace.commands):
-            if command.kind == "variable" and command.target == name:
-                return SkippedCommand(command.file, command.line, " ".join(command.raw.split()), "")
-        return None
 
     def _made_by_program(self, text: str) -> str:
         """The program left out that may have made the file which LAMMPS did not find, as a hint."""

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands of a script that were left out, and what a later command misses of them: files, and values of fixes and variables."""
+"""Commands of a script that were left out, and the files that a later command misses of them; for values see `stale_reads`."""
 
 import fnmatch
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lammps_bg.engine import rules
 from lammps_bg.engine.script_text import split_words
-from lammps_bg.engine.script_trace import references
 from lammps_bg.errors import ScriptError
 
 # of the words of a command, the one that is the file it writes
@@ -36,11 +34,6 @@ _PROGRAMS = """
 """
 _READING = frozenset(_PROGRAMS.split())
 _COMMAND_ENDS = frozenset((";", "&&", "||", "|", "&"))
-# the second time that LAMMPS looks at a variable without a value, it takes it for a circular one
-_NO_VALUE = re.compile(
-    r"between runs|circular dependency|not current|not tallied|not computed|before (an? |initial)|requires thermo", re.IGNORECASE
-)
-_CALLED = re.compile(r"\b[fFcC]_(\w+)")
 
 
 @dataclass(frozen=True)
@@ -90,17 +83,12 @@ class MissingFile:
     folder: Path
 
 
-_Way = tuple[tuple[str, SkippedCommand], ...]  # variables with the commands that defined them
-
-
 class LeftOut:
     """What the commands left out would have provided to later ones."""
 
     def __init__(self) -> None:
         self._commands: list[SkippedCommand] = []
         self._files: list[MissingFile] = []
-        self._values: dict[str, SkippedCommand] = {}  # of `f_ID`, `c_ID`, `v_NAME`, `group ID`
-        self._run: SkippedCommand | None = None
 
     def add(self, command: SkippedCommand, folder: Path) -> None:
         """Remember a command.
@@ -112,23 +100,6 @@ class LeftOut:
         words = _words(command.command)
         self._commands.append(command)
         self._files += [MissingFile(command, change, folder) for change in changes(words)]
-        name, first = words[0], words[1] if len(words) > 1 else ""
-        if name in rules.DYNAMICS:
-            self._run = command
-        elif name in ("fix", "compute", "variable", "group"):
-            self._values[{"fix": "f_", "compute": "c_", "variable": "v_"}.get(name, "group ") + first] = command
-        elif name == "python":
-            self._values |= {word: command for before, word in zip(words, words[1:], strict=False) if before == "return"}
-
-    def has(self, token: str) -> None:
-        """Say that something is there after all.
-
-        Args:
-            token: `f_ID`, `c_ID`, `v_NAME` or `group ID`.
-        """
-        self._values.pop(token, None)
-
-    # ---- files
 
     def wrote(self, path: Path) -> None:
         """Say that a file is there, whole and new, whatever was left out before.
@@ -157,54 +128,6 @@ class LeftOut:
         programs = [command for command in programs if command.command.split()[1:2] != ["putenv"]]
         naming = [command for command in programs if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", command.command)]
         return next(iter([*reversed(naming), *reversed(programs)]), None)
-
-    # ---- values
-
-    def value(
-        self, text: str, message: str, definition: Callable[[str], SkippedCommand | None]
-    ) -> tuple[str, SkippedCommand | None, SkippedCommand] | None:
-        """What LAMMPS lacks for a command: its name there, the variable's definition it comes by, and the command left out.
-
-        Args:
-            text: The command as written.
-            message: What LAMMPS said.
-            definition: The command that defined a variable, by its name.
-        """
-        depends = list(_dependence(text, definition))
-        for token, path in depends:
-            told = any(_word_in(name, message) for name in (token[2:], *(name for name, _ in path)))
-            if told and (command := self._values.get(token)):
-                name, defined = path[0] if path else (token.removeprefix("v_"), command)
-                return name, None if defined == command else defined, command
-        for name in (token.removeprefix("group ") for token in self._values if token.startswith("group ")):
-            if name in text.split() and _word_in(name, message):
-                return f"the group {name}", None, self._values[f"group {name}"]
-        if self._run is not None and _NO_VALUE.search(message):
-            variable = next((path[0] for _, path in depends if path), ("a result", None))
-            return (*variable, self._run)
-        return None
-
-
-def _dependence(text: str, definition: Callable[[str], SkippedCommand | None]) -> Iterator[tuple[str, _Way]]:
-    """What a command refers to, directly or by variables, as `f_ID`, `c_ID`, `v_NAME`, with the variables on the way there."""
-    waiting: list[tuple[str, _Way]] = [(text, ())]
-    seen: set[str] = set()
-    while waiting:
-        said, way = waiting.pop(0)
-        for name in _CALLED.findall(said):
-            yield f"f_{name}", way
-            yield f"c_{name}", way
-        for name in sorted(references(said) - seen):
-            seen.add(name)
-            made = definition(name)
-            further = way if made is None else (*way, (name, made))
-            yield f"v_{name}", further
-            if made is not None:
-                waiting.append((made.command, further))
-
-
-def _word_in(name: str, message: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message) is not None
 
 
 # ---- what a command does to files

@@ -222,6 +222,14 @@ class FileSearch:
         """
         return path in self._generated.values()
 
+    def token(self, name: str) -> str:
+        """What a trace calls a generated file.
+
+        Args:
+            name: The file as the script names it.
+        """
+        return file_token(self._key(name))
+
     def tokens(self, *names: str) -> frozenset[str]:
         """The generated files among names, as a trace calls them.
 

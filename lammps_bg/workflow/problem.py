@@ -115,6 +115,7 @@ class Problem:
         require_no_flip(crystal.supercell)
         surface = EnergySurface(engine, crystal)
         problem = cls(surface, temperature, *script_length_scale(engine, crystal, temperature, length_scale))
+        problem._require_apart()
         problem._require_bulk()
         problem._require_crystal()
         problem._require_interaction()
@@ -287,6 +288,21 @@ class Problem:
             "shorten the box to a period of the crystal in every direction, without vacuum"
         )
 
+    def _require_apart(self) -> None:
+        """Refuse atoms that are no atoms: cores with their shells, or Drude particles.
+
+        Raises:
+            CrystalError: Two lie at nearly the same place.
+        """
+        crystal = self.crystal
+        spacing = (crystal.volume / crystal.n_sites) ** (1 / 3)
+        if crystal.nearest_distance < _TOUCHING * spacing and math.isfinite(self.surface.static_energy):
+            unit = self.units.labels.length
+            raise CrystalError(
+                f"expected atoms that lie apart, got two at {crystal.nearest_distance:.3g} {unit}, where they have {spacing:.3g} {unit} on average, "
+                "as of cores with shells or Drude particles, which are not sampled; give one particle for each atom"
+            )
+
     def _require_crystal(self) -> None:
         """Refuse structures that are not at, or close to, a minimum with every atom on a site.
 
@@ -297,13 +313,6 @@ class Problem:
         if not math.isfinite(self.surface.static_energy):
             raise CrystalError(
                 "expected a finite energy of the script's structure, got an infinite one; check for overlapping atoms"
-            )
-        spacing = (crystal.volume / crystal.n_sites) ** (1 / 3)
-        if crystal.nearest_distance < _TOUCHING * spacing:
-            unit = self.units.labels.length
-            raise CrystalError(
-                f"expected atoms that lie apart, got two at {crystal.nearest_distance:.3g} {unit}, where they have {spacing:.3g} {unit} on average, "
-                "as of cores with shells or Drude particles, which are not sampled; give one particle for each atom"
             )
         # forces that do less work than 0.01 kT over a tenth of the nearest distance cannot move an atom off its site
         small = 0.01 / (self.beta * 0.1 * crystal.nearest_distance)
