@@ -17,7 +17,7 @@ export OMP_NUM_THREADS=1     # builders are often shared, and these steps are sm
 crystal=(-in "$inputs/in.lj_fcc" -rep 2 2 2)
 tiny=(
   base.iterations=1 base.pilot_steps=0 base.n_samples=50 flow.width=8 flow.n_bins=2
-  train.steps=4 train.batch_size=16 train.evaluate_samples=16 sample.n_samples=64 sample.n_dump=8 sample.picture=false
+  train.steps=4 train.batch_size=16 train.evaluate_samples=16 sample.n_samples=64 sample.n_dump=8 sample.picture=false exact.max_evaluations=2000
   estimate.n_bootstraps=50 estimate.report=false md.n_frames=50 md.damp=0.1 md.sample_every=20
   md.replicas=2 md.n_dump=20 estimate.rdf_samples=20
 )

@@ -21,6 +21,7 @@ from lammps_bg.report.numbers import with_error
 
 NAME = "efficiency"
 QUIET = (
+    "exact.mode=never",
     "sample.n_dump=0",
     "sample.picture=false",
     "estimate.report=false",

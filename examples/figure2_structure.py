@@ -89,19 +89,26 @@ PROFILES = {
     "quick": Profile(
         sizes={"lj": (3, 4), "mw": (2, 3)},
         train=("train.steps=1200",),
-        sample=("sample.n_samples=8192", "sample.n_dump=0", "sample.picture=false", "estimate.rdf_samples=2048"),
+        sample=(
+            "exact.mode=never",
+            "sample.n_samples=8192",
+            "sample.n_dump=0",
+            "sample.picture=false",
+            "estimate.rdf_samples=2048",
+        ),
         md=("md.n_frames=2000", "sample.picture=false", "estimate.report=false"),
     ),
     "paper": Profile(
         sizes={"lj": (4, 5, 6, 7), "mw": (3, 4, 5, 6)},
         train=("train.steps=20000", "train.batch_size=128"),
-        sample=("sample.n_samples=100000", "estimate.rdf_samples=4096"),
+        sample=("exact.mode=never", "sample.n_samples=100000", "estimate.rdf_samples=4096"),
         md=("md.n_frames=10000",),
     ),
     "tiny": Profile(
         sizes={"lj": (2,), "mw": (1,)},
         train=("base.n_samples=100", "flow.width=8", "train.steps=10"),
         sample=(
+            "exact.mode=never",
             "sample.n_samples=256",
             "sample.n_dump=0",
             "sample.picture=false",

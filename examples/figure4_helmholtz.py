@@ -75,7 +75,7 @@ class Profile:
 
 # at one cell the periodic images of hexagonal ice leave only the four neighbours for a flow over sublattices
 FEW_NEIGHBOURS = {("hexagonal", "sublattice", 1): ("flow.n_neighbours=4",)}
-NO_PICTURES = ("sample.n_dump=0", "sample.picture=false")
+NO_PICTURES = ("sample.n_dump=0", "sample.picture=false", "exact.mode=never")  # the figure is of independent draws
 TINY = ("estimate.rdf_samples=20", "estimate.report=false", "estimate.n_bootstraps=50")
 TINY_TRAINING = ("base.pilot_steps=0", "base.iterations=1", "base.n_samples=100", "flow.width=8", "train.steps=10")
 TINY_SAMPLES = ("sample.n_samples=256", *NO_PICTURES, "estimate.marginal_draws=4", "estimate.marginal_samples=100", *TINY)

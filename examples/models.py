@@ -25,7 +25,7 @@ from lammps_bg.report.numbers import NOTHING, with_error
 
 NAME = "models"
 KEPT = ("model.pt", "config.toml", "provenance.json", "results.json", "train.csv", "inputs")
-NO_FILES = ("sample.n_dump=0", "sample.picture=false", "estimate.report=false")
+NO_FILES = ("sample.n_dump=0", "sample.picture=false", "estimate.report=false", "exact.mode=never")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ LOWERED = 3.0
 _SPREAD = 0.03  # of the displaced configurations, in cube roots of the volume of an atom
 _SETTINGS = f"""
     base.iterations=0 base.pilot_steps=0 base.n_samples=50 flow.width=16 flow.n_sweeps=1 train.batch_size=32 train.evaluate_samples=16
-    train.warmup_steps=5 train.evaluate_every=1000 sample.n_samples={N_SAMPLES} sample.n_dump={N_DUMP} sample.picture=false
+    train.warmup_steps=5 train.evaluate_every=1000 sample.n_samples={N_SAMPLES} sample.n_dump={N_DUMP} sample.picture=false exact.mode=never
     estimate.n_bootstraps=50 estimate.report=false estimate.rdf_samples=2
 """
 

@@ -15,7 +15,7 @@ TINY = settings(
     "base.iterations=0", "base.pilot_steps=0", "base.n_samples=50", "flow.width=8", "flow.n_bins=2", "train.steps=6",
     "train.batch_size=16", "train.evaluate_samples=16", "condition.base_samples=50", "condition.pool=16", "sample.n_samples=64",
     "sample.n_dump=8", "sample.picture=false", "estimate.n_bootstraps=50", "estimate.rdf_samples=0", "estimate.report=false",
-    "energy.source=lammps",
+    "energy.source=lammps", "exact.mode=never",
 )  # fmt: skip
 FEW = settings("gibbs.n_samples=32", "gibbs.n_repeats=4", "gibbs.n_volumes=5", "estimate.report=false")
 _DIAMOND = ["-in", "in.gsw_diamond", *TINY]

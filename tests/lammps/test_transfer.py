@@ -13,7 +13,7 @@ from command_line import LJ, TINY, call, mw_crystal, use
 from lammps_bg.cli import main
 from lammps_bg.flow.generator import Generator
 
-FEW = ["--set", "sample.n_samples=64", "--set", "estimate.n_bootstraps=50", "--allow-red"]
+FEW = ["--set", "exact.mode=never", "--set", "sample.n_samples=64", "--set", "estimate.n_bootstraps=50", "--allow-red"]
 
 
 @pytest.fixture(scope="module")
