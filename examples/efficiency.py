@@ -21,9 +21,9 @@ from lammps_bg.report.numbers import with_error
 
 NAME = "efficiency"
 QUIET = (
-    "exact.mode=never",
     "sample.n_dump=0",
     "sample.picture=false",
+    "exact.mode=never",
     "estimate.report=false",
     "estimate.n_bootstraps=200",
     "estimate.rdf_samples=2",
