@@ -22,7 +22,7 @@ from lammps_bg.thermo.verdict import Verdict, combine, judge
 from lammps_bg.thermo.weights import EstimateError, WeightSummary, effective_sample_size, summarise
 from lammps_bg.workflow.comparing import COMPARED, compare, comparison_entries, judge_energies
 from lammps_bg.workflow.entries import conventions_entry, estimate_entry, missing_entry, system_entry
-from lammps_bg.workflow.exact import ExactSamples, exact_entries, source_of
+from lammps_bg.workflow.exact import ExactSamples, exact_entries, judge_structure, source_of
 from lammps_bg.workflow.fitting import reference
 from lammps_bg.workflow.md_frames import Reference
 from lammps_bg.workflow.observing import Source, observe
@@ -98,6 +98,8 @@ def estimate(
     results["observables"] = observe(problem, sources, run, n_configurations=config.estimate.rdf_samples)
     if found:
         verdict = combine([verdict, *judge_energies(results["observables"])])
+    if exact:
+        verdict = combine([verdict, *judge_structure(results["observables"])])
     results["verdict"] = verdict.to_dict()
     cost = {"energy_evaluations": problem.n_evaluations, "wall_seconds": time.monotonic() - started} | problem.native_cost()
     results |= {"timings": _timings(trained, samples), "cost": cost, "training": {"undone_steps": trained.n_undone}}

@@ -4,6 +4,7 @@
 import logging
 import math
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -43,6 +44,7 @@ _STATE, _TABLE, _DUMP = "exact.pt", "exact.csv", "exact.dump.gz"
 _COLUMNS = ("sample", "chain", "step", "pe", "log_w")
 _TYPICAL = 32  # configurations that show LAMMPS how far atoms move
 _TOLD = 1.0  # seconds between two entries in status.json
+_KEPT = 0.6  # of the atoms in the structure of the base that have to be in it still; heat alone takes some
 _REACHED = 1.2  # times the error asked for that counts as reached: errors have errors
 
 
@@ -372,6 +374,25 @@ def source_of(found: ExactSamples) -> Source | None:
         float(flat.mean()), error, (float(flat.mean()) - half, float(flat.mean()) + half), int(result.n_independent)
     )
     return Source("exact", flat[found.indices], found.frames, mean_energy=mean)
+
+
+def judge_structure(observables: Mapping[str, Any]) -> list[Verdict]:
+    """Red where the chains went on to another crystal: OVITO finds far fewer atoms in the structure that most atoms of the base have.
+
+    Args:
+        observables: Those of results.json.
+    """
+    fractions = observables.get("structure", {}).get("fractions", {})
+    if not {"base", "exact"} <= fractions.keys():
+        return []
+    shares = {name: np.array(entry["value"], dtype=np.float64) for name, entry in fractions.items()}
+    kind = int(shares["base"].argmax())
+    before, after = float(shares["base"][kind]), float(shares["exact"][kind])
+    if after >= _KEPT * before:
+        return []
+    name = observables["structure"]["types"][kind]
+    reason = f"OVITO finds {name} around {after:.0%} of the atoms of the chains and {before:.0%} of those of the base: the crystal transforms."
+    return [Verdict("red", (reason,), False, "Look at exact.dump.gz in OVITO: this phase may not be stable in this state.")]
 
 
 def exact_entries(found: ExactSamples, problem: Problem, trained: Trained) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,6 +14,7 @@ from launching import finished, launched, wait_for
 from lammps_bg.cli import main
 from lammps_bg.engine.dump import read_dump
 from lammps_bg.workflow import status
+from lammps_bg.workflow.exact import judge_structure
 
 CRYSTAL = ["-in", "in.lj", "-rep", "2", "2", "2"]
 FEW = ["--set", "estimate.target_error=0.02", "--set", "exact.max_evaluations=3000", "--set", "exact.n_dump=64"]
@@ -182,3 +183,17 @@ def test_without_a_flow_the_base_alone_is_exact(place, capsys):
     assert spoken.code == 0, spoken.error
     one, other = (results(place / name)["estimates"]["exact"]["beta_F_per_atom"] for name in ("base", "exact"))
     assert abs(one["value"] - other["value"]) < 4.5 * np.hypot(one["error"], other["error"])
+
+
+def test_chains_that_leave_the_crystal_are_red():
+    """Half of the atoms in another structure than the base's; heat that hides a few neighbours is none."""
+
+    def told(exact):
+        fractions = {"base": {"value": [0.1, 0.9]}, "exact": {"value": exact}}
+        return judge_structure({"structure": {"types": ["Other", "FCC"], "fractions": fractions}})
+
+    assert told([0.2, 0.8]) == []
+    assert judge_structure({}) == []
+    (verdict,) = told([0.7, 0.3])
+    assert verdict.colour == "red"
+    assert "finds FCC around 30% of the atoms of the chains and 90% of those of the base" in verdict.reasons[0]
