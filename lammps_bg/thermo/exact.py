@@ -38,7 +38,8 @@ _TUNING, _RETUNING, _FIRST_STEPS = (
 )  # steps: of the first window, of further ones, and those that count before anything is decided
 _GROWTH = (1.3, 3.0)  # least and largest factor by which the steps grow at a time
 _MOST_WINDOWS = 64
-_MIXED, _UNMIXED = 1.1, 1.3  # split-R-hat: up to here chains agree, and from here on they do not
+_MIXED, _UNMIXED = 1.1, 1.3  # split-R-hat of long chains: up to here they agree, and from here on they do not
+_FORGETFUL = 4.0  # steps after which a chain may have forgotten where it was, for short chains to count as agreeing
 _FEWEST = 50.0  # independent samples of the crystal that a number rests on
 _HOP, _HOPS = 0.5, 0.01  # nearest-neighbour distances that are a hop, and the share of samples with one that is too much
 _SAFETY = 1.05  # the error aimed at is smaller by this factor
@@ -94,6 +95,7 @@ class WindowSummary:
     Attributes:
         coupling: lambda.
         n_samples: Samples, of all chains.
+        n_steps: Steps of each chain that count; 1 for draws.
         step: Angle of one rotation; 0 for draws.
         leaps: Energies of one step; 1 for draws.
         acceptance: Mean; 1 for draws.
@@ -105,6 +107,7 @@ class WindowSummary:
 
     coupling: float
     n_samples: int
+    n_steps: int
     step: float
     leaps: int
     acceptance: float
@@ -112,6 +115,15 @@ class WindowSummary:
     r_hat: float | None
     std_log_w: float
     n_infinite: int
+
+    @property
+    def disagreement(self) -> float:
+        """Split-R-hat over what short chains of independent starts may have, at least 1.1: above one the chains do not agree.
+
+        Halves of n steps that forget in g of them have R-hat^2 = 1 + (g - 1) / n, however well they mix.
+        """
+        allowed = max(_MIXED, math.sqrt(1.0 + (_FORGETFUL - 1.0) / max(1, self.n_steps // 2)))
+        return (self.r_hat or 1.0) / allowed
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,7 @@ class ExactResult:
     @property
     def mixed(self) -> bool:
         """Whether the chains of every window agree, and there are enough independent samples of the crystal."""
-        return max(w.r_hat or 1.0 for w in self.windows) <= _MIXED and self.n_independent >= _FEWEST
+        return max(window.disagreement for window in self.windows) <= 1.0 and self.n_independent >= _FEWEST
 
     @property
     def top(self) -> WindowSummary:
@@ -353,7 +365,7 @@ class Ladder:
     def _of_draws(self) -> WindowSummary:
         finite = np.isfinite(self._draws)
         return WindowSummary(
-            0.0, len(self._draws), 0.0, 1, 1.0, 1.0, None, float(self._draws[finite].std()), int((~finite).sum())
+            0.0, len(self._draws), 1, 0.0, 1, 1.0, 1.0, None, float(self._draws[finite].std()), int((~finite).sum())
         )
 
     def _share_of_hops(self, top: Window) -> float:
@@ -398,7 +410,7 @@ def judge(windows: Sequence[WindowSummary], overlaps: Array, hops: float) -> Ver
         overlaps: Of neighbours.
         hops: Share of the samples of the crystal with an atom off its site.
     """
-    top, worst = windows[-1], max(window.r_hat or 1.0 for window in windows)
+    top, worst = windows[-1], max(windows, key=lambda window: window.disagreement)
     independent = top.n_samples / top.inefficiency
     findings: list[tuple[Colour, str, str]] = []
     if not overlaps.min() >= RED_OVERLAP:
@@ -410,9 +422,10 @@ def judge(windows: Sequence[WindowSummary], overlaps: Array, hops: float) -> Ver
         findings.append(
             ("red", reason, "Check whether the crystal melts or transforms in this state: look at exact.dump.gz in OVITO.")
         )
-    if worst > _MIXED:
-        colour: Colour = "red" if worst > _UNMIXED else "amber"
-        reason = f"The chains do not agree yet: split-R-hat is {worst:.2f}, above {_MIXED}."
+    if worst.disagreement > 1.0:
+        limit = (worst.r_hat or 1.0) / worst.disagreement
+        colour: Colour = "red" if worst.disagreement > _UNMIXED / _MIXED else "amber"
+        reason = f"The chains do not agree yet: split-R-hat is {worst.r_hat:.2f}, above {limit:.2f}."
         findings.append(
             (colour, reason, "Raise exact.max_seconds, train longer, or look for a second structure in exact.dump.gz.")
         )
@@ -422,7 +435,7 @@ def judge(windows: Sequence[WindowSummary], overlaps: Array, hops: float) -> Ver
     if not findings:
         reason = (
             f"Chains: {independent:.0f} independent samples of the crystal, least overlap of {len(windows)} windows "
-            f"{overlaps.min():.2f}, split-R-hat {worst:.2f}."
+            f"{overlaps.min():.2f}, split-R-hat {worst.r_hat or 1.0:.2f}."
         )
         return Verdict("green", (reason,), True, RELIABLE)
     colours = [colour for colour, _, _ in findings]
@@ -454,7 +467,7 @@ def _summary(window: Window, n_chains: int) -> WindowSummary:
     slowest = max((inefficiency(list(table.T)) for table in usable), default=float(len(window.records)))
     log_w = looked_at[0][np.isfinite(looked_at[0])]
     return WindowSummary(
-        window.coupling, len(window.records) * n_chains, window.chains.step, window.chains.leaps,
+        window.coupling, len(window.records) * n_chains, len(window.records), window.chains.step, window.chains.leaps,
         float(window.series("acceptance").mean()), max(1.0, slowest), max((split_r_hat(table) for table in usable), default=math.inf),
         float(log_w.std()), window.n_infinite,
     )  # fmt: skip

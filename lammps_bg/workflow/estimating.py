@@ -147,10 +147,14 @@ def _sources(
     problem: Problem, trained: Trained, samples: Samples, verdict: Verdict, config: Config, md: Reference | None
 ) -> list[Source]:
     """Base, flow and MD, to be put side by side."""
-    base = trained.generator.prior.base.sample(_BASE_SAMPLES, stream(config.seed, "base", 0)).numpy()
     n = max(config.estimate.rdf_samples, 2)
+    if config.train.steps:
+        base = trained.generator.prior.base.sample(_BASE_SAMPLES, stream(config.seed, "base", 0)).numpy()
+        energies = problem.surface.energies(base)
+    else:  # the draws are the base's own
+        base, energies = samples.displacements, samples.energies
     sources = [
-        Source("base", problem.surface.energies(base), base[:n]),
+        Source("base", energies, base[:n]),
         Source("flow", samples.energies, samples.displacements[:n], samples.log_w if verdict.reliable else None),
     ]
     return [*sources, md.observed] if md else sources

@@ -52,6 +52,7 @@ from lammps_bg.workflow.stored_run import (
 )
 from lammps_bg.workflow.training import in_state_of, require_checkpoint, train
 
+_DRAWS_WITHOUT_FLOW = 256  # of the base alone: the first window of the chains
 _MOST_KEPT = 20_000_000  # atoms in all samples that are held in memory, about 500 MB
 Overrides = Callable[[Config], Config]
 
@@ -85,7 +86,14 @@ def fresh(request: ScriptRequest, config: Config, out: Path, words: Sequence[str
     """A new run; refuses an output folder that holds anything."""
     RunDirectory.check_new(out)
     parallel.barrier()  # before the first rank makes it
-    return Plan(request, config, out, words, time.monotonic())
+    return Plan(request, _without_flow(config), out, words, time.monotonic())
+
+
+def _without_flow(config: Config) -> Config:
+    """The configuration with as many draws as chains need, where no flow is trained and nobody asked for a number of draws."""
+    if config.train.steps or config.exact.mode == "never" or "n_samples" in config.sample.model_fields_set:
+        return config
+    return config.model_copy(update={"sample": config.sample.model_copy(update={"n_samples": _DRAWS_WITHOUT_FLOW})})
 
 
 def resumed(

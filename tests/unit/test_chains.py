@@ -242,7 +242,7 @@ def test_split_r_hat():
 
 def window(**changes):
     numbers = {
-        "coupling": 1.0, "n_samples": 1600, "step": 0.4, "leaps": 4, "acceptance": 0.8, "inefficiency": 2.0, "r_hat": 1.01,
+        "coupling": 1.0, "n_samples": 1600, "n_steps": 100, "step": 0.4, "leaps": 4, "acceptance": 0.8, "inefficiency": 2.0, "r_hat": 1.01,
         "std_log_w": 1.0, "n_infinite": 0,
     }  # fmt: skip
     return WindowSummary(**(numbers | changes))
@@ -254,6 +254,8 @@ def window(**changes):
         ({}, 0.5, 0.0, "green", "800 independent samples"),
         ({"r_hat": 1.2}, 0.5, 0.0, "amber", "split-R-hat is 1.20"),
         ({"r_hat": 1.5}, 0.5, 0.0, "red", "do not agree"),
+        ({"r_hat": 1.2, "n_steps": 8}, 0.5, 0.0, "green", "800 independent samples"),
+        ({"r_hat": 1.4, "n_steps": 8}, 0.5, 0.0, "amber", "above 1.32"),
         ({"inefficiency": 40.0}, 0.5, 0.0, "amber", "40 independent samples"),
         ({"inefficiency": 400.0}, 0.5, 0.0, "red", "4 independent samples"),
         ({}, 0.01, 0.0, "red", "overlap by 0.01"),
