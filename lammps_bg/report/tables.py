@@ -70,7 +70,7 @@ def observables_table(run: RunContents) -> Table | None:
     if len(kept) == 1:
         return None
     header = ["observable", *(NAMES[kind] for kind in KINDS)]
-    return Table([header[i] for i in kept], [[row[i] for i in kept] for row in rows], "lrrrr"[: len(kept)])
+    return Table([header[i] for i in kept], [[row[i] for i in kept] for row in rows], "l" + "r" * (len(kept) - 1))
 
 
 def cell_table(run: RunContents) -> Table | None:
@@ -141,6 +141,35 @@ def windows_table(run: RunContents) -> Table | None:
     return Table(
         header, rows, "rrrrrr", "Mean energies. The springs hold the crystal at λ = 0; at λ = 1 only the potential acts."
     )
+
+
+def chains_table(run: RunContents) -> Table | None:
+    """The windows between flow and crystal with what their chains did; None where there are none.
+
+    Args:
+        run: The run.
+    """
+    windows = run.exact.get("windows") or []
+    overlaps = [*(run.exact.get("overlaps") or []), None]
+    if not windows:
+        return None
+    rows = []
+    for window, overlap in zip(windows, [*overlaps, *[None] * len(windows)], strict=False):
+        moved = [plain(window.get("step"), 3), count(window.get("leaps")), plain(window.get("acceptance"), 2)]
+        moved += [plain(window.get("inefficiency"), 3), _r_hat(window.get("r_hat"))]
+        shown = moved if window.get("coupling") else [NOTHING] * 5
+        ends = [plain(window.get("std_log_w"), 3), plain(overlap, 2)]
+        rows.append([plain(window.get("coupling"), 4), count(window.get("n_samples")), *shown, *ends])
+    header = ("λ", "samples", "step (rad)", "leaps", "acceptance", "inefficiency (steps)", "split-R̂", "std(ln w)", "overlap with the next")
+    note = (
+        "λ = 0: independent draws of the flow. A step is a trajectory of so many leaps, each one energy with its forces; step times leaps is about "
+        "a quarter of a turn. Overlap: 1 for equal windows, 0 for windows that share nothing; the program adds windows below 0.3."
+    )
+    return Table(header, rows, "r" * len(header), note)
+
+
+def _r_hat(value: Any) -> str:  # noqa: ANN401  (any JSON value)
+    return f"{value:.3f}" if is_number(value) else NOTHING
 
 
 def md_table(run: RunContents) -> Table:
