@@ -160,10 +160,12 @@ def chains_table(run: RunContents) -> Table | None:
         shown = moved if window.get("coupling") else [NOTHING] * 5
         ends = [plain(window.get("std_log_w"), 3), plain(overlap, 2)]
         rows.append([plain(window.get("coupling"), 4), count(window.get("n_samples")), *shown, *ends])
-    header = ("λ", "samples", "step (rad)", "leaps", "acceptance", "inefficiency (steps)", "split-R̂", "std(ln w)", "overlap with the next")
+    header = ("λ", "samples", "step", "leaps", "acceptance", "inefficiency", "R̂", "σ(ln\u00a0w)", "overlap")
     note = (
-        "λ = 0: independent draws of the flow. A step is a trajectory of so many leaps, each one energy with its forces; step times leaps is about "
-        "a quarter of a turn. Overlap: 1 for equal windows, 0 for windows that share nothing; the program adds windows below 0.3."
+        "λ = 0: independent draws of the flow. Samples are apart by a trajectory of so many leaps of one energy with forces each; a step is "
+        "the angle of a leap, and all leaps together make about a quarter of a turn. Inefficiency: trajectories for an independent sample. "
+        "R̂: split-R-hat, 1 where the chains agree. Overlap with the next window: 1 for equal ones, 0 for strangers; below 0.3 another window "
+        "is put in between."
     )
     return Table(header, rows, "r" * len(header), note)
 

@@ -44,8 +44,8 @@ FIGURES = (
         "Free energies of all estimators with 95 % intervals",
         estimates.estimators_data,
         estimates.draw_estimators,
-        "Each point is one estimator with its 95 % interval, relative to the number on top. Good: the intervals of TFEP, BAR, MBAR "
-        "chains and MD overlap, and the upper bound (arrow) lies to the right of all of them.",
+        "Each point is one estimator with its 95 % interval, relative to the number on top. Good: the intervals of TFEP, chains, BAR, MBAR "
+        "and MD overlap, and the upper bound (arrow) lies to the right of all of them.",
         f"Fewer than two estimates that may be shown; reference MD adds some: {_COMPARE}.",
     ),
     FigureKind(
@@ -83,7 +83,8 @@ FIGURES = (
         estimates.convergence_data,
         estimates.draw_convergence,
         "TFEP from the first n and from the last n samples, with one standard error. Good: both enter the grey band (error of all "
-        "samples) early and stay. Steps downwards late in the row are rare samples of large weight: the error is then understated.",
+        "samples) early and stay. Steps downwards late in the row are rare samples of large weight: the error is then understated. A line with a band "
+        "is the best other estimate; chains that lie below the grey band have found what the draws miss.",
         "At least 20 samples with finite weights are needed; draw more: lammps-bg sample -model RUN -out NEW.",
     ),
     FigureKind(
@@ -160,7 +161,7 @@ FIGURES = (
         chains.trace_data,
         chains.draw_trace,
         "Log-weights of the samples of the crystal, a thin line for each chain, and the mean over all of them in black. Good: a band of noise "
-        "that is level from the first step on, with a mean within its error bars of zero, and chains that cannot be told apart. Bad: a mean that "
+        "that is level from the first step on, with a mean within about two error bars of zero, and chains that cannot be told apart. Bad: a mean that "
         "drifts (too few steps, or the crystal changes), or a chain that stays above or below the others (a second structure, or a trap).",
         "exact.csv holds no samples of the crystal: the chains did not come to λ = 1; raise exact.max_seconds.",
     ),
@@ -171,7 +172,7 @@ FIGURES = (
         chains.draw_steps,
         "Over λ, from near the flow (0) to the crystal (1). Left: share of the steps that are accepted. Good: 0.6 to 0.95. Bad: below 0.4. Middle: "
         "steps, and energies with forces, that an independent sample takes. Good: 1 to 3 steps, 5 to 12 energies. Bad: tens of steps: "
-        "something moves slowly. Right: split-R̂ compares the two halves of every chain with each other. Good: below 1.1. Bad: above 1.3.",
+        "something moves slowly. Right: split-R̂, the spread of half chains against the spread within them. Good: below 1.1. Bad: above 1.3.",
         "No window with chains: their budget ended before the first; raise exact.max_seconds.",
     ),
     FigureKind(

@@ -70,6 +70,7 @@ def draw_trace(data: Data) -> "Figure":
         capsize=2, label="mean of all chains, with its error",
     )  # fmt: skip
     last = float(step[-1])
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="step", ylabel="log-weight relative to its mean\nln w − ⟨ln w⟩", xlim=(1.0 - 0.02 * last, 1.02 * last))
     legend_above(axes)
     return figure
