@@ -154,7 +154,8 @@ def read_contents(run: RunDirectory) -> RunContents:
     results = run.read_results()
     samples = read_columns(run.file("samples.csv"))
     observables = _optional_json(run, "observables.json") or _from_tables(results, samples, read_columns(run.file("rdf.csv")))
-    chained, config = "exact" in results, run.file("config.toml")  # files of an earlier estimate with chains may lie beside one without
+    config = run.file("config.toml")
+    chained = "exact" in results  # files of an earlier estimate with chains may lie beside one without
     pictures = [run.file(name) for name in (["exact.png", "samples.png"] if chained else ["samples.png"])]
     return RunContents(
         path=run.path,

@@ -305,9 +305,9 @@ def _what_chains_did(run: RunContents) -> str:
     """The paragraph for someone who knows LAMMPS and not this method."""
     given = run.exact
     reason = str(given.get("reason") or "")
-    why = "because they were asked for" if reason == "asked for" else f"because {reason}" if reason else ""
+    why = " because they were asked for" if reason == "asked for" else f" because {reason}" if reason else ""
     parts = [
-        f"Chains were run {why}".rstrip() + ": Hamiltonian Monte Carlo, that is short stretches of dynamics with random momenta, each accepted or "
+        f"Chains were run{why}: Hamiltonian Monte Carlo, that is short stretches of dynamics with random momenta, each accepted or "
         "rejected by its exact energy, so that there is no time step error, no thermostat and no equilibration. They move the random "
         "numbers behind the flow, where the crystal is nearly a normal distribution and soft phonons are as fast as all else.",
     ]

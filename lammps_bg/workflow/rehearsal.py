@@ -124,7 +124,7 @@ def _chains(problem: Problem, generator: Generator, log_w: NDArray[np.float64], 
     latent.at(x)  # the first one makes what the others use again
     seconds = _timed(lambda: latent.at(x)) / size
     when = "" if exact.mode == "always" else "if the weights of the draws are in doubt, "
-    bound = f"at most {duration(exact.max_seconds)} (exact.max_seconds)"
+    bound = f"stopped after {duration(exact.max_seconds)} (exact.max_seconds)"
     if exact.max_evaluations:
         bound += f" or {exact.max_evaluations} energies (exact.max_evaluations)"
     each = f"{1e3 * seconds:.2g} ms for an energy with its forces through the flow"
@@ -138,7 +138,8 @@ def _chains(problem: Problem, generator: Generator, log_w: NDArray[np.float64], 
     energies = _ENERGIES_A_SAMPLE * samples + _WARMING_UP * windows * chains
     flow = "" if trained or not config.train.steps else ", before any training: fewer after it"
     return (
-        f"chains         {when}about {energies:.1g} energies for an error of {config.estimate.target_error:.1g} kT per atom{flow}; {each}, "
+        f"chains         {when}about {float(f'{energies:.1g}'):.0f} energies for an error of {config.estimate.target_error:.1g} kT per atom"
+        f"{flow}; {each}, "
         f"{duration(energies * seconds)} in all, {bound}"
     )
 

@@ -130,7 +130,18 @@ def test_the_picture_is_of_the_exact_samples(place, capsys, monkeypatch):
     """One picture, which takes longest, and an OVITO session for each dump file; the report shows the picture and the chains."""
     drawn = []
     monkeypatch.setattr(reporting, "render_samples", lambda dump, png, **_: drawn.append((dump.name, png.name)))
-    words = ["sample", "-model", "run", *EXACT, "--set", "sample.picture=true", "--set", "sample.n_dump=4", "--set", "estimate.report=true"]
+    words = [
+        "sample",
+        "-model",
+        "run",
+        *EXACT,
+        "--set",
+        "sample.picture=true",
+        "--set",
+        "sample.n_dump=4",
+        "--set",
+        "estimate.report=true",
+    ]
     assert call(capsys, place, *words, "-out", "drawn").code == 0
     assert drawn == [("exact.dump.gz", "exact.png")]
     assert {path.name for path in (place / "drawn").glob("*.ovito")} == {"exact.ovito", "samples.ovito"}
@@ -142,7 +153,20 @@ def test_the_picture_is_of_the_exact_samples(place, capsys, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["always", "auto", "never"])
 def test_dry_run_says_what_chains_would_cost(place, capsys, mode):
-    spoken = call(capsys, place, "sample", "-model", "run", "--exact", mode, "--set", "estimate.target_error=0.01", "--dry-run", "-out", "new")
+    spoken = call(
+        capsys,
+        place,
+        "sample",
+        "-model",
+        "run",
+        "--exact",
+        mode,
+        "--set",
+        "estimate.target_error=0.01",
+        "--dry-run",
+        "-out",
+        "new",
+    )
     assert (spoken.code, spoken.changed) == (0, set())
     lines = [line for line in spoken.out.splitlines() if line.startswith("chains ")]
     assert len(lines) == (mode != "never")
@@ -152,7 +176,7 @@ def test_dry_run_says_what_chains_would_cost(place, capsys, mode):
         number = re.search(r"about (\S+) energies for an error of 0.01 kT per atom; (\S+) ms", line)
         assert 500 < float(number[1]) < 1e6
         assert float(number[2]) > 0.0
-        assert "at most 30.0 min (exact.max_seconds)" in line
+        assert "stopped after 30.0 min (exact.max_seconds)" in line
 
 
 def test_two_ranks_give_the_bytes_of_one(place):

@@ -161,7 +161,11 @@ def add_chains(run):
     exact = {"value": value - 2e-3, "error": 1e-4, "interval": [value - 2.2e-3, value - 1.8e-3], "n": 480}
     results["estimates"]["exact"] = {"beta_F_per_atom": exact, "terms": {"static_lattice": -30.0, "flow": 5.0}}
     names = ("coupling", "n_samples", "step", "leaps", "acceptance", "inefficiency", "r_hat", "std_log_w", "n_infinite")
-    rows = [(0.0, 600, 0.0, 1, 1.0, 1.0, None, 1.5, 0), (0.5, 480, 0.43, 4, 0.81, 1.2, 1.01, 1.2, 3), (1.0, 480, 0.39, 4, 0.78, 1.5, 1.02, 1.1, 0)]
+    rows = [
+        (0.0, 600, 0.0, 1, 1.0, 1.0, None, 1.5, 0),
+        (0.5, 480, 0.43, 4, 0.81, 1.2, 1.01, 1.2, 3),
+        (1.0, 480, 0.39, 4, 0.78, 1.5, 1.02, 1.1, 0),
+    ]
     results["exact"] = {
         "reason": "the weights of the draws are not beyond doubt (ESS 0.50% of 600)", "target_error": 1e-4, "evaluations": 4321, "seconds": 12.0,
         "note": "", "n_samples": 480, "n_independent": 320.0, "evaluations_per_sample": 6.0, "acceptance": 0.78, "inefficiency": 1.5,
@@ -333,7 +337,11 @@ def test_figures_of_chains_draw_what_the_chains_did(chained):
     assert overlap["lambda"] == [0.0, 0.5, 1.0]
     np.testing.assert_array_equal(dynamics.draw_overlap(overlap).axes[0].images[0].get_array(), overlap["matrix"])
     work = run.read_json("figures/work.json")
-    inside = np.histogram(table.ravel() - log_mean_exp(read_contents(run).log_w), work["edges"])[0] / table.size / np.diff(work["edges"])
+    inside = (
+        np.histogram(table.ravel() - log_mean_exp(read_contents(run).log_w), work["edges"])[0]
+        / table.size
+        / np.diff(work["edges"])
+    )
     np.testing.assert_allclose(work["series"]["exact"]["density"], inside, rtol=1e-12)
 
 
@@ -371,7 +379,7 @@ def test_exact_samples_stand_beside_md_and_are_the_reference_without_it(tmp_path
     for name in ("rdf", "msd"):
         curves = observables[name]["curves"]
         curves["exact"] = {key: [1.01 * x for x in values] for key, values in curves["md"].items()}
-    observables["pressure"] |= {kind: observables["pressure"]["md"] for kind in ("base", "reweighted", "exact")}
+    observables["pressure"] |= dict.fromkeys(("base", "reweighted", "exact"), observables["pressure"]["md"])
     run.write_json("observables.json", observables)
     page, _ = page_of(run)
     rdf = run.read_json("figures/rdf.json")

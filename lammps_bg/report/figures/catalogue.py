@@ -72,9 +72,9 @@ FIGURES = (
         "Distributions of the log-weights of flow samples and MD frames",
         histograms.work_data,
         histograms.draw_work,
-        "Log-weights ln w = −βU − ln q of the flow's samples, the same reweighted, and of exact samples or MD frames evaluated in the flow, "
-        "where there are any. The flow's curve and theirs cross at the free-energy difference; the reweighted curve should fall on theirs. Good: "
-        "narrow curves that overlap. Bad: a reweighted curve made of a few spikes at the right end of the flow's; there chains are needed.",
+        "Log-weights ln w = −βU − ln q of the flow's samples, the same reweighted, and of exact samples or MD frames in the flow, "
+        "where there are any. The flow's curve and theirs cross at the free-energy difference; the reweighted curve should fall on theirs. "
+        "Good: narrow curves that overlap. Bad: a reweighted curve made of a few spikes at the right end of the flow's; there chains are needed.",
         f"No log-weights in samples.csv; sample again: lammps-bg sample -model RUN -out NEW. With MD: {_COMPARE}.",
     ),
     FigureKind(
@@ -83,8 +83,8 @@ FIGURES = (
         estimates.convergence_data,
         estimates.draw_convergence,
         "TFEP from the first n and from the last n samples, with one standard error. Good: both enter the grey band (error of all "
-        "samples) early and stay. Steps downwards late in the row are rare samples of large weight: the error is then understated. A line with a band "
-        "is the best other estimate; chains that lie below the grey band have found what the draws miss.",
+        "samples) early and stay. Steps downwards late in the row are rare samples of large weight: the error is then understated. "
+        "A line with a band is the best other estimate; chains that lie below the grey band have found what the draws miss.",
         "At least 20 samples with finite weights are needed; draw more: lammps-bg sample -model RUN -out NEW.",
     ),
     FigureKind(
@@ -161,8 +161,8 @@ FIGURES = (
         chains.trace_data,
         chains.draw_trace,
         "Log-weights of the samples of the crystal, a thin line for each chain, and the mean over all of them in black. Good: a band of noise "
-        "that is level from the first step on, with a mean within about two error bars of zero, and chains that cannot be told apart. Bad: a mean that "
-        "drifts (too few steps, or the crystal changes), or a chain that stays above or below the others (a second structure, or a trap).",
+        "that is level from the first step on, with a mean within about two error bars of zero, and chains that cannot be told apart. "
+        "Bad: a mean that drifts (too few steps, or the crystal changes), or a chain that stays above or below the others (a second structure, or a trap).",
         "exact.csv holds no samples of the crystal: the chains did not come to λ = 1; raise exact.max_seconds.",
     ),
     FigureKind(
@@ -170,8 +170,8 @@ FIGURES = (
         "Acceptance, cost of an independent sample and agreement of the chains in each window",
         chains.steps_data,
         chains.draw_steps,
-        "Over λ, from near the flow (0) to the crystal (1). Left: share of the steps that are accepted. Good: 0.6 to 0.95. Bad: below 0.4. Middle: "
-        "steps, and energies with forces, that an independent sample takes. Good: 1 to 3 steps, 5 to 12 energies. Bad: tens of steps: "
+        "Over λ, from near the flow (0) to the crystal (1). Left: share of the steps that are accepted. Good: 0.6 to 0.95. Bad: below 0.4. "
+        "Middle: steps, and energies with forces, that an independent sample takes. Good: 1 to 3 steps, 5 to 12 energies. Bad: tens of steps: "
         "something moves slowly. Right: split-R̂, the spread of half chains against the spread within them. Good: below 1.1. Bad: above 1.3.",
         "No window with chains: their budget ended before the first; raise exact.max_seconds.",
     ),

@@ -33,14 +33,15 @@ def trace_data(run: RunContents) -> Data | None:
     finite = np.where(np.isfinite(table), table, np.nan)
     centre = float(np.nanmean(finite))
     every, size = -(-n_steps // _MOST_STEPS), -(-n_steps // _MOST_MEANS)
-    blocks = [finite[start : start + size] - centre for start in range(0, n_steps, size)]
+    starts = range(0, n_steps, size)
+    blocks = [finite[start : start + size] - centre for start in starts]
     shown = np.unique(np.linspace(0, n_chains - 1, min(n_chains, _MOST_CHAINS)).astype(int))
     return {
         "step": np.arange(1, n_steps + 1)[::every],
         "chains": shown,
         "n_chains": n_chains,
         "log_w": [finite[::every, chain] - centre for chain in shown],
-        "mean_step": [float(start + 0.5 * (len(block) + 1)) for start, block in zip(range(0, n_steps, size), blocks, strict=True)],
+        "mean_step": [float(start + 0.5 * (len(block) + 1)) for start, block in zip(starts, blocks, strict=True)],
         "mean": [float(np.nanmean(block)) if np.isfinite(block).any() else np.nan for block in blocks],
         "mean_error": [_error(block) for block in blocks],
     }

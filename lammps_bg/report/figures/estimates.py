@@ -125,7 +125,12 @@ def convergence_data(run: RunContents) -> Data | None:
         data[name] = getattr(partial, name) / n - final
         data[f"{name}_error"] = getattr(partial, f"{name}_error") / n
     data["joint"] = [
-        {"name": given.name, "kind": _KIND[given.key], "value": float(given.value or 0.0) - constant - final, "error": given.error}
+        {
+            "name": given.name,
+            "kind": _KIND[given.key],
+            "value": float(given.value or 0.0) - constant - final,
+            "error": given.error,
+        }
         for given in beside
         if given is not None and constant is not None
     ]

@@ -58,7 +58,12 @@ def draw_work(data: Data) -> "Figure":
     """
     figure, axes = new_figure()
     edges = column(data, "edges")
-    names = {"flow": "flow samples", "reweighted": "flow, reweighted: what MD should give", "exact": "exact samples (chains)", "md": "MD frames in the flow"}
+    names = {
+        "flow": "flow samples",
+        "reweighted": "flow, reweighted: what MD should give",
+        "exact": "exact samples (chains)",
+        "md": "MD frames in the flow",
+    }
     for kind in (kind for kind in KINDS if kind in data["series"]):
         draw_density(axes, kind, edges, data["series"][kind], label=names[kind])
     dashes = ["-", "--", ":", "-."]
