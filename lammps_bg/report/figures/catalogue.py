@@ -162,7 +162,8 @@ FIGURES = (
         chains.draw_trace,
         "Log-weights of the samples of the crystal, a thin line for each chain, and the mean over all of them in black. Good: a band of noise "
         "that is level from the first step on, with a mean within about two error bars of zero, and chains that cannot be told apart. "
-        "Bad: a mean that drifts (too few steps, or the crystal changes), or a chain that stays above or below the others (a second structure, or a trap).",
+        "Bad: a mean that drifts (too few steps, or the crystal changes), or a chain that stays above or below the others (a second "
+        "structure, or a trap).",
         "exact.csv holds no samples of the crystal: the chains did not come to λ = 1; raise exact.max_seconds.",
     ),
     FigureKind(
