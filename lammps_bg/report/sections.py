@@ -205,7 +205,10 @@ def tiles(run: RunContents) -> list[tuple[str, str]]:
     energies = exact.get("evaluations_per_sample")
     found = [
         ("effective samples", f"{ess:.1%}" if is_number(ess) and ess >= 0.01 else f"{ess:.2%}" if is_number(ess) else NOTHING),
-        ("samples", NOTHING if is_number(energies) else count(sampling.get("n_samples"))),  # a seventh tile would start a second row
+        (
+            "samples",
+            NOTHING if is_number(energies) else count(sampling.get("n_samples")),
+        ),  # a seventh tile would start a second row
         ("independent exact samples", count(exact.get("n_independent"))),
         ("energies for one of them", plain(energies, 3)),
         ("independent MD frames", count((run.comparison.get("md") or {}).get("n_independent", frames))),
