@@ -37,8 +37,9 @@ class RunContents:
         train: Columns of train.csv.
         samples: Columns of samples.csv.
         thermo: Columns of thermo.csv.
-        picture: The file samples.png, None where there is none.
+        picture: The file exact.png, else samples.png; None where there is none.
         curves: curves.json, what `gibbs` and `phase` draw.
+        chains: Columns of exact.csv.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class RunContents:
     thermo: Columns
     picture: Path | None
     curves: Mapping[str, Any]
+    chains: Columns
 
     @property
     def kind(self) -> Kind:
@@ -98,6 +100,24 @@ class RunContents:
         return self.results.get("comparison") or {}
 
     @property
+    def exact(self) -> Mapping[str, Any]:
+        """What chains added; empty where none were run."""
+        return self.results.get("exact") or {}
+
+    def chain_table(self, name: str) -> Array | None:
+        """A column of exact.csv, shape [steps, chains]; None where it is missing or not whole.
+
+        Args:
+            name: `pe` or `log_w`.
+        """
+        values, chain = self.chains.get(name, np.empty(0)), self.chains.get("chain", np.empty(0))
+        if not len(values) or not np.isfinite(chain).all():
+            return None
+        n_chains = int(chain.max()) + 1
+        n_steps = len(values) // n_chains
+        return values[: n_steps * n_chains].reshape(n_steps, n_chains)
+
+    @property
     def log_w(self) -> Array:
         """Log-weights of all samples, -inf for weights of zero, shape [n]."""
         values = self.samples.get("log_w", np.empty(0))
@@ -134,7 +154,9 @@ def read_contents(run: RunDirectory) -> RunContents:
     results = run.read_results()
     samples = read_columns(run.file("samples.csv"))
     observables = _optional_json(run, "observables.json") or _from_tables(results, samples, read_columns(run.file("rdf.csv")))
-    picture, config = run.file("samples.png"), run.file("config.toml")
+    config = run.file("config.toml")
+    chained = "exact" in results  # files of an earlier estimate with chains may lie beside one without
+    pictures = [run.file(name) for name in (["exact.png", "samples.png"] if chained else ["samples.png"])]
     return RunContents(
         path=run.path,
         results=results,
@@ -145,8 +167,9 @@ def read_contents(run: RunDirectory) -> RunContents:
         train=read_columns(run.file("train.csv")),
         samples=samples,
         thermo=read_columns(run.file("thermo.csv")),
-        picture=picture if picture.is_file() else None,
+        picture=next((picture for picture in pictures if picture.is_file()), None),
         curves=_optional_json(run, "curves.json"),
+        chains=read_columns(run.file("exact.csv")) if chained else {},
     )
 
 

@@ -22,7 +22,7 @@ __all__ = ["ReportError", "write_report"]
 
 REPORT, FOLDER = "report.html", "figures"
 _PICTURE_WIDTH = 900  # pixels
-_FLOW_ONLY = ("estimators", "training", "work", "convergence")
+_FLOW_ONLY = ("estimators", "training", "work", "convergence", "chains_trace", "chains_steps", "chains_overlap")
 _MD_ONLY = ("thermo",)
 _ONLY: dict[Kind, str] = {"gibbs": "gibbs", "phase": "phases"}
 _OWN = tuple(_ONLY.values())
@@ -115,8 +115,10 @@ def _samples(contents: RunContents) -> Block:
     flat.thumbnail((_PICTURE_WIDTH, _PICTURE_WIDTH), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     flat.save(stream, "JPEG", quality=88)
+    picked = "Exact samples, of equal weight: clouds of" if contents.picture.stem == "exact" else "Clouds of"
+    weights = "" if contents.picture.stem == "exact" else ", picked by their weights"
     caption = (
-        "Clouds of sampled positions over the reference lattice, picked by their weights. Good: compact clouds around every site; "
+        f"{picked} sampled positions over the reference lattice{weights}. Good: compact clouds around every site; "
         "clouds that run into each other belong to a crystal that melts or changes."
     )
     return Picture(_uri(stream.getvalue(), "jpeg"), "Sampled positions over the reference lattice", caption)

@@ -201,10 +201,16 @@ def tiles(run: RunContents) -> list[tuple[str, str]]:
     """
     sampling, cost, md = (run.results.get(name) or {} for name in ("sampling", "cost", "md"))
     ess = sampling.get("ess")
-    frames = md.get("n_independent")
+    frames, exact = md.get("n_independent"), run.exact
+    energies = exact.get("evaluations_per_sample")
     found = [
         ("effective samples", f"{ess:.1%}" if is_number(ess) and ess >= 0.01 else f"{ess:.2%}" if is_number(ess) else NOTHING),
-        ("samples", count(sampling.get("n_samples"))),
+        (
+            "samples",
+            NOTHING if is_number(energies) else count(sampling.get("n_samples")),
+        ),  # a seventh tile would start a second row
+        ("independent exact samples", count(exact.get("n_independent"))),
+        ("energies for one of them", plain(energies, 3)),
         ("independent MD frames", count((run.comparison.get("md") or {}).get("n_independent", frames))),
         ("energy evaluations", count(cost.get("energy_evaluations"))),
         ("wall time", duration(cost.get("wall_seconds"))),
@@ -220,7 +226,7 @@ def flow_sections(run: RunContents, figures: Mapping[str, Block], samples: Block
         figures: Each figure, or the sentence that stands in its place.
         samples: The picture of the samples, or the sentence in its place.
     """
-    md = [] if run.comparison else [Text(NO_MD, "hint")]
+    md = [] if run.comparison or run.estimate("exact").get("value") is not None else [Text(NO_MD, "hint")]
     return [
         Section(
             "Free energy",
@@ -229,6 +235,7 @@ def flow_sections(run: RunContents, figures: Mapping[str, Block], samples: Block
         Section("What it is made of", [*_tables(run, free_energies.terms_table), figures["terms"]]),
         Section("Training", [figures["training"]]),
         Section("Weights: how well the flow covers the crystal", [*_overlap(run), figures["work"]]),
+        *_chains(run, figures),
         Section("Potential energy", [figures["energy"]]),
         Section("Structure", [figures["rdf"], figures["msd"]]),
         Section("Observables", _observables(run)),
@@ -282,6 +289,43 @@ def _windows(run: RunContents, figures: Mapping[str, Block]) -> list[Section]:
     if not run.results.get("windows") and not run.results.get("overlap_matrix"):
         return []
     return [Section("Lambda windows", [*_tables(run, tables.windows_table), figures["windows"], figures["overlap"]])]
+
+
+def _chains(run: RunContents, figures: Mapping[str, Block]) -> list[Section]:
+    """What chains did, where there were any."""
+    given = run.exact
+    if not given:
+        return []
+    blocks: list[Block] = [Text(_what_chains_did(run))]
+    if given.get("note"):
+        note = str(given["note"])
+        blocks.append(Text(f"{note[:1].upper()}{note[1:]}.", "warning"))
+    blocks += _tables(run, tables.chains_table)
+    return [Section("Exact samples (chains)", [*blocks, *(figures[f"chains_{name}"] for name in ("trace", "steps", "overlap"))])]
+
+
+def _what_chains_did(run: RunContents) -> str:
+    """The paragraph for someone who knows LAMMPS and not this method."""
+    given = run.exact
+    reason = str(given.get("reason") or "")
+    why = " because they were asked for" if reason == "asked for" else f" because {reason}" if reason else ""
+    parts = [
+        f"Chains were run{why}: Hamiltonian Monte Carlo, that is short stretches of dynamics with random momenta, each accepted or "
+        "rejected by its exact energy, so that there is no time step error, no thermostat and no equilibration. They move the random "
+        "numbers behind the flow, where the crystal is nearly a normal distribution and soft phonons are as fast as all else.",
+    ]
+    if is_number(given.get("n_samples")):
+        windows = len(given.get("windows") or [])
+        parts.append(
+            f"{count(given['n_samples'])} samples of the crystal came of it, all of the same weight, {count(given.get('n_independent'))} of them "
+            f"independent: one for {plain(given.get('evaluations_per_sample'), 3)} energies. {windows} windows from the flow (λ = 0) to the crystal "
+            "(λ = 1), joined by MBAR, give the free energy."
+        )
+    if is_number(given.get("evaluations")):
+        parts.append(f"All chains together: {count(given['evaluations'])} energies in {duration(given.get('seconds'))}.")
+    if is_number(given.get("n_samples")):
+        parts.append("exact.dump.gz holds frames for OVITO and rerun, exact.csv all energies and log-weights.")
+    return " ".join(parts)
 
 
 def _overlap(run: RunContents) -> list[Block]:

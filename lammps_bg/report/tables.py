@@ -70,7 +70,7 @@ def observables_table(run: RunContents) -> Table | None:
     if len(kept) == 1:
         return None
     header = ["observable", *(NAMES[kind] for kind in KINDS)]
-    return Table([header[i] for i in kept], [[row[i] for i in kept] for row in rows], "lrrrr"[: len(kept)])
+    return Table([header[i] for i in kept], [[row[i] for i in kept] for row in rows], "l" + "r" * (len(kept) - 1))
 
 
 def cell_table(run: RunContents) -> Table | None:
@@ -141,6 +141,37 @@ def windows_table(run: RunContents) -> Table | None:
     return Table(
         header, rows, "rrrrrr", "Mean energies. The springs hold the crystal at λ = 0; at λ = 1 only the potential acts."
     )
+
+
+def chains_table(run: RunContents) -> Table | None:
+    """The windows between flow and crystal with what their chains did; None where there are none.
+
+    Args:
+        run: The run.
+    """
+    windows = run.exact.get("windows") or []
+    overlaps = [*(run.exact.get("overlaps") or []), None]
+    if not windows:
+        return None
+    rows = []
+    for window, overlap in zip(windows, [*overlaps, *[None] * len(windows)], strict=False):
+        moved = [plain(window.get("step"), 3), count(window.get("leaps")), plain(window.get("acceptance"), 2)]
+        moved += [plain(window.get("inefficiency"), 3), _r_hat(window.get("r_hat"))]
+        shown = moved if window.get("coupling") else [NOTHING] * 5
+        ends = [plain(window.get("std_log_w"), 3), plain(overlap, 2)]
+        rows.append([plain(window.get("coupling"), 4), count(window.get("n_samples")), *shown, *ends])
+    header = ("λ", "samples", "step", "leaps", "acceptance", "inefficiency", "R̂", "σ(ln\u00a0w)", "overlap")
+    note = (
+        "λ = 0: independent draws of the flow. Samples are apart by a trajectory of so many leaps of one energy with forces each; a step is "
+        "the angle of a leap, and all leaps together make about a quarter of a turn. Inefficiency: trajectories for an independent sample. "
+        "R̂: split-R-hat, 1 where the chains agree. Overlap with the next window: 1 for equal ones, 0 for strangers; below 0.3 another window "
+        "is put in between."
+    )
+    return Table(header, rows, "r" * len(header), note)
+
+
+def _r_hat(value: Any) -> str:  # noqa: ANN401  (any JSON value)
+    return f"{value:.3f}" if is_number(value) else NOTHING
 
 
 def md_table(run: RunContents) -> Table:

@@ -321,7 +321,7 @@ def _finish(plan: MdPlan, job: Job, trajectories: list[Trajectory], more: dict[s
     job.run.write_status("reporting")
     md_results.show(job.console, results, verdict, job)
     if plan.config.sample.picture and plan.mode != "npt":
-        illustrate(job.problem, job.run, "md.dump.gz", job.console)
+        illustrate(job.problem, job.run, ["md.dump.gz"], job.console)
     finish(job.run, job.config, job.console)
     job.run.end_status()
     return 0 if verdict.colour != "red" or allow_red else 3

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`report`, and what every command leaves for the eyes: pictures, an OVITO session, the HTML report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,30 +29,35 @@ def report(path: Path, console: Console) -> None:
     console.say(f"report     {write_report(RunDirectory.open(path, writable=True))}")
 
 
-def illustrate(problem: Problem, run: RunDirectory, dump: str, console: Console) -> None:
-    """Draw a dump file and write an OVITO session that opens it, where OVITO can on this machine.
+def illustrate(problem: Problem, run: RunDirectory, dumps: Sequence[str], console: Console) -> None:
+    """Draw the first of some dump files and write an OVITO session that opens each, where OVITO can on this machine.
 
     Args:
         problem: Crystal and units.
         run: The run directory.
-        dump: Name of the dump file, such as samples.dump.gz.
+        dumps: Names of the dump files, such as samples.dump.gz; those that do not exist are left out.
         console: Where to say what could not be made.
     """
-    path = run.file(dump)
-    if not path.exists():
-        return
-    crystal, name = problem.crystal, dump.removesuffix(".dump.gz")
+    paths = [run.file(dump) for dump in dumps if run.file(dump).exists()]
+    crystal = problem.crystal
     sites, unit = crystal.sites[np.argsort(crystal.atom_ids)], problem.units.labels.length
     colour: Colour = "species" if len(set(crystal.species)) > 1 else "displacement"
 
-    def picture() -> None:
-        render_samples(path, run.file(f"{name}.png"), sites=sites, length_unit=unit, labels=crystal.labels, colour=colour)
+    def picture(path: Path) -> None:
+        render_samples(path, _beside(path, "png"), sites=sites, length_unit=unit, labels=crystal.labels, colour=colour)
 
-    def session() -> None:
-        save_session(path, run.file(f"{name}.ovito"), sites=sites, length_unit=unit, labels=crystal.labels)
+    def session(path: Path) -> None:
+        save_session(path, _beside(path, "ovito"), sites=sites, length_unit=unit, labels=crystal.labels)
 
-    attempt("picture", picture, console)
-    attempt("session", session, console)
+    for path in paths[:1]:  # a picture takes longer than all else here
+        attempt("picture", partial(picture, path), console)
+    for path in paths:
+        attempt("session", partial(session, path), console)
+
+
+def _beside(dump: Path, ending: str) -> Path:
+    """The file of a dump's name with another ending."""
+    return dump.with_name(f"{dump.name.removesuffix('.dump.gz')}.{ending}")
 
 
 def attempt(what: str, make: Callable[[], object], console: Console) -> None:

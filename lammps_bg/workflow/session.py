@@ -273,7 +273,7 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
         if plan.config.sample.n_resample and np.isfinite(samples.log_w).any():
             resampled_trajectory(problem, trained.generator, plan.config, run, samples)
         if plan.config.sample.picture:
-            illustrate(problem, run, "samples.dump.gz", console)
+            illustrate(problem, run, ["exact.dump.gz", "samples.dump.gz"], console)
         finish(run, plan.config, console)
         run.end_status()
     except CrystalError:
@@ -352,6 +352,8 @@ def estimate_again(
         problem, trained, samples, config, target, console, started=started, marginal=marginal, earlier=earlier, md=frames,
         exact=exact,
     )  # fmt: skip
+    if exact and config.sample.picture:
+        illustrate(problem, target, ["exact.dump.gz"], console)
     finish(target, config, console)
     target.end_status()
     return 3 if verdict.colour == "red" and not allow_red else 0

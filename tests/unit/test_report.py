@@ -14,16 +14,18 @@ import pytest
 from lammps_bg.errors import LammpsBGError, RunDirectoryError
 from lammps_bg.report import html, numbers
 from lammps_bg.report.contents import read_contents
-from lammps_bg.report.figures import estimates, histograms, structure, training
+from lammps_bg.report.figures import chains, dynamics, estimates, histograms, structure, training
 from lammps_bg.report.figures.catalogue import FIGURES
 from lammps_bg.report.figures.style import ReportError
 from lammps_bg.report.html import write_report
 from lammps_bg.report.run_directory import RESULTS_SCHEMA, RunDirectory
 from lammps_bg.thermo.free_energy import CrystalReference, absolute_from_difference, tfep, upper_bound
+from lammps_bg.thermo.weights import log_mean_exp
 
 N, N_SAMPLES, BETA, SPREAD = 8, 600, 2.5, 0.8
 REFERENCE = CrystalReference(beta_static_energy=-240.0, base_log_integral=-20.0, n_atoms=N, volume=216.0, length_scale=2.4)
 FLOW_FIGURES = {"terms", "training", "work", "convergence", "energy", "estimators"}
+CHAIN_FIGURES = {"chains_trace", "chains_steps", "chains_overlap"}
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 
 
@@ -149,6 +151,34 @@ def kinds():
     return ["base", "flow", "reweighted", "md"]
 
 
+N_CHAINS, N_STEPS = 16, 30
+
+
+def add_chains(run):
+    """What chains add to a run: two windows above the draws, exact.csv, and a curve of the radial distribution."""
+    random, results, log_w = np.random.default_rng(4), run.read_results(), read_contents(run).log_w
+    value = results["estimates"]["tfep"]["beta_F_per_atom"]["value"]
+    exact = {"value": value - 2e-3, "error": 1e-4, "interval": [value - 2.2e-3, value - 1.8e-3], "n": 480}
+    results["estimates"]["exact"] = {"beta_F_per_atom": exact, "terms": {"static_lattice": -30.0, "flow": 5.0}}
+    names = ("coupling", "n_samples", "step", "leaps", "acceptance", "inefficiency", "r_hat", "std_log_w", "n_infinite")
+    rows = [
+        (0.0, 600, 0.0, 1, 1.0, 1.0, None, 1.5, 0),
+        (0.5, 480, 0.43, 4, 0.81, 1.2, 1.01, 1.2, 3),
+        (1.0, 480, 0.39, 4, 0.78, 1.5, 1.02, 1.1, 0),
+    ]
+    results["exact"] = {
+        "reason": "the weights of the draws are not beyond doubt (ESS 0.50% of 600)", "target_error": 1e-4, "evaluations": 4321, "seconds": 12.0,
+        "note": "", "n_samples": 480, "n_independent": 320.0, "evaluations_per_sample": 6.0, "acceptance": 0.78, "inefficiency": 1.5,
+        "windows": [dict(zip(names, row, strict=True)) for row in rows], "overlaps": [0.42, 0.57],
+        "overlap_matrix": [[0.7, 0.25, 0.05], [0.3, 0.4, 0.3], [0.05, 0.25, 0.7]],
+    }  # fmt: skip
+    run.write_results(results)
+    moved = random.normal(log_w.mean() + 0.5, SPREAD, (N_STEPS, N_CHAINS))
+    lines = [f"{16 * s + c},{c},{s},{-93.5},{moved[s, c].item()!r}" for s in range(N_STEPS) for c in range(N_CHAINS)]
+    run.write_text("exact.csv", "\n".join(["sample,chain,step,pe,log_w", *lines]) + "\n")
+    return run
+
+
 def make_md_run(path):
     run = make_run(path)
     for name in ("samples.csv", "train.csv"):
@@ -205,6 +235,12 @@ def md(tmp_path_factory):
     return run, *page_of(run)
 
 
+@pytest.fixture(scope="module")
+def chained(tmp_path_factory):
+    run = add_chains(make_run(tmp_path_factory.mktemp("chained") / "run"))
+    return run, *page_of(run)
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """Reports without the time that drawing takes."""
@@ -215,7 +251,7 @@ def drawn(run):
     return {path.stem for path in run.file("figures").glob("*.png")}
 
 
-@pytest.mark.parametrize("kind", ["bare", "full", "md"])
+@pytest.mark.parametrize("kind", ["bare", "full", "md", "chained"])
 def test_the_page_is_self_contained(kind, request):
     run, page, text = request.getfixturevalue(kind)
     assert page.sources
@@ -227,7 +263,7 @@ def test_the_page_is_self_contained(kind, request):
     assert len(text.encode()) < 3_000_000
 
 
-@pytest.mark.parametrize("kind", ["bare", "full", "md"])
+@pytest.mark.parametrize("kind", ["bare", "full", "md", "chained"])
 def test_every_figure_has_its_numbers_and_its_picture(kind, request):
     run, page, text = request.getfixturevalue(kind)
     names = {path.stem for path in run.file("figures").glob("*.json")}
@@ -265,6 +301,113 @@ def test_a_compared_run_shows_all_ensembles(full):
     assert "90.0 ± 1.0" in text
     assert "No reference MD" not in text
     assert set(run.read_json("figures/energy.json")["series"]) == set(kinds())
+
+
+def test_exact_samples_have_a_section_and_the_headline(chained):
+    """A sentence, the windows and three figures; the number on top is that of the chains, and MD is not asked for."""
+    run, page, _ = chained
+    assert drawn(run) == FLOW_FIGURES | CHAIN_FIGURES
+    text = " ".join(" ".join(page.text).split())
+    assert "because the weights of the draws are not beyond doubt (ESS 0.50% of 600): Hamiltonian Monte Carlo" in text
+    assert "480 samples of the crystal" in text
+    assert "one for 6 energies" in text
+    assert "0.43 4 0.81 1.2 1.010 1.2 0.57" in text
+    value = run.read_results()["estimates"]["exact"]["beta_F_per_atom"]
+    assert text.index(numbers.with_error(value["value"], value["error"])) < text.index("Free energy")
+    assert "No reference MD" not in text
+    assert {row["kind"] for row in run.read_json("figures/estimators.json")["rows"]} == {"flow", "exact"}
+    assert [row["kind"] for row in run.read_json("figures/convergence.json")["joint"]] == ["exact"]
+
+
+def test_figures_of_chains_draw_what_the_chains_did(chained):
+    run, _, _ = chained
+    table = read_contents(run).chain_table("log_w")
+    assert table.shape == (N_STEPS, N_CHAINS)
+    stored = run.read_json("figures/chains_trace.json")
+    np.testing.assert_allclose(stored["log_w"][3], table[:, 3] - table.mean(), rtol=1e-12)
+    np.testing.assert_allclose(stored["mean"], table.mean(axis=1) - table.mean(), atol=1e-12)
+    (axes,) = chains.draw_trace(stored).axes
+    assert len([line for line in axes.lines if line.get_alpha() == 0.35]) == N_CHAINS
+    steps = run.read_json("figures/chains_steps.json")
+    assert (steps["lambda"], steps["energies"], steps["r_hat"]) == ([0.5, 1.0], [4.8, 6.0], [1.01, 1.02])
+    left, middle, _ = chains.draw_steps(steps).axes
+    np.testing.assert_array_equal(left.lines[1].get_ydata(), [0.81, 0.78])
+    np.testing.assert_array_equal(middle.lines[0].get_ydata(), [4.8, 6.0])
+    overlap = run.read_json("figures/chains_overlap.json")
+    assert overlap["lambda"] == [0.0, 0.5, 1.0]
+    np.testing.assert_array_equal(dynamics.draw_overlap(overlap).axes[0].images[0].get_array(), overlap["matrix"])
+    work = run.read_json("figures/work.json")
+    inside = (
+        np.histogram(table.ravel() - log_mean_exp(read_contents(run).log_w), work["edges"])[0]
+        / table.size
+        / np.diff(work["edges"])
+    )
+    np.testing.assert_allclose(work["series"]["exact"]["density"], inside, rtol=1e-12)
+
+
+def test_long_chains_are_drawn_with_few_points(tmp_path):
+    run = add_chains(make_run(tmp_path / "run"))
+    lines = [f"{64 * s + c},{c},{s},0,{s % 7}" for s in range(1500) for c in range(64)]
+    run.write_text("exact.csv", "\n".join(["sample,chain,step,pe,log_w", *lines]) + "\n")
+    data = chains.trace_data(read_contents(run))
+    assert len(data["step"]) <= 600
+    assert len(data["log_w"]) == len(data["chains"]) <= 24
+    assert len(data["mean"]) <= 61
+    assert data["n_chains"] == 64
+    labels = chains.draw_trace(data).axes[0].get_legend_handles_labels()[1]
+    assert "24 of 64 chains" in labels
+
+
+def test_chains_that_came_to_nothing_say_why(tmp_path, undrawn):
+    """No number: the note stands in the section, and each figure says what to do."""
+    run = add_chains(make_run(tmp_path / "run"))
+    results = run.read_results()
+    del results["estimates"]["exact"]
+    results["exact"] = {"reason": "asked for", "evaluations": 40, "seconds": 0.5, "note": "expected chains, got none"}
+    run.write_results(results)
+    run.write_text("exact.csv", "sample,chain,step,pe,log_w\n")
+    text = " ".join(" ".join(page_of(run)[0].text).split())
+    assert "because they were asked for" in text
+    assert "Expected chains, got none." in text
+    assert text.count("raise exact.max_seconds") == 3
+    assert not CHAIN_FIGURES & drawn(run)
+
+
+def test_exact_samples_stand_beside_md_and_are_the_reference_without_it(tmp_path, undrawn):
+    run = add_chains(add_comparison(make_run(tmp_path / "run")))
+    observables = run.read_json("observables.json")
+    for name in ("rdf", "msd"):
+        curves = observables[name]["curves"]
+        curves["exact"] = {key: [1.01 * x for x in values] for key, values in curves["md"].items()}
+    observables["pressure"] |= dict.fromkeys(("base", "reweighted", "exact"), observables["pressure"]["md"])
+    run.write_json("observables.json", observables)
+    page, _ = page_of(run)
+    rdf = run.read_json("figures/rdf.json")
+    assert (rdf["reference"], set(rdf["differences"])) == ("md", {"base", "flow", "reweighted", "exact"})
+    labels = [line.get_label() for line in structure.draw_rdf(rdf).axes[1].lines]
+    assert labels[-1] == "exact (chains)"
+    assert set(run.read_json("figures/msd.json")["curves"]) == {"flow", "reweighted", "exact", "md"}
+    assert "exact (chains)" in " ".join(page.text)
+    for name in ("rdf", "msd"):
+        del observables[name]["curves"]["md"]
+    assert structure.rdf_data(read_contents(run))["reference"] == "md"
+    run.write_json("observables.json", observables)
+    assert structure.rdf_data(read_contents(run))["reference"] == "exact"
+
+
+def test_an_estimate_without_chains_shows_nothing_of_an_earlier_one(tmp_path, undrawn):
+    from PIL import Image
+
+    run = add_chains(make_run(tmp_path / "run"))
+    Image.new("RGB", (40, 30), "red").save(run.file("exact.png"))
+    assert "Exact samples, of equal weight" in " ".join(page_of(run)[0].text)
+    results = run.read_results()
+    del results["exact"], results["estimates"]["exact"]
+    run.write_results(results)
+    found = read_contents(run)
+    assert found.picture is None
+    assert found.chain_table("log_w") is None
+    assert "exact" not in histograms.work_data(found)["series"]
 
 
 def test_an_md_run(md):

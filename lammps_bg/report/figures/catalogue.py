@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lammps_bg.report.contents import RunContents
-from lammps_bg.report.figures import auxiliaries, dynamics, estimates, gibbs, histograms, phases, structure, training
+from lammps_bg.report.figures import auxiliaries, chains, dynamics, estimates, gibbs, histograms, phases, structure, training
 from lammps_bg.report.figures.style import Data
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ FIGURES = (
         "Free energies of all estimators with 95 % intervals",
         estimates.estimators_data,
         estimates.draw_estimators,
-        "Each point is one estimator with its 95 % interval, relative to the number on top. Good: the intervals of TFEP, BAR, MBAR "
+        "Each point is one estimator with its 95 % interval, relative to the number on top. Good: the intervals of TFEP, chains, BAR, MBAR "
         "and MD overlap, and the upper bound (arrow) lies to the right of all of them.",
         f"Fewer than two estimates that may be shown; reference MD adds some: {_COMPARE}.",
     ),
@@ -72,9 +72,9 @@ FIGURES = (
         "Distributions of the log-weights of flow samples and MD frames",
         histograms.work_data,
         histograms.draw_work,
-        "Log-weights ln w = −βU − ln q of the flow's samples, the same reweighted, and of MD frames evaluated in the flow. Flow and MD "
-        "curves cross at the free-energy difference; the reweighted curve should fall on the MD one. Good: narrow curves that overlap. "
-        "Bad: a reweighted curve made of a few spikes at the right end of the flow's.",
+        "Log-weights ln w = −βU − ln q of the flow's samples, the same reweighted, and of exact samples or MD frames in the flow, "
+        "where there are any. The flow's curve and theirs cross at the free-energy difference; the reweighted curve should fall on theirs. "
+        "Good: narrow curves that overlap. Bad: a reweighted curve made of a few spikes at the right end of the flow's; there chains are needed.",
         f"No log-weights in samples.csv; sample again: lammps-bg sample -model RUN -out NEW. With MD: {_COMPARE}.",
     ),
     FigureKind(
@@ -83,7 +83,8 @@ FIGURES = (
         estimates.convergence_data,
         estimates.draw_convergence,
         "TFEP from the first n and from the last n samples, with one standard error. Good: both enter the grey band (error of all "
-        "samples) early and stay. Steps downwards late in the row are rare samples of large weight: the error is then understated.",
+        "samples) early and stay. Steps downwards late in the row are rare samples of large weight: the error is then understated. "
+        "A line with a band is the best other estimate; chains that lie below the grey band have found what the draws miss.",
         "At least 20 samples with finite weights are needed; draw more: lammps-bg sample -model RUN -out NEW.",
     ),
     FigureKind(
@@ -101,7 +102,8 @@ FIGURES = (
         "Distributions of the potential energy",
         histograms.energy_data,
         histograms.draw_energy,
-        "Good: the flow lies close to the reweighted curve, and the reweighted curve follows that of MD within the error bars.",
+        "Good: the flow lies close to the reweighted curve, and the reweighted curve follows those of exact samples and of MD within the "
+        "error bars.",
         "No energies in this run; make a new one: lammps-bg sample -model RUN -out NEW.",
         "Energies of the independent frames. Good: one smooth peak; a second one or a long shoulder belongs to a crystal that changed.",
     ),
@@ -111,7 +113,7 @@ FIGURES = (
         structure.rdf_data,
         structure.draw_rdf,
         "Above: all pairs of atoms. Below: the difference from the reference, with bands of one joint standard error. Good: reweighted "
-        "within about two bands of zero everywhere.",
+        "and exact samples within about two bands of zero everywhere.",
         "No radial distribution in this run; ask for it: --set estimate.rdf_samples=256.",
         "All pairs of atoms, with a band of one standard error. Good: separate peaks at the distances of the lattice.",
     ),
@@ -121,7 +123,7 @@ FIGURES = (
         structure.msd_data,
         structure.draw_msd,
         "A point for each site, lines at the means over sites. Sites that are equivalent by symmetry should agree within their errors, "
-        "and reweighted should agree with MD. A flow below MD misses the tails of the vibrations.",
+        "and reweighted and exact samples should agree with MD. A flow below them misses the tails of the vibrations.",
         f"No displacements site by site in this run; compare it with MD: {_COMPARE}.",
         "A point for each site, a line at the mean over sites. Good: sites that are equivalent by symmetry agree within their errors.",
     ),
@@ -152,6 +154,37 @@ FIGURES = (
         "Chance that a frame of one window (row) belongs to another (column). Good: neighbours of at least 0.03; below that, add "
         "windows there.",
         "This run has no overlap matrix; it comes with lambda windows: lammps-bg md with --mode mbar.",
+    ),
+    FigureKind(
+        "chains_trace",
+        "Log-weights of the chains over their steps",
+        chains.trace_data,
+        chains.draw_trace,
+        "Log-weights of the samples of the crystal, a thin line for each chain, and the mean over all of them in black. Good: a band of noise "
+        "that is level from the first step on, with a mean within about two error bars of zero, and chains that cannot be told apart. "
+        "Bad: a mean that drifts (too few steps, or the crystal changes), or a chain that stays above or below the others (a second "
+        "structure, or a trap).",
+        "exact.csv holds no samples of the crystal: the chains did not come to λ = 1; raise exact.max_seconds.",
+    ),
+    FigureKind(
+        "chains_steps",
+        "Acceptance, cost of an independent sample and agreement of the chains in each window",
+        chains.steps_data,
+        chains.draw_steps,
+        "Over λ, from near the flow (0) to the crystal (1). Left: share of the steps that are accepted. Good: 0.6 to 0.95. Bad: below 0.4. "
+        "Middle: steps, and energies with forces, that an independent sample takes. Good: 1 to 3 steps, 5 to 12 energies. Bad: tens of steps: "
+        "something moves slowly. Right: split-R̂, the spread of half chains against the spread within them. Good: below 1.1. Bad: above 1.3.",
+        "No window with chains: their budget ended before the first; raise exact.max_seconds.",
+    ),
+    FigureKind(
+        "chains_overlap",
+        "Overlap matrix of the windows between flow and crystal",
+        chains.ladder_data,
+        dynamics.draw_overlap,
+        "Chance that a sample of one window (row) belongs to another (column); λ = 0 are the draws of the flow, λ = 1 is the crystal. A window with "
+        "few samples has a pale column. Good: every row has a dark neighbour, so that the windows hang together. Bad: two blocks with nothing "
+        "between them: the free energy across that gap is a guess.",
+        "There is no overlap matrix: the chains did not come to λ = 1; raise exact.max_seconds.",
     ),
     FigureKind(
         "gibbs",

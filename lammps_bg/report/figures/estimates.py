@@ -14,8 +14,9 @@ from lammps_bg.thermo.free_energy import convergence
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FLOW_ONLY = ("tfep", "tfep_marginal", "bound")
 _JOINT = ("bar", "bar_marginal", "mbar")
+_KIND = {"exact": "exact", **dict.fromkeys(_JOINT, "reweighted"), **dict.fromkeys(("tfep", "tfep_marginal", "bound"), "flow")}
+"""Whose samples an estimate rests on, which sets its colour; all others rest on MD alone."""
 
 
 def estimators_data(run: RunContents) -> Data | None:
@@ -32,7 +33,7 @@ def estimators_data(run: RunContents) -> Data | None:
     for given in known:
         value, error = float(given.value or 0.0), float(given.error or 0.0)
         low, high = given.interval or (value, value)
-        kind = "md" if run.is_md else "reweighted" if given.key in _JOINT else "flow" if given.key in _FLOW_ONLY else "md"
+        kind = "md" if run.is_md else _KIND.get(given.key, "md")
         row = {"key": given.key, "name": given.name, "kind": kind, "value": value, "error": error}
         rows.append({**row, "difference": value - best.value, "interval": [low - best.value, high - best.value]})
     return {"reference": {"name": best.name, "value": best.value}, "rows": rows}
@@ -107,7 +108,7 @@ def draw_terms(data: Data) -> "Figure":
 
 
 def convergence_data(run: RunContents) -> Data | None:
-    """Partial TFEP estimates relative to that of all samples, per atom, and what the estimators with MD say.
+    """Partial TFEP estimates relative to that of all samples, per atom, and what chains and the estimators with MD say.
 
     Args:
         run: The run.
@@ -117,15 +118,21 @@ def convergence_data(run: RunContents) -> Data | None:
         return None
     partial, n = convergence(log_w), run.n_atoms
     final, constant = float(partial.forward[-1]) / n, run.absolute_constant
-    joint = [given for given in estimates(run) if given.key in _JOINT and given.value is not None and given.error is not None]
+    known = [given for given in estimates(run) if given.value is not None and given.error is not None]
+    beside = [next((given for given in known if given.key in keys), None) for keys in (("exact",), _JOINT)]
     data: Data = {"counts": partial.counts, "final_error": float(partial.forward_error[-1]) / n}
     for name in ("forward", "backward"):
         data[name] = getattr(partial, name) / n - final
         data[f"{name}_error"] = getattr(partial, f"{name}_error") / n
     data["joint"] = [
-        {"name": given.name, "value": float(given.value or 0.0) - constant - final, "error": given.error}
-        for given in joint[:1]
-        if constant is not None
+        {
+            "name": given.name,
+            "kind": _KIND[given.key],
+            "value": float(given.value or 0.0) - constant - final,
+            "error": given.error,
+        }
+        for given in beside
+        if given is not None and constant is not None
     ]
     return data
 
@@ -153,8 +160,8 @@ def draw_convergence(data: Data) -> "Figure":
         )  # fmt: skip
     for row in data["joint"]:
         value, width = factor * row["value"], factor * row["error"]
-        axes.axhline(value, color=COLOURS["reweighted"], linewidth=1.3, label=literal(row["name"]))
-        axes.axhspan(value - width, value + width, color=COLOURS["reweighted"], alpha=0.2, linewidth=0)
+        axes.axhline(value, color=COLOURS[row["kind"]], linewidth=1.3, label=literal(row["name"]))
+        axes.axhspan(value - width, value + width, color=COLOURS[row["kind"]], alpha=0.2, linewidth=0)
     axes.set(xlabel="number of samples n", ylabel=f"β(F − F$_{{all}}$)/N ({power}kT per atom)", xlim=(0, None))
     legend_above(axes)
     return figure

@@ -20,11 +20,11 @@ Array = NDArray[np.float64]
 _MOST_BINS = 50
 _TAIL = 0.002  # share of the samples that may lie beyond either end of the axis
 _REACH = 0.6  # of the axis beyond the bulk, in widths of the bulk
-_LINES = {"tfep": "TFEP", "bar": "BAR"}
+_LINES = {"tfep": "TFEP", "exact": "chains", "bar": "BAR"}
 
 
 def work_data(run: RunContents) -> Data | None:
-    """Log-weights of the flow, raw and reweighted, and of MD frames where they were evaluated in the flow.
+    """Log-weights of the flow, raw and reweighted, and of exact samples and MD frames where there are any.
 
     Args:
         run: The run.
@@ -37,7 +37,10 @@ def work_data(run: RunContents) -> Data | None:
     values, weights = {"flow": flow - centre, "reweighted": flow - centre}, {"reweighted": normalised_weights(flow)}
     if given.get("md") and len(frames := _finite(numbers(given["md"]))) > 1:
         values["md"] = frames - centre
-    series, edges = _densities(values, weights, {"md": _correlation(run, len(values.get("md", ())))}, upper=0.0)
+    correlation = {"md": _correlation(run, len(values.get("md", ())))}
+    if len(chained := _finite(run.chains.get("log_w", np.empty(0)))) > 1:
+        values["exact"], correlation["exact"] = chained - centre, max(1.0, float(run.exact.get("inefficiency") or 1.0))
+    series, edges = _densities(values, weights, correlation, upper=0.0)
     return {
         "x_label": "log-weight relative to the mean weight, ln(w / ⟨w⟩)",
         "edges": edges,
@@ -55,10 +58,15 @@ def draw_work(data: Data) -> "Figure":
     """
     figure, axes = new_figure()
     edges = column(data, "edges")
-    names = {"flow": "flow samples", "reweighted": "flow, reweighted: what MD should give", "md": "MD frames in the flow"}
+    names = {
+        "flow": "flow samples",
+        "reweighted": "flow, reweighted: what MD should give",
+        "exact": "exact samples (chains)",
+        "md": "MD frames in the flow",
+    }
     for kind in (kind for kind in KINDS if kind in data["series"]):
         draw_density(axes, kind, edges, data["series"][kind], label=names[kind])
-    dashes = ["-", "--", ":"]
+    dashes = ["-", "--", ":", "-."]
     for (name, place), dash in zip(data["lines"].items(), dashes, strict=False):
         axes.axvline(place, color="#333333", linewidth=1.0, linestyle=dash, label=f"−βΔF by {name}")
     axes.set(xlabel=data["x_label"], ylabel="probability density", xlim=(edges[0], edges[-1]), ylim=(0, None))
@@ -89,7 +97,7 @@ def energy_data(run: RunContents) -> Data | None:
         values,
         weights,
         {"md": _correlation(run, len(values.get("md", ())))},
-        narrow=("base", "flow") if "md" in values else ("base",),
+        narrow=("base", "flow") if {"exact", "md"} & values.keys() else ("base",),
     )
     return {"unit": found.get("unit", f"{run.labels.energy} per atom"), "edges": edges, "series": series}
 

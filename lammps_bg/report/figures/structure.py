@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 _MANY_SITES = 400
+_MARKERS = {"base": "o", "flow": "s", "reweighted": "^", "exact": "v", "md": "D"}
+_SHORT = {"md": "MD"}  # names beside the axis of differences, where long ones have no place
 
 
 def rdf_data(run: RunContents) -> Data | None:
-    """Radial distribution functions and their differences from the reference: MD, else the reweighted flow.
+    """Radial distribution functions and their differences from the reference: MD, else exact samples, else the reweighted flow.
 
     Args:
         run: The run.
@@ -30,7 +32,7 @@ def rdf_data(run: RunContents) -> Data | None:
         return None
     r = numbers(found["r"])
     curves = {kind: {"g": numbers(entry["g"]), "error": _errors(entry, len(r))} for kind, entry in curves.items()}
-    reference = next((kind for kind in ("md", "reweighted") if kind in curves), None)
+    reference = next((kind for kind in ("md", "exact", "reweighted") if kind in curves), None)
     differences = {}
     if reference is not None:
         others = {kind: entry for kind, entry in curves.items() if kind != reference}
@@ -64,9 +66,9 @@ def draw_rdf(data: Data) -> "Figure":
     bottom.set_xlabel(f"r ({unit(data['unit'])})")
     if differences:
         bottom.axhline(0.0, color=COLOURS[data["reference"]], linewidth=1.0)
-        for kind in (kind for kind in ("flow", "reweighted") if kind in differences):
+        for kind in (kind for kind in ("flow", "reweighted", "exact") if kind in differences):
             draw_curve(bottom, kind, r, column(differences[kind], "value"), column(differences[kind], "error"))
-        bottom.set_ylabel(f"g − g({NAMES[data['reference']]})" if data["reference"] == "md" else "g − g(reweighted)")
+        bottom.set_ylabel(f"g − g({_SHORT.get(data['reference'], data['reference'])})")
     return figure
 
 
@@ -100,7 +102,7 @@ def draw_msd(data: Data) -> "Figure":
         entry = data["curves"][kind]
         value, error = column(entry, "value"), column(entry, "error")
         x = np.arange(1, len(value) + 1) + 0.22 * (index - (len(kinds) - 1) / 2)
-        style = {"fmt": "os^D"[KINDS.index(kind)], "color": COLOURS[kind], "markersize": 3, "elinewidth": 0.7, "alpha": 0.85}
+        style = {"fmt": _MARKERS[kind], "color": COLOURS[kind], "markersize": 3, "elinewidth": 0.7, "alpha": 0.85}
         if len(value) > _MANY_SITES:
             axes.plot(x, value, ".", color=COLOURS[kind], markersize=2, alpha=0.6, label=NAMES[kind])
         else:
