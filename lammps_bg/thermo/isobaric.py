@@ -11,7 +11,7 @@ whose integral over x is V^2 Z_u(c) exp(-beta P V), whatever the flow. (The baro
 measure of cells; with its centre of mass at rest it lacks a factor V^(1 + 1/N): its mean volume is smaller by (1 + 1/N) kT kappa, the variance
 of the volume over the volume.)
 
-A step of a chain is Hamiltonian Monte Carlo in x in its cell (`chains`), then moves of the cell at constant x, under which the atoms follow the
+A step of a chain is Hamiltonian Monte Carlo in x in its cell (`chains`), then a move of the cell at constant x, under which the atoms follow the
 cell along the flow: where the flow is good log w_c(x) is -ln Z_u(c) for every x, and large moves of the cell are accepted. In the white noise of
 the cell, c = m + L y, a move is a rotation of y towards fresh noise, which leaves exp(-|y|^2 / 2) as it is; it is accepted with the rest of the
 density. Cells outside the trained box have no density here, which is told where the fluctuations reach its border.
@@ -59,10 +59,8 @@ from lammps_bg.thermo.weights import EstimateError
 from lammps_bg.training.target import ExactTarget, Surface
 
 Array = NDArray[np.float64]
-TUNING = (10, 10, 12)
+TUNING = (6, 6, 8)
 """Steps of each round of the tuning; after each but the last the white noise of the cell is that of its second half."""
-CELL_MOVES = 2
-"""Moves of the cell in a step, each for one energy."""
 FEWEST_STEPS = 4
 """Steps that count without which there is no average."""
 _CELL_ACCEPTANCE = 0.5  # between the optimum of small steps (0.44 in one dimension) and that of independent proposals (1)
@@ -107,15 +105,17 @@ class Isobar:
 
 
 class CellModel(Protocol):
-    """A crystal with a generator in every cell.
+    """A crystal with a generator in every cell."""
 
-    Attributes:
-        n_sites: Number of atoms N.
-        channels: Of the white noise.
-    """
+    @property
+    def n_sites(self) -> int:
+        """Number of atoms N."""
+        ...
 
-    n_sites: int
-    channels: int
+    @property
+    def channels(self) -> int:
+        """Of the white noise."""
+        ...
 
     def generator(self, cell: Array) -> Generator:
         """The generator of a cell, shape [d]."""
@@ -172,7 +172,7 @@ class CellNoise:
             covariance: Shape [d, d].
         """
         try:
-            return cls(np.asarray(centre), np.linalg.cholesky(_WIDER * np.atleast_2d(covariance)))
+            return cls(centre, np.asarray(np.linalg.cholesky(_WIDER * np.atleast_2d(covariance)), dtype=np.float64))
         except np.linalg.LinAlgError:
             return None
 
@@ -182,7 +182,7 @@ class CellNoise:
 
     def white(self, cells: Array) -> Array:
         """White noise of cells [n, d]."""
-        return np.linalg.solve(self.root, (cells - self.centre).T).T
+        return np.asarray(np.linalg.solve(self.root, (cells - self.centre).T).T, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class CellRecord:
         cells: Free cell variables, shape [n, d].
         furthest: Largest displacement of an atom, length units, shape [n].
         acceptance: Probability with which each trajectory was accepted, shape [n].
-        cell_acceptance: The same of the moves of the cell, their mean, shape [n].
+        cell_acceptance: The same of the moves of the cell, shape [n].
         infinite: Whether the end of the trajectory had no finite energy, shape [n].
     """
 
@@ -269,7 +269,8 @@ def first_cells(
     )
     centre = np.array([entry.value for entry in surface.gibbs(isobar.pressure).cell])
     enthalpy = EnthalpySurface(surface.terms, surface.coefficients.mean(0), isobar.reference_volume, isobar.pressure)
-    noise_of_cells = CellNoise.of(centre, np.linalg.inv(enthalpy.hessian(centre)) / isobar.beta)
+    covariance = np.asarray(np.linalg.inv(enthalpy.hessian(centre)) / isobar.beta, dtype=np.float64)
+    noise_of_cells = CellNoise.of(centre, covariance)
     if noise_of_cells is None:  # `gibbs` has seen to it that the curvatures are positive
         raise EstimateError("expected a free energy that is convex in the cell, got one that is not; use another state")
     return parallel.agreed(noise_of_cells)
@@ -352,7 +353,7 @@ class IsobaricChains:
 
     def advance(self) -> None:
         """One step of all chains; the first ones tune, and do not count."""
-        self.evaluations += (self.leaps + CELL_MOVES) * self.n_chains
+        self.evaluations += (self.leaps + 1) * self.n_chains
         every: dict[int, list[Array]] = {}
         for part in parallel.gathered({block: self._moved(block) for block in self._blocks}):
             every |= part
@@ -387,7 +388,7 @@ class IsobaricChains:
         end, q = trajectory(self._in(block.cells, block.generators), start, p, 1.0, step=self.step, leaps=self.leaps)
         odds = acceptance(hamiltonian(start, p, 1.0), hamiltonian(end, q, 1.0))
         block.point = start.where(uniform < odds, end)
-        of_cells = torch.stack([self._move_cells(block, random) for _ in range(CELL_MOVES)]).mean(0)
+        of_cells = self._move_cells(block, random)
         point = block.point
         furthest = point.displacements.square().sum(-1).amax(-1).sqrt()
         infinite = torch.isneginf(end.log_w).double()

@@ -31,7 +31,6 @@ from lammps_bg.thermo.chains import block_size
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.gibbs import PressureUnit
 from lammps_bg.thermo.isobaric import (
-    CELL_MOVES,
     FEWEST_STEPS,
     TUNING,
     Isobar,
@@ -54,6 +53,7 @@ from lammps_bg.workflow.gibbs import pressures_of, states_of
 from lammps_bg.workflow.helmholtz import cell_design, free_variables
 from lammps_bg.workflow.problem import Problem
 from lammps_bg.workflow.ranks import require_same_on_all_ranks
+from lammps_bg.workflow.reporting import finish
 from lammps_bg.workflow.run_folder import create_run, finished_code, made_by_first, reopen_run
 from lammps_bg.workflow.session import Plan
 from lammps_bg.workflow.stored_run import load_conditional
@@ -198,7 +198,7 @@ class CrystalCells:
         return _EachInItsCell(partial(surface.in_cells, cells=self.supercells(cells)), surface.static_energy)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _EachInItsCell:
     """A surface whose configurations have a cell each."""
 
@@ -288,7 +288,7 @@ def _n_steps(chains: IsobaricChains, config: Config) -> int:
 def _forecast(chains: IsobaricChains, config: Config, seconds: float, console: Console) -> None:
     """What `--dry-run` says."""
     n_steps = _n_steps(chains, config) + sum(TUNING)
-    energies = n_steps * chains.n_chains * (_USUAL_LEAPS + CELL_MOVES)
+    energies = n_steps * chains.n_chains * (_USUAL_LEAPS + 1)
     console.say(
         f"dry run    {n_steps} steps of {chains.n_chains} chains, about {energies} energies with forces, {1e3 * seconds:.1f} ms each on this rank: "
         f"about {duration(energies * seconds / parallel.size())}; at most {config.exact.max_seconds:.0f} s; nothing was written"
@@ -528,7 +528,7 @@ class _Job:
         chains = self._chains
         return {
             "reason": "constant pressure", "n_samples": found.n_samples, "n_independent": found.n_independent,
-            "evaluations": chains.evaluations, "evaluations_per_sample": (chains.leaps + CELL_MOVES) * found.inefficiency,
+            "evaluations": chains.evaluations, "evaluations_per_sample": (chains.leaps + 1) * found.inefficiency,
             "acceptance": float(chains.series("acceptance").mean()), "step": chains.step, "leaps": chains.leaps,
             "cell_acceptance": float(chains.series("cell_acceptance").mean()), "cell_angle": chains.angle,
             "inefficiency": found.inefficiency, "r_hat": found.r_hat, "chains": chains.n_chains,
