@@ -151,6 +151,13 @@ def _sample_command(commands: Any) -> None:  # noqa: ANN401
     _output_arguments(sample)
     _judge_argument(sample)
     _exact_argument(sample)
+    pressure = (
+        "of a model over cells: exact samples at this pressure, in the script's unit or with one (-P 1 GPa), in which the cell changes, too "
+        "(default: one cell)"
+    )
+    sample.add_argument("-P", dest="pressure", nargs="+", default=[], metavar="PRESSURE", help=pressure)
+    cell = "with -P: which cell variables are free, as in LAMMPS' fix npt (default: all that the model was trained over)"
+    sample.add_argument("--cell", choices=["iso", "xy", "aniso", "tri"], help=cell)
     sample.add_argument("--resume", action="store_true", help="continue the sampling in -out; it has its own copy of the model")
     another = "another script of the same crystal (default: the run's own); a different potential needs --force"
     sample.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=another)

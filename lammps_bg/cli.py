@@ -24,7 +24,7 @@ from lammps_bg.files import require_scratch
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report import lock, status_file
 from lammps_bg.report.console import Console
-from lammps_bg.workflow import gibbs, md, phases, preflight, relaxing, reporting, session, slurm, status
+from lammps_bg.workflow import gibbs, isobaric, md, phases, preflight, relaxing, reporting, session, slurm, status
 from lammps_bg.workflow.md import Mode
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.ranks import say_ranks, set_threads
@@ -172,6 +172,11 @@ def _require_model(args: argparse.Namespace) -> None:
 
 def _sample(args: argparse.Namespace, console: Console) -> int:
     plan = replace(_resumed(args), force=args.force) if args.resume else _of_model(args)
+    unfit = {"--strain": bool(args.strain), "--force": args.force}
+    pressure = isobaric.asked_for(plan, args.pressure, args.cell, unfit)
+    if pressure is not None:
+        with StopFlag() as stop:
+            return isobaric.execute(plan, pressure, console, stop, allow_red=args.allow_red, dry_run=args.dry_run)
     if args.dry_run:
         return session.rehearse(plan, console)
     with StopFlag() as stop:

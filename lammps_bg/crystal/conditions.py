@@ -41,6 +41,15 @@ class Axis:
         """Whether it changes the potential."""
         return not self.is_cell and self.name != TEMPERATURE
 
+    @property
+    def key(self) -> str:
+        """Where the configuration has its range, in the block `condition`."""
+        if self.name == TEMPERATURE:
+            return "temperature"
+        if self.is_parameter:
+            return f"parameters.{self.name}"
+        return self.name.replace("/", "_over_") if self.name not in SHEARS else "shear"
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -83,7 +92,7 @@ class Conditions:
             if not axis.low - slack <= value <= axis.high + slack:
                 raise StateError(
                     f"expected {axis.name} in the trained range [{axis.low:g}, {axis.high:g}]{axis.unit and ' '}{axis.unit}, "
-                    f"got {value:.6g}; train a model with a wider condition.{_key(axis)}"
+                    f"got {value:.6g}; train a model with a wider condition.{axis.key}"
                 )
             found.append(float(np.clip((2 * value - axis.low - axis.high) / (axis.high - axis.low), -1, 1)))
         return tuple(found)
@@ -129,11 +138,3 @@ class Conditions:
             values: Values by name.
         """
         return ", ".join(f"{a.name} = {values[a.name]:.6g}{a.unit and ' '}{a.unit}" for a in self.axes)
-
-
-def _key(axis: Axis) -> str:
-    if axis.name == TEMPERATURE:
-        return "temperature"
-    if axis.is_parameter:
-        return f"parameters.{axis.name}"
-    return axis.name.replace("/", "_over_") if axis.name not in SHEARS else "shear"

@@ -56,6 +56,23 @@ class EnergySurface:
         self._warn_of_infinite(energies, displacements)
         return energies
 
+    def in_cells(self, displacements: Array, cells: Array) -> tuple[Array, Array]:
+        """Energies [n] and forces [n, N, 3] of displacements [n, N, 3], each from the sites in a cell of its own; +inf and nan as above.
+
+        Args:
+            displacements: Length units.
+            cells: Cell vectors as rows, lower triangular, shape [n, 3, 3], length units.
+        """
+        self.engine.set_parameters(self.parameters)
+        energies, forces = np.empty(len(displacements)), np.empty(np.shape(displacements))
+        for index, (u, cell) in enumerate(zip(displacements, cells, strict=True)):
+            self.engine.set_cell(cell)
+            positions = (self.crystal.sites_in(cell) + u)[None, self._site_of_atom]
+            energies[index : index + 1], of_atoms = self.engine.energies_forces(positions)
+            forces[index] = of_atoms[0, self.crystal.atom_ids - 1]
+        self._warn_of_infinite(energies, displacements)
+        return energies, forces
+
     def settle(self, displacements: Array) -> None:
         """Prepare LAMMPS for displacements like these [n, N, 3], in the same way whatever it has evaluated before."""
         self.enter()

@@ -69,6 +69,11 @@ class RunContents:
         return "md" in self.results
 
     @property
+    def is_isobaric(self) -> bool:
+        """Whether these are exact samples at constant pressure."""
+        return "npt" in self.results and not self.is_md
+
+    @property
     def system(self) -> Mapping[str, Any]:
         """The crystal and its state."""
         return self.results.get("system") or {}

@@ -176,6 +176,8 @@ def verdict(run: RunContents) -> Verdict:
     (colour, reasons, next_step), best = judged(run), free_energies.headline(run)
     if best is None and run.is_md:
         return Verdict(colour, "", "no free energy from this kind of MD", reasons, next_step)
+    if best is None and run.is_isobaric:
+        return Verdict(colour, "", "exact samples at constant pressure", reasons, next_step)
     known = best is not None and best.value is not None and run.reliable
     number = with_error(best.value, best.error) if known and best else NOT_RELIABLE
     name = f" · {best.name}" if best is not None else ""
@@ -207,7 +209,9 @@ def tiles(run: RunContents) -> list[tuple[str, str]]:
         ("effective samples", f"{ess:.1%}" if is_number(ess) and ess >= 0.01 else f"{ess:.2%}" if is_number(ess) else NOTHING),
         (
             "samples",
-            NOTHING if is_number(energies) else count(sampling.get("n_samples")),
+            NOTHING
+            if is_number(energies) and not run.is_isobaric
+            else count(sampling.get("n_samples", exact.get("n_samples") if run.is_isobaric else None)),
         ),  # a seventh tile would start a second row
         ("independent exact samples", count(exact.get("n_independent"))),
         ("energies for one of them", plain(energies, 3)),
@@ -226,6 +230,8 @@ def flow_sections(run: RunContents, figures: Mapping[str, Block], samples: Block
         figures: Each figure, or the sentence that stands in its place.
         samples: The picture of the samples, or the sentence in its place.
     """
+    if run.is_isobaric:
+        return [Section("Cell at constant pressure", _tables(run, tables.cell_table)), *ending(run)]
     md = [] if run.comparison or run.estimate("exact").get("value") is not None else [Text(NO_MD, "hint")]
     return [
         Section(

@@ -74,7 +74,7 @@ def observables_table(run: RunContents) -> Table | None:
 
 
 def cell_table(run: RunContents) -> Table | None:
-    """Mean cell of dynamics at constant pressure; None for other runs.
+    """Mean cell of dynamics, or of exact samples, at constant pressure; None for other runs.
 
     Args:
         run: The run.
@@ -82,11 +82,14 @@ def cell_table(run: RunContents) -> Table | None:
     given, length = run.results.get("npt") or {}, unit(run.labels.length)
     units = {"volume": f"{length}³", "number_density": f"atoms per {length}³"}
     rows = [
-        (f"{name.replace('_', ' ')} ({units.get(name, length)})", with_error(entry["value"], entry.get("error")))
+        (
+            f"{name.replace('_', ' ')} ({unit(entry.get('unit') or units.get(name, length))})",
+            with_error(entry["value"], entry.get("error")),
+        )
         for name, entry in given.items()
         if isinstance(entry, Mapping) and is_number(entry.get("value"))
     ]
-    return Table(("mean cell", "MD"), rows, "lr") if rows else None
+    return Table(("mean cell", "MD" if run.is_md else NAMES["exact"]), rows, "lr") if rows else None
 
 
 def _by_kind(run: RunContents, entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

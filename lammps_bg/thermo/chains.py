@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class Latent:
 
     def __init__(self, generator: Generator, target: ExactTarget) -> None:
         self.generator, self._target, self.n_evaluations = generator, target, 0
-        self._pieces = Pieces(_SITES_AT_ONCE[generator.prior.channels] // self.n_sites, "chains")
+        self._pieces = pieces_of_chains(generator.prior.channels, self.n_sites)
 
     @property
     def n_sites(self) -> int:
@@ -101,28 +102,62 @@ class Latent:
 
     def at(self, x: Tensor) -> Point:
         """Log-weights and their gradients at white noise x, shape [n, channels, N, 3]."""
-        with _weights_at_rest(self.generator):
+        with weights_at_rest(self.generator):
             parts = list(self._pieces.over(range(len(x)), lambda some: self._point(x[some[0] : some[-1] + 1])))
         self.n_evaluations += len(x)
-        return Point(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Point)))
+        return joined_points(parts)
 
     def _point(self, x: Tensor) -> Point:
-        prior, x = self.generator.prior, x.detach().requires_grad_()
-        with torch.enable_grad():
-            start = prior.colour(x)
-            state, log_det = self.generator.transform(start)
-            log_p = self._target.log_prob(state[:, 0])
-            log_w = log_p + prior.log_auxiliary(state) - prior.log_prob(start) + log_det
-            (slope,) = torch.autograd.grad(log_w.sum(), x)
-        log_w, energies = log_w.detach(), -log_p.detach() / self._target.beta
-        # beyond the reach of the numbers there is no weight, and no slope to follow: such a proposal is rejected
-        log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
-        return Point(x.detach(), log_w, slope.nan_to_num(0.0, 0.0, 0.0), energies, state.detach()[:, 0].double())
+        return point_at(self.generator, self._target, x)
+
+
+def pieces_of_chains(channels: int, n_sites: int) -> Pieces:
+    """How many chains are evaluated at a time.
+
+    Args:
+        channels: Of the white noise.
+        n_sites: Number of atoms N.
+    """
+    return Pieces(_SITES_AT_ONCE[channels] // n_sites, "chains")
+
+
+def joined_points(parts: Sequence[Point]) -> Point:
+    """Points of some chains and of others as one.
+
+    Args:
+        parts: The points.
+    """
+    return Point(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Point)))
+
+
+def point_at(generator: Generator, target: ExactTarget, x: Tensor) -> Point:
+    """Log-weights and their gradients at white noise, all in one piece.
+
+    Args:
+        generator: Prior and flow.
+        target: The exact target.
+        x: Shape [n, channels, N, 3].
+    """
+    prior, x = generator.prior, x.detach().requires_grad_()
+    with torch.enable_grad():
+        start = prior.colour(x)
+        state, log_det = generator.transform(start)
+        log_p = target.log_prob(state[:, 0])
+        log_w = log_p + prior.log_auxiliary(state) - prior.log_prob(start) + log_det
+        (slope,) = torch.autograd.grad(log_w.sum(), x)
+    log_w, energies = log_w.detach(), -log_p.detach() / target.beta
+    # beyond the reach of the numbers there is no weight, and no slope to follow: such a proposal is rejected
+    log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
+    return Point(x.detach(), log_w, slope.nan_to_num(0.0, 0.0, 0.0), energies, state.detach()[:, 0].double())
 
 
 @contextmanager
-def _weights_at_rest(generator: Generator) -> Iterator[None]:
-    """No gradients by the weights of the flow: they would cost a third of the time."""
+def weights_at_rest(generator: Generator) -> Iterator[None]:
+    """No gradients by the weights of the flow: they would cost a third of the time.
+
+    Args:
+        generator: Prior and flow.
+    """
     moving = [parameter for parameter in generator.flow.parameters() if parameter.requires_grad]
     try:
         for parameter in moving:
@@ -133,8 +168,16 @@ def _weights_at_rest(generator: Generator) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+class Density(Protocol):
+    """What a trajectory follows."""
+
+    def at(self, x: Tensor) -> Point:
+        """Log-weights and their gradients at white noise x, shape [n, channels, N, 3]."""
+        ...
+
+
 def trajectory(
-    latent: Latent, start: Point, momentum: Tensor, coupling: float, *, step: float, leaps: int
+    latent: Density, start: Point, momentum: Tensor, coupling: float, *, step: float, leaps: int
 ) -> tuple[Point, Tensor]:
     """Follow the Hamiltonian of a coupling; reversible, and volume-preserving. The new point and momenta.
 
@@ -175,12 +218,14 @@ class StepTuner:
         n: Acceptances seen so far.
         shortfall: Mean of what the acceptance lacked, with fading memory.
         log_mean: Averaged logarithm of the step.
+        wanted: The mean acceptance that is aimed at.
     """
 
     start: float
     n: int = 0
     shortfall: float = 0.0
     log_mean: float = 0.0
+    wanted: float = ACCEPTANCE
 
     def next_step(self, acceptance: float) -> float:
         """The step to try next.
@@ -190,7 +235,7 @@ class StepTuner:
         """
         self.n += 1
         share = 1.0 / (self.n + _DELAY)
-        self.shortfall += share * (ACCEPTANCE - acceptance - self.shortfall)
+        self.shortfall += share * (self.wanted - acceptance - self.shortfall)
         log_step = min(math.log(self.start) - math.sqrt(self.n) / _SHRINKAGE * self.shortfall, math.log(QUARTER))
         weight = self.n**-_FORGET
         self.log_mean += weight * (log_step - self.log_mean)

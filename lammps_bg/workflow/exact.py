@@ -188,7 +188,7 @@ def _sentence(found: ExactSamples, n_atoms: int) -> str:
 
 
 @dataclass
-class _Frames:
+class KeptFrames:
     """Configurations of some steps, evenly spread: where there are too many, every other step is dropped."""
 
     most: int
@@ -217,7 +217,7 @@ class _Job:
         judged = config.energy.judge == "lammps"
         target = ExactTarget(problem.surface, problem.beta) if judged else problem.exact_target()
         self._problem, self._trained, self._config, self._run, self._model = problem, trained, config, run, model
-        self._frames = _Frames(config.exact.n_dump)
+        self._frames = KeptFrames(config.exact.n_dump)
         self._ladder = Ladder(
             Latent(trained.generator, target), draws, n_chains=config.exact.chains,
             nearest_distance=problem.crystal.nearest_distance, seed=config.seed,
