@@ -142,7 +142,7 @@ class ExactResult:
     @property
     def mixed(self) -> bool:
         """Whether the chains of every window agree, and there are enough independent samples of the crystal."""
-        return max(w.r_hat or 1.0 for w in self.windows) <= _MIXED and self.n_independent >= _FEWEST
+        return are_mixed(self.windows)
 
     @property
     def top(self) -> WindowSummary:
@@ -334,7 +334,7 @@ class Ladder:
                 f"expected chains of the crystal itself (lambda = 1), got to lambda = {reached:.3g} within the budget of "
                 f"{self.evaluations} energies; raise exact.max_seconds and exact.max_evaluations, or train longer"
             )
-        windows = (self._of_draws(), *(_summary(window, self.n_chains) for window in used))
+        windows = (self._of_draws(), *(summary_of(window, self.n_chains) for window in used))
         couplings = np.array([window.coupling for window in windows])
         samples = [self._draws, *(window.series("log_w").T.ravel() for window in used)]
         joined = _joined(couplings, samples, [1, *(len(window.records) for window in used)], self._seed)
@@ -430,6 +430,16 @@ def judge(windows: Sequence[WindowSummary], overlaps: Array, hops: float) -> Ver
     return Verdict(colours[first], tuple(reason for _, reason, _ in findings), "red" not in colours, findings[first][2])
 
 
+def are_mixed(windows: Sequence[WindowSummary]) -> bool:
+    """Whether the chains of every window agree, and there are enough independent samples of each crystal.
+
+    Args:
+        windows: Their summaries.
+    """
+    independent = [w.n_samples / w.inefficiency for w in windows if w.coupling == 1.0]
+    return max(w.r_hat or 1.0 for w in windows) <= _MIXED and min(independent) >= _FEWEST
+
+
 def split_r_hat(series: Array) -> float:
     """Spread of half chains against the spread within them: 1 where they agree (Gelman et al., Bayesian Data Analysis, 2013, ch. 11.4).
 
@@ -447,8 +457,13 @@ def split_r_hat(series: Array) -> float:
     return math.sqrt((n - 1) / n + between / within)
 
 
-def _summary(window: Window, n_chains: int) -> WindowSummary:
-    """What is told of a window with steps that count."""
+def summary_of(window: Window, n_chains: int) -> WindowSummary:
+    """What is told of a window with steps that count.
+
+    Args:
+        window: The window.
+        n_chains: Its number of chains.
+    """
     looked_at = [window.series(name) for name in ("log_w", "energies", "soft")]
     usable = [table for table in looked_at if np.isfinite(table).all()]
     slowest = max((inefficiency(list(table.T)) for table in usable), default=float(len(window.records)))
