@@ -26,14 +26,15 @@ from lammps_bg import parallel
 from lammps_bg.thermo.chains import Chains, Latent, Point, block_size
 from lammps_bg.thermo.exact import LEAST_OVERLAP, ExactBudget, Ladder, Window, WindowSummary, are_mixed, judge, summary_of
 from lammps_bg.thermo.multistate import Grouped, grouped
-from lammps_bg.thermo.verdict import RED_OVERLAP, Verdict
-from lammps_bg.thermo.weights import EstimateError
+from lammps_bg.thermo.verdict import AMBER_MAX_SHARE, AMBER_PARETO_K, RED_ESS, RED_OVERLAP, Verdict
+from lammps_bg.thermo.weights import EstimateError, summarise
 
 Array = NDArray[np.float64]
 _STATE_SEED = 15_485_863  # between the seeds of chains in different states
 _RETUNING = 8  # steps of chains that come from another state
 _FIRST_STEPS = 16
 _GROWTH = (1.3, 3.0)  # least and largest factor by which the steps grow at a time
+_FORGOTTEN = 3.0  # statistical inefficiencies after which a chain has forgotten its start
 _SAFETY = 1.05  # the error aimed at is smaller by this factor
 _WITHIN_REACH = 2.0 * RED_OVERLAP  # chains go from a state straight to one that overlaps so much, else up the couplings
 _HOP = 0.5  # nearest-neighbour distances
@@ -70,6 +71,7 @@ class _Sampled:
         state: Index of its state.
         window: Coupling and chains.
         stride: Steps from one kept sample to the next.
+        steps: Indices of the kept steps among those that count.
         log_w: Log-weights of the kept samples in every state, one array [S, n] for each kept step.
         energies: Potential energies likewise.
         pressures: Pressures likewise; nan where nobody asks for them.
@@ -79,10 +81,24 @@ class _Sampled:
     state: int
     window: Window
     stride: int = 1
+    steps: list[int] = field(default_factory=list)
     log_w: list[Array] = field(default_factory=list)
     energies: list[Array] = field(default_factory=list)
     pressures: list[Array] = field(default_factory=list)
     pending: list[dict[int, Point]] = field(default_factory=list)
+
+    def kept(self, name: str) -> list[Array]:
+        """Log-weights, energies or pressures of the kept steps, but for those of the beginning, which the chains' start is not forgotten in."""
+        n = len(self.window.records)
+        first = min(n // 3, math.ceil(_FORGOTTEN * self.inefficiency))
+        table: list[Array] = getattr(self, name)
+        return [values for step, values in zip(self.steps, table, strict=False) if step >= first]
+
+    @property
+    def inefficiency(self) -> float:
+        """Statistical inefficiency of the chains, in steps."""
+        n = len(self.window.records)
+        return summary_of(self.window, len(self.window.records[0].log_w)).inefficiency if n > 1 else 1.0
 
 
 @dataclass(frozen=True)
@@ -220,6 +236,7 @@ class SharedStates:
         self._seen[id(entry.window)] = n
         if n % entry.stride:
             return
+        entry.steps.append(n - 1)
         entry.pending.append(dict(entry.window.chains.points))
         if len(entry.pending) * self.n_chains * self._n_sites > _MOST_PENDING:
             self._weigh(entry)
@@ -227,8 +244,7 @@ class SharedStates:
     def _set_strides(self) -> None:
         """From here on samples are kept where they are about independent."""
         for entry in self._sampled:
-            if len(entry.window.records) > 1:
-                entry.stride = max(1, round(summary_of(entry.window, self.n_chains).inefficiency))
+            entry.stride = max(1, round(entry.inefficiency))
 
     def _extended(self, found: Grouped, budget: ExactBudget, tick: Callable[["SharedStates"], None]) -> bool:
         """Ask for another state or more steps; false where nothing is left to do."""
@@ -243,24 +259,57 @@ class SharedStates:
         return True
 
     def _add_state(self, found: Grouped, budget: ExactBudget, tick: Callable[["SharedStates"], None]) -> bool:
-        """Sample another state where one overlaps too little with those that are; whether there was one.
+        """Sample another state where one is not reached from those that are; whether there was one.
 
-        It is the one that overlaps least within reach of the chains, else the nearest one, up a ladder of its own.
+        It is the one that overlaps least within reach of the chains, else the nearest one, up a ladder of its own; once all are reached,
+        one between two that are sampled and overlap too little.
         """
         coverage, nearest = self._coverage(found)
         own = {entry.state for entry in self._sampled if entry.window.coupling == 1.0}
-        short = [s for s in range(len(self._states)) if s not in own and coverage[s] < LEAST_OVERLAP]
-        if not short:
+        short = [s for s in range(len(self._states)) if s not in own and not self._is_reached(found, s, float(coverage[s]))]
+        within = [s for s in short if coverage[s] >= _WITHIN_REACH and nearest[s] is not None]
+        if within:
+            self._move_to(min(within, key=lambda s: float(coverage[s])), nearest)
+        elif short:
+            try:
+                self._climb(max(short, key=lambda s: float(coverage[s])), budget, tick)
+            except EstimateError as error:
+                self.note = str(error)
+        elif (between := self._between(found, coverage, own)) is not None:
+            self._move_to(between, nearest)
+        else:
             return False
-        reached = [s for s in short if coverage[s] >= _WITHIN_REACH and nearest[s] is not None]
-        if reached:
-            self._move_to(min(reached, key=lambda s: float(coverage[s])), nearest)
-            return True
-        try:
-            self._climb(max(short, key=lambda s: float(coverage[s])), budget, tick)
-        except EstimateError as error:
-            self.note = str(error)
         return True
+
+    def _is_reached(self, found: Grouped, state: int, coverage: float) -> bool:
+        """Whether the samples of others are enough for a state: by overlap, and by their weights in it.
+
+        An overlap that is found from one side alone is too large where the other one has a part that no sample has come to; the tail of
+        the weights shows it.
+        """
+        weights = found.weights[state - len(self._states)]
+        summary = summarise(np.log(weights[weights > 0.0]))
+        heavy = summary.pareto_k > AMBER_PARETO_K or summary.max_share > AMBER_MAX_SHARE or summary.ess < RED_ESS
+        return coverage >= LEAST_OVERLAP and not heavy
+
+    def _between(self, found: Grouped, coverage: Array, own: set[int]) -> int | None:
+        """A state that is not sampled and links two that are better than these overlap; None where there is none, or no need."""
+        first = len(found.free_energies) - len(self._states)
+        for weak in sorted(own, key=lambda s: float(coverage[s])):
+            if coverage[weak] >= LEAST_OVERLAP:
+                return None
+            link = (
+                {
+                    s: min(found.overlap(first + s, first + weak), max(found.overlap(first + s, first + o) for o in own - {weak}))
+                    for s in set(range(len(self._states))) - own
+                }
+                if len(own) > 1
+                else {}
+            )
+            best = max(link, key=lambda s: link[s], default=None)
+            if best is not None and link[best] > coverage[weak]:
+                return best
+        return None
 
     def _move_to(self, state: int, nearest: Sequence[_Sampled | None]) -> None:
         """Chains of a state from where those of the one stand that it overlaps with most."""
@@ -315,10 +364,11 @@ class SharedStates:
         groups = [np.repeat(np.arange(self._n_groups), self._states[0].log_w.shape[1])]
         counts = [log_w[0].shape[1]]
         for entry, _, _ in rows:
-            counts.append(len(entry.log_w) * self.n_chains if entry else 0)
-            if entry and entry.log_w:
-                log_w.append(np.concatenate(entry.log_w, 1))
-                groups.append(np.tile(self._group_of_chain(), len(entry.log_w)))
+            kept = entry.kept("log_w") if entry else []
+            counts.append(len(kept) * self.n_chains)
+            if kept:
+                log_w.append(np.concatenate(kept, 1))
+                groups.append(np.tile(self._group_of_chain(), len(kept)))
         every = np.concatenate(log_w, 1)
         u = np.zeros((1 + len(rows), every.shape[1]))
         for row, (_, coupling, state) in enumerate(rows, 1):
@@ -380,7 +430,7 @@ class SharedStates:
         """An observable of all samples in a state, in the order of MBAR, shape [n]."""
         own = getattr(self._states[state], name)
         draws = np.full(self._states[state].log_w.size, np.nan) if own is None else own.ravel()
-        parts = [np.concatenate([table[state] for table in getattr(e, name)]) for e, _, _ in self._rows() if e and e.log_w]
+        parts = [np.concatenate([table[state] for table in e.kept(name)]) for e, _, _ in self._rows() if e and e.log_w]
         return np.concatenate([draws, *parts])
 
     def _ladder_overlaps(self, found: Grouped) -> Array:
