@@ -194,7 +194,7 @@ class SharedStates:
             for entry in entries:
                 self._keep(entry)
             tick(self)
-            return False
+            return self._spent(budget)
 
         left = ExactBudget(
             math.inf, max(0.0, self._ends - time.monotonic()), budget.max_evaluations - self.evaluations
@@ -237,6 +237,7 @@ class SharedStates:
         if n % entry.stride:
             return
         entry.steps.append(n - 1)
+        self._weighed += self.n_chains * (len(self._states) - 1)
         entry.pending.append(dict(entry.window.chains.points))
         if len(entry.pending) * self.n_chains * self._n_sites > _MOST_PENDING:
             self._weigh(entry)
@@ -337,7 +338,6 @@ class SharedStates:
         blocks = {block: [points[block] for points in entry.pending] for block in (entry.pending[0] if n else {})}
         rows = {block: self._everywhere(entry.state, points) for block, points in blocks.items()}
         entry.pending.clear()
-        self._weighed += n * self.n_chains * (len(self._states) - 1)
         every: dict[int, Array] = {}
         for part in parallel.gathered(rows):
             every |= part

@@ -139,7 +139,8 @@ def run_chains(
         Interrupted: A signal came.
     """
     exact, target, n_atoms = config.exact, config.estimate.target_error, cells[0].latent.n_sites
-    share.say(f"chains     {reason}: until an error of {target:.1g} kT per atom at each cell, at most {exact.max_seconds:.0f} s")
+    limits = f"{exact.max_seconds:.0f} s" + (f" and {exact.max_evaluations} energies" if exact.max_evaluations else "")
+    share.say(f"chains     {reason}: until an error of {target:.1g} kT per atom at each cell, at most {limits}")
     shared = SharedStates(cells, anchor=anchor, n_chains=exact.chains, seed=seed)
     result, note, began = None, "", time.monotonic()
     budget = ExactBudget(target, exact.max_seconds, exact.max_evaluations or math.inf)
