@@ -184,6 +184,7 @@ def _gibbs_command(commands: Any) -> None:  # noqa: ANN401
         metavar="RUN",
         help="compare with `lammps-bg md --mode npt` (volume) or `mbar` (F) (default: no comparison)",
     )
+    _exact_argument(gibbs)
     gibbs.add_argument("-out", type=Path, metavar="DIR", help="folder, new or empty (default: the run's name with _gibbs)")
     _allow_red_argument(gibbs)
 
@@ -211,6 +212,7 @@ def _phase_command(commands: Any) -> None:  # noqa: ANN401
     cell = "which cell variables are free, once for all models or once for each (default: all that each was trained over)"
     phase.add_argument("--cell", action="append", default=[], choices=["iso", "xy", "aniso", "tri"], help=cell)
     phase.add_argument("--other-sizes", action="store_true", help="compare crystals of unequal numbers of atoms")
+    _exact_argument(phase)
     phase.add_argument("-out", type=Path, metavar="DIR", help="folder, new or empty (default: runs/<names>_phase)")
     _allow_red_argument(phase)
     _config_arguments(phase)

@@ -86,6 +86,6 @@ class ProgressLine:
             self._bar.update(self._task, completed=share, text=self._text)
         elif now - self._last > _LINE_EVERY:
             self._last = now
-            left = f"about {eta:.0f} s left" if eta is not None else ""
+            left = f"about {eta:.0f} s left" if eta else ""
             self._console.say(f"{self._stage} {share:4.0%}  {', '.join(filter(None, (self._text, left)))}")
         return eta

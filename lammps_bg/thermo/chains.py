@@ -107,6 +107,20 @@ class Latent:
         self.n_evaluations += len(x)
         return joined_points(parts)
 
+    @torch.no_grad()
+    def weighed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-weights [n], energies [n] and displacements [n, N, 3] at white noise x, shape [n, channels, N, 3], without forces."""
+        parts = list(self._pieces.over(range(len(x)), lambda some: self._weighed(x[some[0] : some[-1] + 1])))
+        log_w, energies, displacements = (torch.cat(column) for column in zip(*parts, strict=True))
+        return log_w, energies, displacements
+
+    def _weighed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        prior, start = self.generator.prior, self.generator.prior.colour(x)
+        state, log_det = self.generator.transform(start)
+        log_p = self._target.log_prob(state[:, 0])
+        log_w = log_p + prior.log_auxiliary(state) - prior.log_prob(start) + log_det
+        return torch.where(torch.isnan(log_w), -torch.inf, log_w), -log_p / self._target.beta, state[:, 0].double()
+
     def _point(self, x: Tensor) -> Point:
         return point_at(self.generator, self._target, x)
 

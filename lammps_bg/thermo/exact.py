@@ -154,7 +154,7 @@ class ExactResult:
     @property
     def mixed(self) -> bool:
         """Whether the chains of every window agree, and there are enough independent samples of the crystal."""
-        return max(window.disagreement for window in self.windows) <= 1.0 and self.n_independent >= _FEWEST
+        return are_mixed(self.windows)
 
     @property
     def top(self) -> WindowSummary:
@@ -346,7 +346,7 @@ class Ladder:
                 f"expected chains of the crystal itself (lambda = 1), got to lambda = {reached:.3g} within the budget of "
                 f"{self.evaluations} energies; raise exact.max_seconds and exact.max_evaluations, or train longer"
             )
-        windows = (self._of_draws(), *(_summary(window, self.n_chains) for window in used))
+        windows = (summary_of_draws(self._draws), *(summary_of(window, self.n_chains) for window in used))
         couplings = np.array([window.coupling for window in windows])
         samples = [self._draws, *(window.series("log_w").T.ravel() for window in used)]
         joined = _joined(couplings, samples, [1, *(len(window.records) for window in used)], self._seed)
@@ -361,12 +361,6 @@ class Ladder:
             difference, joined, windows, top.series("log_w"), top.series("energies"), analytic, self.evaluations,
             judge(windows, joined.neighbour_overlaps, self._share_of_hops(top)),
         )  # fmt: skip
-
-    def _of_draws(self) -> WindowSummary:
-        finite = np.isfinite(self._draws)
-        return WindowSummary(
-            0.0, len(self._draws), 1, 0.0, 1, 1.0, 1.0, None, float(self._draws[finite].std()), int((~finite).sum())
-        )
 
     def _share_of_hops(self, top: Window) -> float:
         """Share of the samples in which an atom is more than half the nearest distance away from its site."""
@@ -443,6 +437,26 @@ def judge(windows: Sequence[WindowSummary], overlaps: Array, hops: float) -> Ver
     return Verdict(colours[first], tuple(reason for _, reason, _ in findings), "red" not in colours, findings[first][2])
 
 
+def summary_of_draws(log_w: Array) -> WindowSummary:
+    """What is told of the window lambda = 0, the flow.
+
+    Args:
+        log_w: Log-weights of its draws, -inf without a finite energy, shape [n].
+    """
+    finite = np.isfinite(log_w)
+    return WindowSummary(0.0, len(log_w), 1, 0.0, 1, 1.0, 1.0, None, float(log_w[finite].std()), int((~finite).sum()))
+
+
+def are_mixed(windows: Sequence[WindowSummary]) -> bool:
+    """Whether the chains of every window agree, and there are enough independent samples of each crystal.
+
+    Args:
+        windows: Their summaries.
+    """
+    independent = [w.n_samples / w.inefficiency for w in windows if w.coupling == 1.0]
+    return max(window.disagreement for window in windows) <= 1.0 and min(independent) >= _FEWEST
+
+
 def split_r_hat(series: Array) -> float:
     """Spread of half chains against the spread within them: 1 where they agree (Gelman et al., Bayesian Data Analysis, 2013, ch. 11.4).
 
@@ -460,8 +474,13 @@ def split_r_hat(series: Array) -> float:
     return math.sqrt((n - 1) / n + between / within)
 
 
-def _summary(window: Window, n_chains: int) -> WindowSummary:
-    """What is told of a window with steps that count."""
+def summary_of(window: Window, n_chains: int) -> WindowSummary:
+    """What is told of a window with steps that count.
+
+    Args:
+        window: The window.
+        n_chains: Its number of chains.
+    """
     looked_at = [window.series(name) for name in ("log_w", "energies", "soft")]
     usable = [table for table in looked_at if np.isfinite(table).all()]
     slowest = max((inefficiency(list(table.T)) for table in usable), default=float(len(window.records)))

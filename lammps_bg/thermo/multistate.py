@@ -15,6 +15,7 @@ from scipy.special import expit, logsumexp
 
 from lammps_bg.thermo.free_energy import CONFIDENCE, EstimateResult
 from lammps_bg.thermo.quiet_pymbar import quiet_pymbar
+from lammps_bg.thermo.repeats import pseudo_values
 from lammps_bg.thermo.two_sided import SMALLEST_OVERLAP
 from lammps_bg.thermo.weights import EstimateError, bootstrap_counts
 
@@ -95,6 +96,81 @@ def mbar(
     replicas = free + _replicas(weights, counts, rngs, n_bootstraps, blocks or [1] * len(u))
     replicas -= replicas[:, :1]
     return Multistate(counts, free - free[0], replicas.std(0, ddof=1), replicas, matrix, overlaps, weights)
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """MBAR estimates from frames in R groups that are independent of each other, and those without each of the groups.
+
+    Attributes:
+        free_energies: Reduced free energies relative to state 0, shape [K].
+        weights: W_kn of each frame in each state, rows sum to one, shape [K, n].
+        factors: What the weights are multiplied with where a group is left out, up to a factor of each state, shape [R, n].
+    """
+
+    free_energies: Array
+    weights: Array
+    factors: Array
+
+    def free_energy_repeats(self) -> Array:
+        """One number per group for each state, see `repeats.pseudo_values`, shape [R, K]."""
+        without = -np.log(self.weights @ self.factors.T).T
+        return pseudo_values(self.free_energies, self.free_energies + without - without[:, :1])
+
+    def mean_repeats(self, state: int, values: Array) -> Array:
+        """Mean of an observable over a state, one number per group, shape [R].
+
+        Args:
+            state: The state.
+            values: The observable of every frame in this state, shape [n]; what is not finite has no weight.
+        """
+        weights = np.where(np.isfinite(values), self.weights[state], 0.0)
+        if not weights.any():
+            return np.full(len(self.factors), np.nan)
+        weighted = weights * np.where(weights > 0.0, values, 0.0)
+        without = (self.factors @ weighted) / (self.factors @ weights)
+        return pseudo_values(np.asarray(weighted.sum() / weights.sum()), without)
+
+    def overlap(self, first: int, second: int) -> float:
+        """Overlap of two states, sampled or not, the integral of 2 p q / (p + q) (`two_sided.overlap` of equally many frames).
+
+        Args:
+            first: One state.
+            second: The other.
+        """
+        p, q = self.weights[first], self.weights[second]
+        both = (p > 0.0) & (q > 0.0)
+        return float((2.0 / (1.0 / p[both] + 1.0 / q[both])).sum())
+
+
+def grouped(u_kn: ArrayLike, n_k: ArrayLike, groups: ArrayLike) -> Grouped:
+    """Free energies of K states, with what they are without each group of frames; the chains of one group, say, in all states.
+
+    Args:
+        u_kn: As for `mbar`.
+        n_k: As for `mbar`; state 0 is a sampled one.
+        groups: Group of each frame, 0 to R - 1, each with frames of every sampled state, shape [n].
+
+    Raises:
+        EstimateError: As for `mbar`.
+    """
+    u, counts = _checked(u_kn, n_k)
+    member, sampled = np.asarray(groups), counts > 0
+    free = np.full(len(u), -np.inf)
+    free[sampled] = _solve(u[sampled], counts[sampled])
+    log_mixture = logsumexp(free[sampled, None] - u[sampled], b=counts[sampled, None].astype(np.float64), axis=0)
+    free = -logsumexp(-u - log_mixture, axis=1)
+    weights = np.exp(free[:, None] - u - log_mixture)
+    _require_connection(weights, counts, _neighbour_overlaps(u[sampled], counts[sampled], free[sampled]))
+    owner = np.repeat(np.flatnonzero(sampled), counts[sampled])
+    factors = []
+    for group in range(int(member.max()) + 1):
+        left = member != group
+        fewer = np.bincount(owner[left], minlength=len(u))[sampled]
+        shares = fewer[:, None] * weights[sampled]
+        shares[shares < _SMALLEST_SHARE] = 0.0
+        factors.append(_replica(shares, fewer, left.astype(np.float64)))
+    return Grouped(free - free[0], weights, np.array(factors))
 
 
 def _checked(u_kn: ArrayLike, n_k: ArrayLike) -> tuple[Array, Counts]:

@@ -71,6 +71,11 @@ class Comparison:
     work: dict[str, Array]
     n_independent: int
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the reference of the comparison is a number itself."""
+        return self.against in self.verdicts and self.verdicts[self.against].reliable
+
     def add(self, name: str, result: EstimateResult, verdict: Verdict) -> None:
         """Add an estimate.
 
@@ -109,13 +114,16 @@ def compare(
     """
     target = problem.exact_target()
     states, log_w = weigh_frames(trained.generator, target, reference.displacements, reference.energies, seed=config.seed)
-    picked = decorrelate(log_w, minimum=_FEWEST).indices
+    picked = np.arange(len(log_w)) if reference.independent else decorrelate(log_w, minimum=_FEWEST).indices
     work = {"flow": samples.log_w, "md": log_w[picked]}
     shared = overlap(samples.log_w, log_w[picked])
     joint = judge_overlap(shared, _SIDES)
     found = Comparison({}, {}, {}, "bar", joint, shared, work, len(picked))
     if shared < SMALLEST_OVERLAP:
         found.add("tfep_reverse", reverse_tfep(log_w[picked], np.random.default_rng(config.seed)), joint)
+        if exact is not None:
+            found.add("exact", exact.difference, exact.verdict)
+            found.verdict = exact.verdict
         return found
     both = two_sided(samples.log_w, log_w[picked], _sources(config), n_bootstraps=config.estimate.n_bootstraps)
     found.add("tfep", both.tfep, judge(summarise(samples.log_w)))
@@ -225,6 +233,9 @@ def _overall(found: Comparison, joint: Verdict) -> Verdict:
     """
     # a perturbation estimate with too few effective samples is withheld, and says nothing against the others
     z = {name: value for name, value in found.z.items() if found.verdicts[name].reliable}
+    if "exact" in found.results:  # chains need no overlap of flow and MD; without one there is nothing to compare them with
+        joint = found.verdicts["exact"]
+        z = z if found.is_settled else {}
     apart = {name: value for name, value in z.items() if abs(value) > RED_Z}
     shown = apart or dict(sorted(z.items(), key=lambda item: -abs(item[1]))[:1])
     verdicts = [joint]
@@ -270,7 +281,7 @@ def comparison_entries(
         absolute = absolute_from_difference(result, known)
         estimates[name] = estimate_entry(absolute, found.verdicts[name], problem)
         shown = estimates[name]["beta_F_per_atom"]
-        z = found.z.get(name) if found.verdicts[name].reliable else None
+        z = found.z.get(name) if found.verdicts[name].reliable and found.is_settled else None
         rows.append({"name": COMPARED[name], "key": name, "value": shown["value"], "error": shown["error"], "z": z})
     md = {"path": reference.path.name, "mode": reference.mode, "n_frames": reference.n_frames}
     entry = {

@@ -125,8 +125,8 @@ def sample_exact(
     config: Config,
     run: RunDirectory,
     console: Console,
-    stop: StopFlag,
     *,
+    stop: StopFlag,
     model: RunDirectory | None = None,
 ) -> ExactSamples | None:
     """Run chains where they are needed, on all ranks, or continue those of the run; None where there is no need.
@@ -328,7 +328,7 @@ class _Job:
         n_chains, n_sites = self._ladder.n_chains, self._problem.crystal.n_sites
         if not self._frames.kept:
             return np.empty((0, n_sites, 3)), np.empty(0, dtype=np.int64)
-        apart = max(1, round((result.top.inefficiency if result else 1.0) / self._frames.every))
+        apart = max(1, math.ceil((result.top.inefficiency if result else 1.0) / self._frames.every))
         steps, kept = self._frames.steps[::apart], self._frames.kept[::apart]
         indices = (np.array(steps)[:, None] * n_chains + np.arange(n_chains)).ravel()
         chosen = evenly_spaced(len(indices), self._config.exact.n_dump)
@@ -347,8 +347,9 @@ class _Job:
                 rows += [
                     f"{first + chain},{chain},{step},{e!r},{w!r}" for chain, (e, w) in enumerate(zip(pe, weight, strict=True))
                 ]
-        self._run.write_text(_TABLE, "\n".join(rows) + "\n")
-        path, problem = self._run.file(_DUMP), self._problem
+        run, problem = self._run, self._problem
+        run.write_text(_TABLE, "\n".join(rows) + "\n")
+        path = run.file(_DUMP)
         path.unlink(missing_ok=True)
         if not len(found.frames):
             return

@@ -4,7 +4,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from lammps_bg.workflow.energies import choose_potential
 from lammps_bg.workflow.gibbs_md import MdAtCell, compare_with_md, require_comparable
 from lammps_bg.workflow.gibbs_results import show, write
 from lammps_bg.workflow.gibbs_state import GibbsState, Outcome
-from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_variables, over_cells, sample_cell
+from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_variables, sample_state, tables_over
 from lammps_bg.workflow.pressure import script_pressure
 from lammps_bg.workflow.problem import Problem, ScriptRequest
 from lammps_bg.workflow.ranks import require_same_on_all_ranks
@@ -147,10 +146,10 @@ def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bo
         for entry in md:
             require_comparable(entry, model, states, names)
         with reserved(gibbs.out), console.progress("cells     ") as bar:
-            share = Share(bar.update, stop, len(states) * len(cell_design(len(names), config.gibbs.n_volumes)))
-            tables = tables_of(model, states, names, config, share)
-            found, refused = _at_pressures(model, tables, pressures, config)
-            compared = [row for entry in md for row in compare_with_md(entry, model, tables, config)]
+            share = Share(bar.update, stop, len(states) * len(cell_design(len(names), config.gibbs.n_volumes)), say=console.say)
+            tables = tables_over(model, states, names, config, share)
+            found, refused = _at_pressures(model, tables, pressures, config, share)
+            compared = [row for entry in md for row in compare_with_md(entry, model, tables, config, share)]
         problem.count_other_ranks()
         if not parallel.first():
             return 0
@@ -169,7 +168,7 @@ def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bo
 
 
 def _at_pressures(
-    model: ConditionalModel, tables: Sequence[HelmholtzTable], pressures: Sequence[float], config: Config
+    model: ConditionalModel, tables: Sequence[HelmholtzTable], pressures: Sequence[float], config: Config, share: Share
 ) -> tuple[list[GibbsState], list[str]]:
     """G wherever the cells cover the pressure, and a sentence for each where they do not.
 
@@ -179,7 +178,7 @@ def _at_pressures(
     found, refused = list[GibbsState](), list[str]()
     for table, pressure in product(tables, pressures):
         try:
-            found.append(_at_pressure(model, table, pressure, config))
+            found.append(_at_pressure(model, table, pressure, config, share))
         except StateError as error:
             refused.append(str(error))
     if not found:
@@ -236,28 +235,9 @@ def _is_cell(model: ConditionalModel, name: str) -> bool:
     return name != TEMPERATURE and name not in {axis.name for axis in model.conditions.axes if axis.is_parameter}
 
 
-def tables_of(
-    model: ConditionalModel, states: Sequence[Mapping[str, float]], names: Sequence[str], config: Config, share: Share
-) -> list[HelmholtzTable]:
-    """F over cells in each state.
-
-    Args:
-        model: The model.
-        states: T and parameters of each.
-        names: Free cell variables.
-        config: The configuration.
-        share: Counts the cells.
-    """
-    tables = []
-    for state in states:
-        shown = ", ".join(f"{name} = {value:g}" for name, value in state.items())
-        tables.append(over_cells(model, state, names, config.gibbs, config.seed, partial(share.tick, shown)))
-    return tables
-
-
-def _at_pressure(model: ConditionalModel, table: HelmholtzTable, pressure: float, config: Config) -> GibbsState:
+def _at_pressure(model: ConditionalModel, table: HelmholtzTable, pressure: float, config: Config, share: Share) -> GibbsState:
     """G at one pressure, and fresh samples at its cell."""
     point = table.surface.gibbs(pressure / model.reference.units.nktv2p)
     cell = [entry.value for entry in point.cell]
-    check = sample_cell(*model.at(table.state(cell)), config.gibbs, config.seed + 1, with_pressure=True)
+    check = sample_state(model, table.state(cell), config, config.seed + 1, share, with_pressure=True)
     return GibbsState(table, pressure, point, check)

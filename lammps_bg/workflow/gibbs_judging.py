@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Verdicts on Gibbs free energies: the weights in every cell, the polynomial, fresh samples, the trained range, and MD."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
 from lammps_bg.crystal.pressure import describe_pressure
-from lammps_bg.thermo.verdict import RED_Z, RELIABLE, Verdict
+from lammps_bg.thermo.verdict import RED_Z, RELIABLE, Verdict, combine
+from lammps_bg.workflow.cell_chains import CellChains
 from lammps_bg.workflow.gibbs_state import GibbsState
-from lammps_bg.workflow.helmholtz import HelmholtzTable
+from lammps_bg.workflow.helmholtz import CellSamples, HelmholtzTable
 from lammps_bg.workflow.problem import Problem
 
 _FEWEST_ESS, _LOW_ESS = 50.0, 0.01  # effective samples at a cell, all repeats together; and their share
@@ -19,7 +20,43 @@ _EDGE = 0.01
 
 
 def judge_tables(tables: Sequence[HelmholtzTable], n_samples: int, name: str = "") -> Verdict:
-    """Whether the weights of every cell are worth something, by the worst of all.
+    """Whether the numbers of every cell are worth something: by the worst of all weights, or by the chains where there are any.
+
+    Args:
+        tables: F over cells in each state.
+        n_samples: Samples at each cell, all repeats together.
+        name: Of the crystal, where there are several.
+    """
+    drawn = [table for table in tables if table.chains is None]
+    verdicts = [judge_weights(drawn, n_samples, name)] if drawn else []
+    return combine([*verdicts, *(chains.verdict() for chains in chains_of(tables))])
+
+
+def chains_of(tables: Iterable[HelmholtzTable | CellSamples]) -> list[CellChains]:
+    """The chains of some tables or cells, each once.
+
+    Args:
+        tables: The tables or cells.
+    """
+    return list({id(table.chains): table.chains for table in tables if table.chains is not None}.values())
+
+
+def chains_entry(tables: Iterable[HelmholtzTable], checks: Iterable[CellSamples] = ()) -> dict[str, Any]:
+    """Entry `exact` of results.json; nothing where no chains were run.
+
+    Args:
+        tables: F over cells.
+        checks: Samples at the cells that were found.
+    """
+    sets = [("table", chains) for chains in chains_of(tables)] + [("check", chains) for chains in chains_of(checks)]
+    if not sets:
+        return {}
+    entries = [{"of": of, **chains.entry()} for of, chains in sets]
+    return {"exact": {"evaluations": sum(entry["evaluations"] for entry in entries), "chains": entries}}
+
+
+def judge_weights(tables: Sequence[HelmholtzTable], n_samples: int, name: str = "") -> Verdict:
+    """Whether the weights of the draws in every cell are worth something, by the worst of all.
 
     Args:
         tables: F over cells in each state.

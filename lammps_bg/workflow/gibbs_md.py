@@ -16,8 +16,9 @@ from lammps_bg.engine.parameters import same
 from lammps_bg.errors import CrystalError, RunDirectoryError, StateError
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.workflow.conditional import SAME_CELL, ConditionalModel
-from lammps_bg.workflow.helmholtz import HelmholtzTable, sample_cell
+from lammps_bg.workflow.helmholtz import HelmholtzTable, sample_state
 from lammps_bg.workflow.problem import Problem
+from lammps_bg.workflow.share import Share
 
 _SAME_ENERGY = 1e-6  # relative difference of static energies that is rounding
 _SAME_STATE = 1e-6
@@ -131,7 +132,7 @@ def _require_free_energy(md: MdAtCell, length_scale: float) -> None:
 
 
 def compare_with_md(
-    md: MdAtCell, model: ConditionalModel, tables: Sequence[HelmholtzTable], config: Config
+    md: MdAtCell, model: ConditionalModel, tables: Sequence[HelmholtzTable], config: Config, share: Share
 ) -> list[dict[str, Any]]:
     """Rows of flow against MD, for the states that both have; see `require_comparable`.
 
@@ -140,9 +141,10 @@ def compare_with_md(
         model: The conditional model.
         tables: F over cells in each state.
         config: The configuration.
+        share: Where to report.
     """
     compare = _volumes if md.mode == "npt" else _free_energy
-    return [row for table in tables if _is_state(md, model, table.values) for row in compare(md, model, table, config)]
+    return [row for table in tables if _is_state(md, model, table.values) for row in compare(md, model, table, config, share)]
 
 
 def _is_state(md: MdAtCell, model: ConditionalModel, values: Mapping[str, float]) -> bool:
@@ -176,7 +178,7 @@ def _row(
     return {"quantity": quantity, "unit": unit, "md_run": md.path.name, **more, **numbers}
 
 
-def _volumes(md: MdAtCell, model: ConditionalModel, table: HelmholtzTable, config: Config) -> list[dict[str, Any]]:
+def _volumes(md: MdAtCell, model: ConditionalModel, table: HelmholtzTable, config: Config, share: Share) -> list[dict[str, Any]]:
     """Mean volume, and c/a where it is free, at the run's pressure."""
     npt, units, n = md.results["npt"], model.reference.units, table.n_atoms
     point = table.surface.gibbs(npt["pressure"] / units.nktv2p)
@@ -198,11 +200,13 @@ def _volumes(md: MdAtCell, model: ConditionalModel, table: HelmholtzTable, confi
     return rows
 
 
-def _free_energy(md: MdAtCell, model: ConditionalModel, table: HelmholtzTable, config: Config) -> list[dict[str, Any]]:
+def _free_energy(
+    md: MdAtCell, model: ConditionalModel, table: HelmholtzTable, config: Config, share: Share
+) -> list[dict[str, Any]]:
     """F per atom in kT in the cell of the windows, where fresh samples are drawn."""
     entry = md.results["estimates"]["mbar"]["beta_F_per_atom"]
     values = {**md.cell_values(model), **table.values}
-    found = sample_cell(*model.at(values), config.gibbs, config.seed + 2).free_energy / (table.kt * table.n_atoms)
+    found = sample_state(model, values, config, config.seed + 2, share).free_energy / (table.kt * table.n_atoms)
     error = float(found.std(ddof=1)) / math.sqrt(len(found))
     cell = {name: values[name] for name in table.names}
     return [

@@ -22,7 +22,14 @@ from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.verdict import Verdict, combine
 from lammps_bg.workflow.conditional import ConditionalModel
 from lammps_bg.workflow.entries import conventions_entry, system_entry
-from lammps_bg.workflow.gibbs_judging import judge_checks, judge_comparison, judge_edges, judge_surfaces, judge_tables
+from lammps_bg.workflow.gibbs_judging import (
+    chains_entry,
+    judge_checks,
+    judge_comparison,
+    judge_edges,
+    judge_surfaces,
+    judge_tables,
+)
 from lammps_bg.workflow.gibbs_state import GibbsState, Outcome, mean_of
 from lammps_bg.workflow.helmholtz import HelmholtzTable
 from lammps_bg.workflow.problem import Problem
@@ -63,6 +70,7 @@ def write(run: RunDirectory, problem: Problem, outcome: Outcome, config: Config,
                 "comparison": [dict(row) for row in compared],
                 "refused": list(outcome.refused),
             },
+            **chains_entry(tables, [state.check for state in found]),
             "verdict": verdict.to_dict(),
             "cost": {"energy_evaluations": problem.n_evaluations, "wall_seconds": time.monotonic() - started},
         }

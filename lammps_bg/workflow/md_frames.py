@@ -47,6 +47,7 @@ class Reference:
         n_frames: Frames before equilibration was cut off and some were skipped.
         springs: Reference of the windows.
         windows: By rising lambda; empty without any.
+        independent: Whether all of the frames are independent of one another, as those of chains are.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Reference:
     n_frames: int
     springs: SpringCrystal | None = None
     windows: tuple[Window, ...] = ()
+    independent: bool = False
 
 
 def load_reference(path: Path, problem: Problem) -> Reference:
@@ -169,6 +171,8 @@ def _of_dump(path: Path, problem: Problem, *, known: bool = False) -> Reference:
     _require_same_energies(frames, energies, path, problem)
     if not known:
         log.warning("%s does not say its temperature: it is taken for T = %g", path, problem.temperature)
+    if known:
+        return Reference(path, "exact", moved, energies, Source("md", energies, moved), len(frames), independent=True)
     found = slowest([energies])
     kept = slice(found.start, None, max(1, round(_STRIDE * found.inefficiency)))
     mean = correlated_mean(energies, minimum=1)

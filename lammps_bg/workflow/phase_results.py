@@ -24,7 +24,7 @@ from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.repeats import with_error
 from lammps_bg.thermo.verdict import Verdict, combine
 from lammps_bg.workflow.entries import conventions_entry, system_entry
-from lammps_bg.workflow.gibbs_judging import judge_surfaces, judge_tables
+from lammps_bg.workflow.gibbs_judging import chains_entry, judge_surfaces, judge_tables
 from lammps_bg.workflow.helmholtz import HelmholtzTable
 from lammps_bg.workflow.phase_checks import Phase
 from lammps_bg.workflow.reporting import attempt
@@ -195,6 +195,7 @@ def write(
                         "n_atoms": p.n_atoms,
                         "free": list(p.names),
                         "lowest_ess": min(float(t.ess.min()) for t in own),
+                        **chains_entry(own),
                     }
                     for p, own in zip(phases, _tables(phases, found), strict=True)
                 ],

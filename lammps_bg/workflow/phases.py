@@ -26,8 +26,8 @@ from lammps_bg.report.provenance import MODELS, sha256
 from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.thermo.coexistence import crossing
 from lammps_bg.workflow.energies import choose_potential
-from lammps_bg.workflow.gibbs import numbers, pressures_of, tables_of
-from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_variables
+from lammps_bg.workflow.gibbs import numbers, pressures_of
+from lammps_bg.workflow.helmholtz import HelmholtzTable, cell_design, free_variables, tables_over
 from lammps_bg.workflow.phase_checks import Phase, require_comparable, require_same_potential, require_states
 from lammps_bg.workflow.phase_results import Coexistence, Difference, show, write
 from lammps_bg.workflow.problem import Problem, ScriptRequest
@@ -115,7 +115,7 @@ def plan(
     config = overrides(stored)
     if any(getattr(config, name) != getattr(stored, name) for name in ("base", "flow", "condition", "train", "sample", "md")):
         raise ConfigError(
-            "expected --set of gibbs, estimate, energy or device alone, got another one; the models have their own settings"
+            "expected --set of gibbs, exact, estimate, energy or device alone, got another one; the models have their own settings"
         )
     parallel.barrier()
     return PhasePlan(
@@ -141,7 +141,7 @@ def execute(phase: PhasePlan, console: Console, stop: StopFlag, *, allow_red: bo
         require_same_potential(phases, outer[0])
         _given_pressures(phase, first)
         with reserved(phase.out), console.progress("cells     ") as bar:
-            share = Share(bar.update, stop, _cells_of_a_point(phase, phases), parts=len(outer))
+            share = Share(bar.update, stop, _cells_of_a_point(phase, phases), parts=len(outer), say=console.say)
             found = []
             for state in outer:
                 found.append(_compare(phase, phases, state, share))
@@ -176,7 +176,8 @@ def _load(phase: PhasePlan, index: int, console: Console, stack: ExitStack) -> P
     config = stored.model_copy(
         update={
             "energy": stored.energy.model_copy(update={"chosen": None, "source": phase.config.energy.source}),
-            "estimate": stored.estimate.model_copy(update={"length_scale": phase.config.estimate.length_scale}),
+            "estimate": phase.config.estimate,
+            "exact": phase.config.exact,
             "gibbs": phase.config.gibbs,
             "device": phase.config.device,
             "seed": phase.config.seed,
@@ -278,7 +279,7 @@ def _along_pressure(
     tables, covered = [], []
     for entry in phases:
         with _naming(entry):
-            tables.append(tables_of(entry.model, [state], entry.names, entry.config, share))
+            tables.append(tables_over(entry.model, [state], entry.names, entry.config, share))
             covered.append(tables[-1][0].surface.pressure_range())
     margins = [_INSET * (high - low) for low, high in covered]
     low = max(r[0] + m for r, m in zip(covered, margins, strict=True))
@@ -323,7 +324,7 @@ def _along_condition(
     curves, all_tables = [], []
     for entry in phases:
         with _naming(entry):
-            tables = tables_of(entry.model, [{**at, phase.axis: float(a)} for a in axis], entry.names, entry.config, share)
+            tables = tables_over(entry.model, [{**at, phase.axis: float(a)} for a in axis], entry.names, entry.config, share)
             curves.append(np.concatenate([table.surface.gibbs_repeats([pressure]) for table in tables], 1) / entry.n_atoms)
         all_tables.append(tables)
     return axis, curves, all_tables
@@ -347,7 +348,7 @@ def _coexistence(
         entry = phases[index]
         same = phase.axis == PRESSURE  # at any P, F is what it was along the axis
         with _naming(entry):
-            table = tables[index][0] if same else tables_of(entry.model, [at], entry.names, entry.config, share)[0]
+            table = tables[index][0] if same else tables_over(entry.model, [at], entry.names, entry.config, share)[0]
             table.surface.gibbs(where[PRESSURE] / units.nktv2p)
         both.append((entry.n_atoms, table))
     return Coexistence.of(where, both, units.nktv2p)

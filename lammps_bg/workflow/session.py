@@ -262,7 +262,7 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
             console.say(f"sampling   continues after {start.n_done} samples")
         samples = draw_samples(problem, trained.generator, plan.config, run, console, stop, start=start)
         marginal = marginal_weights(problem, trained, samples, plan.config)
-        exact = sample_exact(problem, trained, samples.log_w, plan.config, run, console, stop)
+        exact = sample_exact(problem, trained, samples.log_w, plan.config, run, console, stop=stop)
         problem.count_other_ranks()
         if not parallel.first():
             return 0
@@ -344,7 +344,7 @@ def estimate_again(
     if stop.on_any_rank():
         stop.check("nothing was written")
     target = run if out is None else made_by_first(lambda: RunDirectory.create(out), out)
-    exact = sample_exact(problem, trained, log_w, config, target, console, stop, model=run)
+    exact = sample_exact(problem, trained, log_w, config, target, console, stop=stop, model=run)
     problem.count_other_ranks()
     if not parallel.first():
         return 0

@@ -14,10 +14,19 @@ class Share:
         stop: Set by signals.
         steps: Cells in one part; one that turns out longer waits at its end.
         parts: Parts of about equal work, one after the other.
+        say: Given a line for the user.
     """
 
-    def __init__(self, update: Callable[[float, str], object], stop: StopFlag, steps: int, *, parts: int = 1) -> None:
-        self._update, self._stop = update, stop
+    def __init__(
+        self,
+        update: Callable[[float, str], object],
+        stop: StopFlag,
+        steps: int,
+        *,
+        parts: int = 1,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._update, self._stop, self.say = update, stop, say
         self._steps, self._parts = steps, parts
         self._ended = self._done = 0
 
@@ -30,9 +39,20 @@ class Share:
         Raises:
             Interrupted: A signal came.
         """
+        self._done += 1
+        self.beat(text)
+
+    def beat(self, text: str) -> None:
+        """The cell after the last one that was counted, or chains for it, go on.
+
+        Args:
+            text: What is being evaluated.
+
+        Raises:
+            Interrupted: A signal came.
+        """
         if self._stop.on_any_rank():
             self._stop.check("nothing was written")
-        self._done += 1
         self._update((self._ended + min(1.0, self._done / self._steps)) / self._parts, text)
 
     def end_part(self) -> None:

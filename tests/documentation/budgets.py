@@ -65,7 +65,7 @@ _REPLICATES = {  # supercells for the tests; crystals of one page that are compa
     "in.si_diamond": ["2", "2", "1"],
     "in.": ["2", "2", "2"],
 }
-_GIBBS = ["gibbs.n_samples=16", "gibbs.n_repeats=3", "gibbs.n_volumes=5"]
+_GIBBS = ["gibbs.n_samples=16", "gibbs.n_repeats=3", "gibbs.n_volumes=5", "exact.max_evaluations=1"]
 _NO_REPORT = ["estimate.report=false"]  # `lammps-bg report` makes one
 
 SETTINGS = {

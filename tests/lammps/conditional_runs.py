@@ -17,7 +17,7 @@ TINY = settings(
     "sample.n_dump=8", "sample.picture=false", "estimate.n_bootstraps=50", "estimate.rdf_samples=0", "estimate.report=false",
     "energy.source=lammps", "exact.mode=never",
 )  # fmt: skip
-FEW = settings("gibbs.n_samples=32", "gibbs.n_repeats=4", "gibbs.n_volumes=5", "estimate.report=false")
+FEW = settings("exact.mode=never", "gibbs.n_samples=32", "gibbs.n_repeats=4", "gibbs.n_volumes=5", "estimate.report=false")
 _DIAMOND = ["-in", "in.gsw_diamond", *TINY]
 _TIN = ["-in", "in.gsw_betatin", "-rep", "2", "2", "2", *TINY, *settings("flow.n_neighbours=10")]
 VOLUME = settings("condition.volume=[-0.03,0.03]")

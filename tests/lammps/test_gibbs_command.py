@@ -20,7 +20,9 @@ FILES = {
     "config.toml", "curves.json", "gibbs.csv", "gibbs.png", "helmholtz.csv", "inputs", "model.pt", "provenance.json", "rerun.sh",
     "results.json", "status.json",
 }  # fmt: skip
-MORE = settings("gibbs.n_samples=32", "gibbs.n_repeats=4", "gibbs.n_volumes=5", "estimate.report=true")  # with the report
+MORE = settings(
+    "exact.mode=never", "gibbs.n_samples=32", "gibbs.n_repeats=4", "gibbs.n_volumes=5", "estimate.report=true"
+)  # with the report
 FALSE_ALARM = 4.5  # standard errors, by four to eight repeats
 
 
@@ -191,6 +193,83 @@ def test_no_matplotlib_is_no_obstacle(models, capsys, monkeypatch):
     assert spoken.code == 0, spoken.error
     assert "figure     none: expected the package" in spoken.out
     assert (models / "g" / "results.json").exists()
+
+
+# ---- chains
+
+CHAINS = settings(
+    "gibbs.n_samples=32", "gibbs.n_repeats=4", "gibbs.n_volumes=5", "estimate.report=false", "estimate.target_error=0.01"
+)
+
+
+@pytest.fixture(scope="module")
+def by_chains(crystals, tmp_path_factory):
+    """Diamond by chains and by draws, which are good there; and by chains where 16 draws a repeat are doubtful."""
+    folder = tmp_path_factory.mktemp("chains") / "runs"
+    shutil.copytree(crystals, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, folder)
+        words = ["gibbs", "-model", "vol", "-P", "0", *CHAINS, "--allow-red"]
+        assert main([*words, "--exact", "always", "-out", "always"]) == 0
+        assert main([*words, "--exact", "never", "-out", "never", *settings("gibbs.n_samples=128")]) == 0
+        assert main([*words, "-out", "auto", *settings("gibbs.n_samples=128")]) == 0
+    return folder
+
+
+def test_chains_agree_with_draws(by_chains):
+    """G, F, V and energy by chains and by good draws, each with errors from four repeats: false alarm about 1 % in all."""
+    (one,), (two,) = (results(by_chains, name)["gibbs"]["states"] for name in ("always", "never"))
+    for name in ("G_per_atom", "F_per_atom", "volume_per_atom", "potential_energy_per_atom"):
+        gap, error = one[name]["value"] - two[name]["value"], math.hypot(one[name]["error"], two[name]["error"])
+        assert abs(gap) < FALSE_ALARM * error, name
+    assert abs(one["check"]["z_virial_pressure"]) < FALSE_ALARM
+    assert abs(one["check"]["z_free_energy"]) < FALSE_ALARM
+
+
+def test_what_is_told_of_chains(by_chains):
+    """One set for the table and one for the check; the error asked for is reached at every cell, from as few cells as it takes."""
+    exact = results(by_chains, "always")["exact"]
+    table, check = exact["chains"]
+    assert (table["of"], check["of"], table["reason"]) == ("table", "check", "asked for")
+    assert exact["evaluations"] == table["evaluations"] + check["evaluations"] > 0
+    assert len(table["cells"]) == 5
+    assert len(check["cells"]) == 1
+    assert max(cell["error"] for cell in table["cells"]) < 0.012
+    sampled = {window["state"]["volume"] for window in table["windows"] if window["coupling"] == 1.0}
+    assert len(sampled) == 1
+    assert abs(sampled.pop()) < 1e-9
+    assert min(cell["overlap"] for cell in table["cells"]) > 0.3
+    assert table["r_hat"] < 1.1
+    assert 0.4 < table["acceptance"] <= 1.0
+    assert not any("lowest ESS" in reason for reason in results(by_chains, "always")["verdict"]["reasons"])
+
+
+def test_good_draws_need_no_chains(by_chains):
+    """By default they are as good as never asked for, to the last bit."""
+    assert "exact" not in results(by_chains, "auto")
+    for name in ("helmholtz.csv", "gibbs.csv"):
+        assert (by_chains / "auto" / name).read_bytes() == (by_chains / "never" / name).read_bytes()
+
+
+def test_doubtful_draws_are_replaced_by_chains(models, capsys):
+    """Sixteen draws in each of three repeats are too few to be beyond doubt; one line says so, and no ESS makes the verdict red."""
+    few = settings("gibbs.n_samples=16", "gibbs.n_repeats=3", "estimate.target_error=0.02")
+    spoken = call(capsys, models, "gibbs", "-model", "vol", "-P", "0", *CHAINS, *few, "-out", "g")
+    assert spoken.code == 0, spoken.error
+    assert "chains     the weights of the draws are not beyond doubt at 5 of 5 cells" in spoken.out
+    found = results(models, "g")
+    assert found["verdict"]["colour"] != "red"
+    assert [entry["of"] for entry in found["exact"]["chains"]] == ["table", "check"]
+
+
+def test_chains_that_do_not_come_there_in_time(models, capsys):
+    """Red, with what is missing and what to do; the numbers of the draws are kept."""
+    short = settings("exact.max_evaluations=40")
+    spoken = call(capsys, models, "gibbs", "-model", "vol", "-P", "0", *CHAINS, *short, "--exact", "always", "-out", "g")
+    assert spoken.code == 3
+    assert "Expected chains of the crystal itself (lambda = 1), got to lambda = 0" in spoken.out
+    assert results(models, "g")["exact"]["chains"][0]["note"]
+    assert "Traceback" not in spoken.error
 
 
 # ---- bad input

@@ -193,7 +193,14 @@ def test_atoms_that_hop(tmp_path):
 
 def test_md_of_another_kind(refused):
     refused("got --mode npt in", "estimate", "-model", "flow", "-md", "npt")
-    refused("expected a finished run of `lammps-bg md` for -md, got another one", "estimate", "-model", "flow", "-md", "flow")
+    refused(
+        "expected a finished run of `lammps-bg md`, or one with exact samples, for -md, got another one",
+        "estimate",
+        "-model",
+        "flow",
+        "-md",
+        "flow",
+    )
     refused("but there is no nowhere", "estimate", "-model", "flow", "-md", "nowhere")
     refused("it has no provenance.json", "estimate", "-model", "flow", "-md", "nvt/inputs")
 

@@ -15,6 +15,7 @@ NAMES = sorted(CARD["models"])
 FEW = [
     "--set",
     "exact.mode=never",
+    "--set",
     "sample.n_samples=1024",
     "--set",
     "sample.n_dump=0",

@@ -17,7 +17,9 @@ from lammps_bg.report.console import ProgressLine
 
 REP = ["-rep", "2", "2", "1", "-rep", "2", "2", "2"]  # 32 atoms of each
 PAIR = ["phase", "-models", "gsw", "tin", *REP]
-MORE = settings("gibbs.n_samples=32", "gibbs.n_repeats=4", "gibbs.n_volumes=5", "estimate.report=true")  # with the report
+MORE = settings(
+    "exact.mode=never", "gibbs.n_samples=32", "gibbs.n_repeats=4", "gibbs.n_volumes=5", "estimate.report=true"
+)  # with the report
 FILES = {
     "coexistence.csv", "config.toml", "curves.json", "difference.csv", "inputs", "models", "phase.png", "provenance.json",
     "rerun.sh", "results.json", "status.json",

@@ -4,8 +4,9 @@
 import numpy as np
 import pytest
 
-from lammps_bg.thermo.multistate import mbar
+from lammps_bg.thermo.multistate import grouped, mbar
 from lammps_bg.thermo.quiet_pymbar import quiet_pymbar
+from lammps_bg.thermo.repeats import pseudo_values
 from lammps_bg.thermo.two_sided import overlap, two_sided
 from lammps_bg.thermo.weights import EstimateError
 
@@ -126,3 +127,57 @@ def test_what_is_refused():
     ]:
         with pytest.raises(EstimateError, match=sentence):
             mbar(values, numbers, rngs, n_bootstraps=10)
+
+
+# ---- groups of frames
+
+
+def left_out(u, n_k, groups, group):
+    """MBAR without a group of frames."""
+    left, ends = groups != group, np.cumsum([0, *n_k])
+    fewer = [int(left[low:high].sum()) for low, high in zip(ends[:-1], ends[1:], strict=True)]
+    return left, grouped(u[:, left], fewer, np.arange(left.sum()) % 2)
+
+
+def test_a_group_left_out_is_as_if_it_never_was():
+    """Free energies and means, of a state that is not sampled, too, against MBAR without those frames."""
+    n_k, n_groups = [400, 0, 300, 400], 5
+    u = oscillators(n_k)
+    groups = np.concatenate([np.arange(n) % n_groups for n in n_k])
+    found, values = grouped(u, n_k, groups), np.sin(np.arange(u.shape[1]))
+    np.testing.assert_allclose(found.free_energies, solved(u, n_k), atol=1e-6)
+    np.testing.assert_allclose(found.weights.sum(1), 1.0, atol=1e-12)
+    without = [left_out(u, n_k, groups, group) for group in range(n_groups)]
+    expected = pseudo_values(found.free_energies, np.array([alone.free_energies for _, alone in without]))
+    np.testing.assert_allclose(found.free_energy_repeats(), expected, atol=1e-5)
+    means = np.array([alone.weights[1] @ values[left] for left, alone in without])
+    expected = pseudo_values(np.asarray(found.weights[1] @ values), means)
+    np.testing.assert_allclose(found.mean_repeats(1, values), expected, atol=1e-6)
+
+
+def test_the_error_from_groups_is_that_of_the_bootstrap():
+    """Forty groups know their error to 11 %: apart by less than four of these."""
+    n_k = [1000, 800, 800, 1000]
+    u = oscillators(n_k)
+    groups = np.concatenate([np.arange(n) % 40 for n in n_k])
+    errors = grouped(u, n_k, groups).free_energy_repeats().std(0, ddof=1) / np.sqrt(40)
+    np.testing.assert_allclose(errors[1:], mbar(u, n_k, sources()).errors[1:], rtol=0.45)
+
+
+def test_overlaps_of_states_that_are_not_sampled():
+    """From frames of others, those of two normal densities at a distance of one; and of a state with itself."""
+    n_k = [4000, 0, 4000, 4000]
+    found = grouped(oscillators(n_k), n_k, np.concatenate([np.arange(n) % 4 for n in n_k]))
+    x = np.linspace(-12.0, 12.0, 20001)
+    p, q = np.exp(-0.5 * x**2), np.exp(-0.5 * (x - 1.0) ** 2)
+    exact = np.sum(2 * p * q / (p + q)) / np.sum(p)
+    assert found.overlap(0, 1) == pytest.approx(exact, abs=0.02)
+    assert found.overlap(1, 1) == pytest.approx(1.0)
+
+
+def test_values_without_a_number_have_no_weight():
+    u, n_k = oscillators([50] * 4), [50] * 4
+    found, values = grouped(u, n_k, np.arange(200) % 5), np.ones(200)
+    values[:7] = np.nan
+    np.testing.assert_allclose(found.mean_repeats(2, values), 1.0)
+    assert np.isnan(found.mean_repeats(2, np.full(200, np.nan))).all()
