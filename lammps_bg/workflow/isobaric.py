@@ -479,7 +479,8 @@ class _Job:
             zip(numbers.tolist(), steps.tolist(), *(c.tolist() for c in columns), strict=True)
         ):
             rows.append(",".join([str(index), str(chain), str(step), *map(repr, values)]))
-        self._run.write_text(_TABLE, "\n".join(rows) + "\n")
+        run = self._run
+        run.write_text(_TABLE, "\n".join(rows) + "\n")
 
     def _write_dump(self, found: IsobaricResult) -> None:
         """exact.dump.gz: frames of steps that are independent, where there are enough of them, each in its cell."""
