@@ -269,3 +269,15 @@ def test_chains_that_leave_the_crystal_are_red():
     (verdict,) = told([0.7, 0.3])
     assert verdict.colour == "red"
     assert "finds FCC around 30% of the atoms of the chains and 90% of those of the base" in verdict.reasons[0]
+
+
+def test_md_that_the_flow_does_not_reach_says_nothing_against_chains(place, capsys):
+    """Frames that hardly overlap with a poor flow: the verdict is that of the chains, and no z stands against a withheld BAR."""
+    words = ["estimate", "-model", "exact", "-md", "exact", "-out", "beside", "--set", "estimate.n_bootstraps=50", "--allow-red"]
+    assert call(capsys, place, *words).code == 0
+    found = results(place / "beside")
+    rows = {row["key"]: row for row in found["comparison"]["rows"]}
+    assert "exact" in rows
+    if found["estimates"]["bar"]["beta_F_per_atom"]["value"] is None:
+        assert all(row["z"] is None for row in rows.values())
+    assert not any("overlap by" in reason and "Flow" in reason for reason in found["verdict"]["reasons"])
