@@ -83,6 +83,18 @@ class Window:
         """Lambda."""
         return self.chains.coupling
 
+    def step(self) -> bool:
+        """One step of its chains; whether it counts, and is not one of the tuning."""
+        if self.tuning:
+            self.chains.tune()
+            self.tuning -= 1
+            if not self.tuning:
+                self.chains.end_tuning()
+            return False
+        self.records.append(self.chains.advance())
+        self.n_infinite += int(self.records[-1].infinite.sum())
+        return True
+
     def series(self, name: str) -> Array:
         """A quantity of the steps that count, shape [steps, chains]."""
         return np.array([getattr(record, name) for record in self.records])
@@ -172,7 +184,7 @@ class ExactResult:
         return self.top.leaps * self.top.inefficiency
 
 
-Frames = Callable[[int, Array], None]
+Frames = Callable[[int, Array | None], None]
 
 
 class Ladder:
@@ -230,19 +242,9 @@ class Ladder:
                 return
 
     def _advance(self, window: Window, frames: Frames | None) -> None:
-        chains = window.chains
-        self.evaluations += chains.leaps * self.n_chains
-        if window.tuning:
-            chains.tune()
-            window.tuning -= 1
-            if not window.tuning:
-                chains.end_tuning()
-            return
-        record = chains.advance()
-        window.records.append(record)
-        window.n_infinite += int(record.infinite.sum())
-        if frames is not None and window.coupling == 1.0:
-            frames(len(window.records) - 1, chains.displacements())  # type: ignore[arg-type]
+        self.evaluations += window.chains.leaps * self.n_chains
+        if window.step() and frames is not None and window.coupling == 1.0:
+            frames(len(window.records) - 1, window.chains.displacements())
 
     def _next(self, budget: ExactBudget) -> Window | None:
         """The window that makes the next step; None where the error is reached."""

@@ -220,23 +220,12 @@ class SharedStates:
         for entry in self._sampled:
             window = entry.window
             while (window.tuning or len(window.records) < window.wanted) and not self._spent(budget):
-                self._step(window)
+                self._stepped += window.chains.leaps * self.n_chains
+                window.step()
                 self._keep(entry)
                 tick(self)
             self._weigh(entry)
         self._set_strides()
-
-    def _step(self, window: Window) -> None:
-        chains = window.chains
-        self._stepped += chains.leaps * self.n_chains
-        if window.tuning:
-            chains.tune()
-            window.tuning -= 1
-            if not window.tuning:
-                chains.end_tuning()
-            return
-        window.records.append(chains.advance())
-        window.n_infinite += int(window.records[-1].infinite.sum())
 
     def _keep(self, entry: _Sampled) -> None:
         """Note where the chains stand after a step that counts, at every so manieth."""

@@ -207,6 +207,29 @@ class KeptFrames:
             keep = [place for place, one in enumerate(self.steps) if one % self.every == 0]
             self.steps, self.kept = [self.steps[place] for place in keep], [self.kept[place] for place in keep]
 
+    def independent(self, inefficiency: float, n_chains: int) -> tuple[Array, NDArray[np.int64]]:
+        """Configurations of steps that are independent, as many as are wanted, shape [m, N, 3], and their sample indices, shape [m].
+
+        Args:
+            inefficiency: Statistical inefficiency of the chains, in steps.
+            n_chains: Chains of a step.
+        """
+        if not self.kept:
+            return np.empty((0, 0, 3)), np.empty(0, dtype=np.int64)
+        apart = max(1, math.ceil(inefficiency / self.every))
+        indices = (np.array(self.steps[::apart])[:, None] * n_chains + np.arange(n_chains)).ravel()
+        chosen = evenly_spaced(len(indices), self.most)
+        return np.concatenate(self.kept[::apart])[chosen], indices[chosen]
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"every": self.every, "steps": self.steps, "kept": [torch.from_numpy(kept) for kept in self.kept]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`; the first rank alone has the configurations."""
+        self.every, self.steps = state["every"], list(state["steps"])
+        self.kept = [kept.numpy() for kept in state["kept"]] if parallel.first() else []
+
 
 class _Job:
     """The chains of a run with their file."""
@@ -274,12 +297,8 @@ class _Job:
         self._saved = time.monotonic()
         if state is None:
             return
-        frames = {
-            "every": self._frames.every,
-            "steps": self._frames.steps,
-            "kept": [torch.from_numpy(k) for k in self._frames.kept],
-        }
-        checkpoint.save(self._run.file(_STATE), {"of": self._identity(), "ladder": state, "frames": frames})
+        content = {"of": self._identity(), "ladder": state, "frames": self._frames.state()}
+        checkpoint.save(self._run.file(_STATE), content)
 
     def restore(self, console: Console) -> None:
         """Go on with the chains of the run, if they are of this model and these settings."""
@@ -293,9 +312,7 @@ class _Job:
         if saved is None:
             return
         self._ladder.restore(saved["ladder"])
-        frames = saved["frames"]
-        self._frames.every, self._frames.steps = frames["every"], list(frames["steps"])
-        self._frames.kept = [kept.numpy() for kept in frames["kept"]] if parallel.first() else []
+        self._frames.restore(saved["frames"])
         console.say(f"chains     continue after {self.n_steps} steps")
 
     def _identity(self) -> dict[str, Any]:
@@ -319,20 +336,9 @@ class _Job:
             result = self._ladder.result()
         except EstimateError as error:
             self._note = self._note or str(error)
-        frames, indices = self._picked(result)
+        frames, indices = self._frames.independent(result.top.inefficiency if result else 1.0, self._ladder.n_chains)
         target = self._config.estimate.target_error
         return ExactSamples(result, self._note, target, reason, frames, indices, seconds, self._ladder.evaluations)
-
-    def _picked(self, result: ExactResult | None) -> tuple[Array, NDArray[np.int64]]:
-        """Frames of steps that are independent, where there are enough of them, and their sample indices."""
-        n_chains, n_sites = self._ladder.n_chains, self._problem.crystal.n_sites
-        if not self._frames.kept:
-            return np.empty((0, n_sites, 3)), np.empty(0, dtype=np.int64)
-        apart = max(1, math.ceil((result.top.inefficiency if result else 1.0) / self._frames.every))
-        steps, kept = self._frames.steps[::apart], self._frames.kept[::apart]
-        indices = (np.array(steps)[:, None] * n_chains + np.arange(n_chains)).ravel()
-        chosen = evenly_spaced(len(indices), self._config.exact.n_dump)
-        return np.concatenate(kept)[chosen], indices[chosen]
 
     def write(self, found: ExactSamples) -> None:
         """exact.csv and exact.dump.gz."""

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lammps_bg import parallel
@@ -41,7 +40,6 @@ from lammps_bg.thermo.isobaric import (
     result_of,
     whole_blocks,
 )
-from lammps_bg.thermo.timeseries import evenly_spaced
 from lammps_bg.thermo.verdict import Verdict, combine
 from lammps_bg.training import checkpoint
 from lammps_bg.training.target import Surface
@@ -382,12 +380,7 @@ class _Job:
         self._saved = time.monotonic()
         if state is None:
             return
-        frames = {
-            "every": self._frames.every,
-            "steps": self._frames.steps,
-            "kept": [torch.from_numpy(kept) for kept in self._frames.kept],
-        }
-        content = {"of": self._identity(), "chains": state, "frames": frames, "seconds": self._seconds()}
+        content = {"of": self._identity(), "chains": state, "frames": self._frames.state(), "seconds": self._seconds()}
         checkpoint.save(self._run.file(_STATE), content)
 
     def _restored(self) -> bool:
@@ -402,9 +395,7 @@ class _Job:
         if saved is None:
             return False
         self._chains.restore(saved["chains"])
-        frames = saved["frames"]
-        self._frames.every, self._frames.steps = frames["every"], list(frames["steps"])
-        self._frames.kept = [kept.numpy() for kept in frames["kept"]] if parallel.first() else []
+        self._frames.restore(saved["frames"])
         self._spent = float(saved["seconds"])
         self._console.say(f"chains     continue after {len(self._chains.records)} steps")
         return True
@@ -484,18 +475,15 @@ class _Job:
 
     def _write_dump(self, found: IsobaricResult) -> None:
         """exact.dump.gz: frames of steps that are independent, where there are enough of them, each in its cell."""
-        path, problem, frames, chains = self._run.file(_DUMP), self._crystal.problem, self._frames, self._chains
+        path, problem, chains = self._run.file(_DUMP), self._crystal.problem, self._chains
         path.unlink(missing_ok=True)
-        if not frames.kept:
+        frames, indices = self._frames.independent(found.inefficiency, chains.n_chains)
+        if not len(frames):
             return
-        apart = max(1, round(found.inefficiency / frames.every))
-        steps, kept = frames.steps[::apart], np.concatenate(frames.kept[::apart])
-        indices = (np.array(steps)[:, None] * chains.n_chains + np.arange(chains.n_chains)).ravel()
-        chosen = evenly_spaced(len(indices), self._config.exact.n_dump)
         energies, cells = chains.series("energies").ravel(), chains.series("cells").reshape(-1, len(self._crystal.names))
         triclinic = problem.engine.triclinic or any(name in SHEARS for name in self._crystal.names)
         with DumpWriter(path, problem.crystal, units=problem.units.name, triclinic=triclinic) as dump:
-            for index, u in zip(indices[chosen].tolist(), kept[chosen], strict=True):
+            for index, u in zip(indices.tolist(), frames, strict=True):
                 cell = self._crystal.supercells(cells[index : index + 1])[0]
                 dump.write(index, problem.crystal.sites_in(cell) + u, None, energy=float(energies[index]), cell=cell)
 
