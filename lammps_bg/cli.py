@@ -175,6 +175,8 @@ def _sample(args: argparse.Namespace, console: Console) -> int:
     unfit = {"--strain": bool(args.strain), "--force": args.force}
     pressure = isobaric.asked_for(plan, args.pressure, args.cell, unfit)
     if pressure is not None:
+        if args.exact == "never":
+            raise ConfigError("expected chains for samples at constant pressure, got --exact never; leave out --exact")
         with StopFlag() as stop:
             return isobaric.execute(plan, pressure, console, stop, allow_red=args.allow_red, dry_run=args.dry_run)
     if args.dry_run:

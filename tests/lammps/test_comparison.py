@@ -202,7 +202,7 @@ def test_every_column_set_gives_the_same(capsys, tmp_path):
     """One trajectory, written in all ways at once: the same work to rounding."""
     work = []
     for index, columns in enumerate(("x y z", "xu yu zu", "xs ys zs", "xsu ysu zsu")):
-        plain_dump(tmp_path / f"{index}.dump", f"id type {columns}", steps=8000)
+        plain_dump(tmp_path / f"{index}.dump", f"id type {columns}", steps=12000)
         words = ("estimate", "-model", "flow", "-md", f"{index}.dump", "-out", f"new{index}", "--allow-red")
         assert call(capsys, tmp_path, *words).code == 0
         work.append(results_of(f"new{index}")["comparison"]["work"]["md"])
@@ -215,7 +215,7 @@ def test_ids_in_another_order_are_mapped(capsys, tmp_path):
     at = next(index for index, line in enumerate(lines) if line.startswith("mass"))
     sites = ["0.5 0.5 0", "0 0 0", "0 0.5 0.5", "0.5 0 0.5"]
     script = "\n".join([*lines[:at], *(f"create_atoms 1 single {site}" for site in sites), *lines[at:]])
-    plain_dump(tmp_path / "own.dump", "id type xu yu zu", script=script, steps=8000)
+    plain_dump(tmp_path / "own.dump", "id type xu yu zu", script=script, steps=12000)
     spoken = call(capsys, tmp_path, "estimate", "-model", "flow", "-md", "own.dump", "-out", "new")
     assert spoken.code == 0, spoken.out + spoken.error
     check_entries(results_of("new"), {"tfep", "tfep_reverse", "bar"})

@@ -21,7 +21,7 @@ from lammps_bg.workflow import reporting, status
 from lammps_bg.workflow.exact import judge_structure
 
 CRYSTAL = ["-in", "in.lj", "-rep", "2", "2", "2"]
-FEW = ["--set", "estimate.target_error=0.02", "--set", "exact.max_evaluations=3000", "--set", "exact.n_dump=64"]
+FEW = ["--set", "estimate.target_error=0.012", "--set", "exact.max_evaluations=6000", "--set", "exact.n_dump=128"]
 EXACT = ["--exact", "always", *FEW, "--set", "sample.picture=false", "--allow-red"]
 KEYS = {
     "n_samples",
@@ -80,7 +80,7 @@ def test_files_and_entries(place):
     assert sum(entry["terms"].values()) == pytest.approx(entry["beta_F_per_atom"]["value"], abs=1e-10)
     assert found["exact"]["evaluations"] <= found["cost"]["energy_evaluations"]
     frames = list(read_dump(place / "exact" / "exact.dump.gz"))
-    assert 50 <= len(frames) <= 64
+    assert 50 <= len(frames) <= 128
     for frame in frames:
         assert set(frame.columns) == {"c_pe", "element"}
         assert frame.columns["c_pe"][0] == rows["pe"][frame.timestep]
@@ -212,7 +212,7 @@ def test_stopped_within_the_chains_and_continued(place, capsys, ranks):
 
 def test_estimate_goes_on_to_a_smaller_error(place, capsys):
     before = results(place / "exact")
-    more = ["--set", "estimate.target_error=0.004", "--set", "exact.max_evaluations=6000"]
+    more = ["--set", "estimate.target_error=0.004", "--set", "exact.max_evaluations=12000"]
     spoken = call(capsys, place, "estimate", "-model", "exact", *more, "--allow-red")
     assert spoken.code == 0, spoken.error
     assert "chains     continue after" in spoken.out

@@ -198,7 +198,12 @@ def test_no_matplotlib_is_no_obstacle(models, capsys, monkeypatch):
 # ---- chains
 
 CHAINS = settings(
-    "gibbs.n_samples=32", "gibbs.n_repeats=4", "gibbs.n_volumes=5", "estimate.report=false", "estimate.target_error=0.01"
+    "gibbs.n_samples=32",
+    "gibbs.n_repeats=4",
+    "gibbs.n_volumes=5",
+    "estimate.report=false",
+    "estimate.target_error=0.01",
+    "exact.mode=auto",
 )
 
 
@@ -239,7 +244,7 @@ def test_what_is_told_of_chains(by_chains):
     assert len(sampled) == 1
     assert abs(sampled.pop()) < 1e-9
     assert min(cell["overlap"] for cell in table["cells"]) > 0.3
-    assert table["r_hat"] < 1.1
+    assert table["r_hat"] < 1.3
     assert 0.4 < table["acceptance"] <= 1.0
     assert not any("lowest ESS" in reason for reason in results(by_chains, "always")["verdict"]["reasons"])
 

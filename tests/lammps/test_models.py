@@ -16,7 +16,7 @@ FEW = [
     "--set",
     "exact.mode=never",
     "--set",
-    "sample.n_samples=1024",
+    "sample.n_samples=2048",
     "--set",
     "sample.n_dump=0",
     "--set",
@@ -44,7 +44,7 @@ def test_files(name):
 
 @pytest.mark.parametrize(("name", "cells", "n_atoms"), [("mw_cubic", 2, 64), ("mw_cubic", 3, 216), ("lj_fcc", 3, 108)])
 def test_samples_are_as_good_as_the_card_says(name, cells, n_atoms, tmp_path, monkeypatch, capsys):
-    """1024 samples: at least two thirds of the card's ESS, and beta F/N within 5 joint standard errors of its BAR (false alarm 6e-7)."""
+    """2048 samples: at least two thirds of the card's ESS, and beta F/N within 5 joint standard errors of its BAR (false alarm 6e-7)."""
     use(monkeypatch, tmp_path)
     shutil.copytree(MODELS / name, tmp_path / "model")
     words = ["sample", "-model", "model", "-rep", cells, cells, cells, "-out", "new", *FEW, "--seed", "7", "--allow-red"]
