@@ -333,6 +333,8 @@ def _replicate(instance: Instance, copies: tuple[int, int, int]) -> None:
     with instance.listening():
         for name in charges:
             instance.command(f"unfix {name}")
-        instance.command("replicate {} {} {}".format(*copies))
+        # without this, a bond over a face of the cell goes on to the far side of the supercell
+        bonds = " bond/periodic" if instance.lammps.extract_global("nbonds") else ""
+        instance.command("replicate {} {} {}".format(*copies) + bonds)
         for command in itertools.chain(*charges.values()):
             instance.command(command)

@@ -524,3 +524,28 @@ def test_a_crystal_made_without_bonds_or_charges_is_as_before():
     )
     crystal = Crystal.from_structure(Structure(*shape))
     np.testing.assert_array_equal(crystal.kinds, crystal.types)
+
+
+def test_bonds_over_the_cell_are_replicated(tmp_path):
+    """A cubic network of two kinds of bonds, period three: in every supercell each atom keeps its own, displaced atoms too."""
+    sites = np.array(list(np.ndindex(3, 3, 3)))
+    number = {tuple(site): index + 1 for index, site in enumerate(sites.tolist())}
+    bonds = [(1 + (site[axis] > 0), tuple(site), axis) for site in sites.tolist() for axis in range(3)]
+    lines = [
+        f"{kind} {number[site]} {number[tuple((x + (axis == a)) % 3 for a, x in enumerate(site))]}" for kind, site, axis in bonds
+    ]
+    header = (
+        "sc\n\n27 atoms\n81 bonds\n1 atom types\n2 bond types\n\n0 4.5 xlo xhi\n0 4.5 ylo yhi\n0 4.5 zlo zhi\n\nMasses\n\n1 1.0\n"
+    )
+    atoms = rows(f"1 1 {x * 1.5} {y * 1.5} {z * 1.5}" for x, y, z in sites.tolist())
+    (tmp_path / "sc.data").write_text(f"{header}\nAtoms # bond\n\n{atoms}\nBonds\n\n{rows(lines)}")
+    (tmp_path / "in.sc").write_text(
+        "units lj\natom_style bond\nread_data sc.data extra/special/per/atom 20\npair_style lj/cut 1.4\npair_coeff * * 1e-4 1.0\n"
+        "bond_style harmonic\nbond_coeff 1 100 1.45\nbond_coeff 2 100 1.55\nspecial_bonds lj 0 1 1\ncomm_modify cutoff 4.0\n"
+        "displace_atoms all random 0.05 0.05 0.05 4711\n"
+    )
+    energies = []
+    for copies in ((1, 1, 1), (2, 1, 1), (1, 3, 2)):
+        with Engine(tmp_path / "in.sc", replicate=copies) as engine:
+            energies.append(float(engine.energies(engine.sites[None])[0]) / engine.structure.n_atoms)
+    np.testing.assert_allclose(energies, energies[0], rtol=1e-12)
