@@ -534,6 +534,10 @@ def test_bonds_over_the_cell_are_replicated(tmp_path):
     lines = [
         f"{kind} {number[site]} {number[tuple((x + (axis == a)) % 3 for a, x in enumerate(site))]}" for kind, site, axis in bonds
     ]
+
+    def rows(entries):
+        return "".join(f"{place} {entry}\n" for place, entry in enumerate(entries, 1))
+
     header = (
         "sc\n\n27 atoms\n81 bonds\n1 atom types\n2 bond types\n\n0 4.5 xlo xhi\n0 4.5 ylo yhi\n0 4.5 zlo zhi\n\nMasses\n\n1 1.0\n"
     )
