@@ -139,7 +139,7 @@ def test_the_step_is_tuned_to_the_acceptance():
 
 
 def test_blocks_of_chains_are_whole_and_bounded():
-    assert [block_size(n) for n in (8, 256, 512, 1000, 1728, 100_000)] == [16, 16, 8, 4, 2, 2]
+    assert [block_size(n) for n in (8, 256, 864, 1372, 4096, 100_000)] == [16, 16, 16, 8, 4, 4]
     assert [leaps_of(step) for step in (2.0, 1.57, 0.5, 1e-9)] == [1, 1, 3, 64]
 
 
