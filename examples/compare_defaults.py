@@ -39,15 +39,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from lammps_bg.config import Config, load_config
 from lammps_bg.errors import LammpsBGError
 from lammps_bg.flow.model import build_generator
-from lammps_bg.report.provenance import package_versions, source_revision
+from lammps_bg.store.provenance import package_versions, source_revision
+from lammps_bg.study.fitting import fit_base, reference
+from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.free_energy import tfep
 from lammps_bg.thermo.sampler import draw
 from lammps_bg.thermo.weights import EstimateError, log_mean_exp, summarise
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
 from lammps_bg.training.task import SingleState
 from lammps_bg.training.trainer import Trainer
-from lammps_bg.workflow.fitting import fit_base, reference
-from lammps_bg.workflow.problem import Problem, ScriptRequest
 
 INPUTS = Path(__file__).resolve().parents[1] / "inputs"
 NAME = "compare_defaults"

@@ -12,8 +12,8 @@ from lammps_bg import __version__, parallel
 from lammps_bg.config import known_keys
 from lammps_bg.engine.relaxation import FREE
 from lammps_bg.errors import ConfigError
-from lammps_bg.workflow.md import MODES
-from lammps_bg.workflow.slurm import Resources
+from lammps_bg.study.md import MODES
+from lammps_bg.study.slurm import Resources
 
 _EXAMPLES = """\
 examples:

@@ -22,12 +22,12 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, Interrupted, LammpsBGError
 from lammps_bg.files import require_scratch
 from lammps_bg.interrupt import StopFlag
-from lammps_bg.report import lock, status_file
 from lammps_bg.report.console import Console
-from lammps_bg.workflow import gibbs, isobaric, md, phases, preflight, relaxing, reporting, session, slurm, status
-from lammps_bg.workflow.md import Mode
-from lammps_bg.workflow.problem import Problem, ScriptRequest
-from lammps_bg.workflow.ranks import say_ranks, set_threads
+from lammps_bg.store import lock, status_file
+from lammps_bg.study import gibbs, isobaric, md, phases, preflight, relaxing, reporting, session, slurm, status
+from lammps_bg.study.md import Mode
+from lammps_bg.study.problem import Problem, ScriptRequest
+from lammps_bg.study.ranks import say_ranks, set_threads
 
 _NUMBERS = ("T", "Lambda")  # variables that are read as one number; of further words LAMMPS would say nothing
 _WITHOUT_SCRATCH = ("status", "config")

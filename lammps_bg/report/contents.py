@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.crystal.units import LABELS, UnitLabels
-from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.thermo.free_energy import absolute_constant
 
 Array = NDArray[np.float64]

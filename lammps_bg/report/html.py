@@ -15,8 +15,8 @@ from lammps_bg.report import gibbs_page, phase_page, sections
 from lammps_bg.report.contents import Kind, RunContents, read_contents
 from lammps_bg.report.figures.catalogue import FIGURES, FigureKind
 from lammps_bg.report.figures.style import ReportError, render, require_package
-from lammps_bg.report.run_directory import RunDirectory
 from lammps_bg.report.sections import Block, Picture, Text
+from lammps_bg.store.run_directory import RunDirectory
 
 __all__ = ["ReportError", "write_report"]
 

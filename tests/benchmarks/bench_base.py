@@ -18,7 +18,7 @@ import torch
 from lammps_bg.flow.force_constants import ForceConstants, newton_move
 from lammps_bg.flow.phonon import PhononBase
 from lammps_bg.flow.self_consistent import PhononFit, harmonic
-from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.study.problem import Problem, ScriptRequest
 
 INPUTS = Path(__file__).resolve().parents[2] / "inputs"
 CASES = (

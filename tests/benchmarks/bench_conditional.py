@@ -17,13 +17,13 @@ import numpy as np
 from lammps_bg.config import load_config
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
+from lammps_bg.study.conditional import build_model, conditions_of, fit_family, task_of
+from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.problem import Problem, ScriptRequest
+from lammps_bg.study.training import _one_state
 from lammps_bg.thermo.sampler import draw
 from lammps_bg.thermo.weights import effective_sample_size
 from lammps_bg.training.trainer import Trainer
-from lammps_bg.workflow.conditional import build_model, conditions_of, fit_family, task_of
-from lammps_bg.workflow.energies import choose_potential
-from lammps_bg.workflow.problem import Problem, ScriptRequest
-from lammps_bg.workflow.training import _one_state
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = 2048

@@ -20,14 +20,14 @@ import torch
 from lammps_bg.config import load_config
 from lammps_bg.report.console import Console
 from lammps_bg.streams import stream
+from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.fitting import reference
+from lammps_bg.study.problem import Problem
+from lammps_bg.study.stored_run import load_trained, stored_request, with_model
 from lammps_bg.thermo.chains import Latent, acceptance, hamiltonian, trajectory
 from lammps_bg.thermo.exact import ExactBudget, Ladder
 from lammps_bg.thermo.free_energy import absolute_from_difference
 from lammps_bg.thermo.sampler import draw
-from lammps_bg.workflow.energies import choose_potential
-from lammps_bg.workflow.fitting import reference
-from lammps_bg.workflow.problem import Problem
-from lammps_bg.workflow.stored_run import load_trained, stored_request, with_model
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"
 FIXED_STEP, FIXED_LEAPS = 0.5, 3

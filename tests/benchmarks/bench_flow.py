@@ -23,10 +23,10 @@ import torch
 from lammps_bg.config import FlowConfig
 from lammps_bg.flow.model import build_generator
 from lammps_bg.flow.self_consistent import PhononFit
+from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.sampler import draw
 from lammps_bg.training.objectives import OBJECTIVES
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
-from lammps_bg.workflow.problem import Problem, ScriptRequest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "inputs" / "in.mw_cubic"
 KINDS = {

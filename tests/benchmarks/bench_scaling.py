@@ -27,11 +27,11 @@ from lammps_bg.flow.model import build_generator
 from lammps_bg.flow.self_consistent import PhononFit
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
+from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.sampler import draw
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
 from lammps_bg.training.task import SingleState
 from lammps_bg.training.trainer import Trainer
-from lammps_bg.workflow.problem import Problem, ScriptRequest
 
 CELLS = (2, 3, 4, 5, 6, 8, 12)
 BATCH = 32

@@ -16,7 +16,7 @@ from plain_lammps import rerun
 
 from lammps_bg.cli import main
 from lammps_bg.engine.dump import DumpWriter
-from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.study.problem import Problem, ScriptRequest
 
 N_SAMPLES = 128  # of which the bound before and after the training is computed, and the ESS
 N_DUMP = 4

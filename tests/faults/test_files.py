@@ -11,22 +11,22 @@ import pytest
 from lammps_bg import files
 from lammps_bg.cli import main
 from lammps_bg.errors import ConfigError, FullDiskError, RunDirectoryError
-from lammps_bg.report.csv_table import CsvTable
-from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.store.csv_table import CsvTable
+from lammps_bg.store.run_directory import RunDirectory
 
 PACKAGE = Path(files.__file__).parent
 ALLOWED = {  # places that write, and why they may
     "files.py": "the one way",
     "engine/dump.py": "grows under .partial",
-    "report/csv_table.py": "grows by whole lines",
-    "report/lock.py": "the lock",
+    "store/csv_table.py": "grows by whole lines",
+    "store/lock.py": "the lock",
     "engine/potential_files.py": "scratch",
     "engine/instance.py": "scratch",
     "engine/lammps_engine.py": "scratch",
-    "workflow/relaxed_files.py": "a draft that is given its name by a link",
+    "study/relaxed_files.py": "a draft that is given its name by a link",
     "report/figures/style.py": "inside replaced()",
     "report/html.py": "into memory",
-    "report/trajectory.py": "inside replaced()",
+    "store/trajectory.py": "inside replaced()",
     "training/checkpoint.py": "inside replaced()",
 }
 
@@ -48,7 +48,7 @@ def test_writers_are_known():
     calls = {name: [node for node in ast.walk(tree) if isinstance(node, ast.Call)] for name, tree in trees.items()}
     found = {name for name, every in calls.items() if any(map(writes, every))}
     assert found - set(ALLOWED) == set()
-    assert {"files.py", "engine/dump.py", "report/csv_table.py"} <= found
+    assert {"files.py", "engine/dump.py", "store/csv_table.py"} <= found
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), RuntimeError("killed"), KeyboardInterrupt()])
@@ -127,7 +127,7 @@ def test_a_garbled_table_is_a_sentence(tmp_path, content):
 
 def test_a_folder_filled_meanwhile_is_refused(tmp_path, monkeypatch):
     """Between the first look and the lock, somebody else puts a file there."""
-    from lammps_bg.report import lock
+    from lammps_bg.store import lock
 
     hold = lock.hold
 

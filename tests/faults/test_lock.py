@@ -13,10 +13,10 @@ import jobs
 import pytest
 
 from lammps_bg.errors import FullDiskError, RunDirectoryError
-from lammps_bg.report import lock
-from lammps_bg.report.lock import RunLock
-from lammps_bg.report.run_directory import RunDirectory
-from lammps_bg.workflow import status
+from lammps_bg.store import lock
+from lammps_bg.store.lock import RunLock
+from lammps_bg.store.run_directory import RunDirectory
+from lammps_bg.study import status
 
 LONG = [*jobs.RUN, "--set", "train.steps=100000"]
 

@@ -9,8 +9,8 @@ import time
 import jobs
 import pytest
 
+from lammps_bg.study import status
 from lammps_bg.training import checkpoint
-from lammps_bg.workflow import status
 
 _INTERVAL = 0.02  # train.checkpoint_seconds of jobs.SETTINGS
 

@@ -8,9 +8,9 @@ import signal
 import jobs
 import pytest
 
-from lammps_bg.report.trajectory import TrajectoryFiles
+from lammps_bg.store.trajectory import TrajectoryFiles
+from lammps_bg.study import status
 from lammps_bg.training import checkpoint
-from lammps_bg.workflow import status
 
 CASES = [
     ("base", signal.SIGTERM, 75),

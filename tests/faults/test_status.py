@@ -13,9 +13,10 @@ import pytest
 
 from lammps_bg.cli import main
 from lammps_bg.errors import RunDirectoryError
-from lammps_bg.report import console, lock
-from lammps_bg.report.lock import RunLock
-from lammps_bg.workflow import status
+from lammps_bg.report import console
+from lammps_bg.store import lock
+from lammps_bg.store.lock import RunLock
+from lammps_bg.study import status
 
 HERE = socket.gethostname()
 

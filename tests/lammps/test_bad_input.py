@@ -12,7 +12,7 @@ import torch
 from command_line import LJ, MW, TINY, call, contents, mw_crystal
 
 from lammps_bg.cli import main
-from lammps_bg.workflow import session
+from lammps_bg.study import session
 
 BIG = LJ.replace("block 0 1 0 1 0 1", "block 0 3 0 3 0 3")
 RANDOM = """

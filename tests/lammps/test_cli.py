@@ -19,9 +19,9 @@ from command_line import LJ, TINY, call, contents, mw_crystal
 from lammps_bg import cli
 from lammps_bg.engine.dump import read_dump
 from lammps_bg.report.picture import PictureError
+from lammps_bg.study import estimating, reporting, session
 from lammps_bg.thermo.weights import EstimateError, error_margin
 from lammps_bg.training.trainer import Trainer
-from lammps_bg.workflow import estimating, reporting, session
 
 N_SAMPLES, N_DUMP = 256, 4
 MORE = ["--set", f"sample.n_samples={N_SAMPLES}", "--set", f"sample.n_dump={N_DUMP}"]
@@ -354,7 +354,7 @@ def test_pilot_keeps_the_base_that_trains_better(capsys, tmp_path, monkeypatch):
     """The bounds decide, whichever base they belong to; a model of either is refined through its flow at another size."""
     for name, bounds in (("harmonic", [1.0, 2.0]), ("self-consistent", [2.0, 1.0])):
         left = list(bounds)
-        monkeypatch.setattr("lammps_bg.workflow.pilot._trial", lambda *_, left=left: left.pop(0))
+        monkeypatch.setattr("lammps_bg.study.pilot._trial", lambda *_, left=left: left.pop(0))
         spoken = call(capsys, tmp_path, "run", "-in", "in.lj", "-out", name, *TINY, "--set", "base.pilot_steps=2")
         assert spoken.code == 0
         assert f"the {name} base is used" in spoken.out

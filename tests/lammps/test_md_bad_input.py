@@ -17,11 +17,11 @@ from lammps_bg.engine.dump import DumpWriter, read_dump
 from lammps_bg.errors import CrystalError
 from lammps_bg.report import html
 from lammps_bg.report.picture import PictureError
-from lammps_bg.report.trajectory import TrajectoryFiles
-from lammps_bg.workflow import md as md_command
-from lammps_bg.workflow import reporting, stability
-from lammps_bg.workflow.md_results import judge_temperature
-from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.store.trajectory import TrajectoryFiles
+from lammps_bg.study import md as md_command
+from lammps_bg.study import reporting, stability
+from lammps_bg.study.md_results import judge_temperature
+from lammps_bg.study.problem import Problem, ScriptRequest
 
 MD = ["md", "-in", "in.lj", *TINY_MD]
 MORE_SAMPLES = ["--set", "sample.n_samples=256", "--set", "sample.n_dump=60"]

@@ -16,8 +16,8 @@ from lammps_scripts import INPUTS
 from pymbar import MBAR
 
 from lammps_bg import cli
+from lammps_bg.study.simulation import Simulation
 from lammps_bg.thermo.solvable import HarmonicCrystal
-from lammps_bg.workflow.simulation import Simulation
 
 SCRIPT = """
 variable T index 1.3

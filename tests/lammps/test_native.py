@@ -20,9 +20,9 @@ from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.potentials.sw_file import read_sw_file
 from lammps_bg.report.console import Console
+from lammps_bg.study.energies import Judge, choose_potential
+from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.sampler import Chunk
-from lammps_bg.workflow.energies import Judge, choose_potential
-from lammps_bg.workflow.problem import Problem, ScriptRequest
 
 TRICLINIC = """
 units {units}

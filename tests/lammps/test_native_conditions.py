@@ -12,8 +12,8 @@ from lammps_bg.errors import PotentialError
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.potentials.stacked import stack
+from lammps_bg.study.conditional import build_model, conditions_of, fit_family, task_of
 from lammps_bg.training.target import MixedTarget, StackedTarget
-from lammps_bg.workflow.conditional import build_model, conditions_of, fit_family, task_of
 
 LJ_RC = """
 variable rc index 2.3

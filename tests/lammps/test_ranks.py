@@ -227,7 +227,7 @@ OTHER_FILE = """
 import sys
 from lammps_bg import parallel
 from lammps_bg.cli import main
-from lammps_bg.workflow import ranks
+from lammps_bg.study import ranks
 
 if parallel.rank() == 1:
     known = ranks.sha256

@@ -12,7 +12,7 @@ from lammps_scripts import INPUTS, plain_lammps
 
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import relax, static_state
-from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.store.run_directory import RunDirectory
 
 GPA = 1e4  # bar
 EPSILON = 6.189  # kcal/mol, of mW

@@ -7,9 +7,9 @@ from lammps_scripts import plain_lammps
 
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.errors import LammpsBGError, ScriptError, StateError
-from lammps_bg.workflow.pressure import script_pressure
-from lammps_bg.workflow.problem import Problem, ScriptRequest
-from lammps_bg.workflow.script_state import script_length_scale, script_temperature
+from lammps_bg.study.pressure import script_pressure
+from lammps_bg.study.problem import Problem, ScriptRequest
+from lammps_bg.study.script_state import script_length_scale, script_temperature
 
 HEAD = "units lj\natom_style atomic\n"
 CRYSTAL = """lattice fcc RHO

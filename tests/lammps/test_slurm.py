@@ -17,7 +17,7 @@ from command_line import LJ, TINY, TINY_MD, call, use
 
 from lammps_bg import parallel
 from lammps_bg.errors import ConfigError
-from lammps_bg.workflow import slurm
+from lammps_bg.study import slurm
 
 BIN = Path(sys.executable).parent
 RUN = ["run", "-in", "in.lj", "-out", "runs/lj"]

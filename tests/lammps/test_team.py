@@ -21,8 +21,8 @@ from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
 from lammps_bg.engine.numbering import rows_as
 from lammps_bg.engine.surface import EnergySurface
 from lammps_bg.errors import ScriptError
-from lammps_bg.report.trajectory import TrajectoryFiles
-from lammps_bg.workflow.problem import Problem, ScriptRequest
+from lammps_bg.store.trajectory import TrajectoryFiles
+from lammps_bg.study.problem import Problem, ScriptRequest
 
 HERE = Path(__file__).parent
 MAIN = "import sys; from lammps_bg.cli import main; sys.exit(main())"

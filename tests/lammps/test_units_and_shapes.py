@@ -25,11 +25,11 @@ from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import relax
 from lammps_bg.errors import CrystalError
 from lammps_bg.report.identification import StructureIdentifier
-from lammps_bg.workflow.entries import conventions_entry
-from lammps_bg.workflow.fitting import fit_base, reference
-from lammps_bg.workflow.force_mismatch import MISMATCH, explained, force_error
-from lammps_bg.workflow.problem import Problem, ScriptRequest
-from lammps_bg.workflow.simulation import MdSettings
+from lammps_bg.study.entries import conventions_entry
+from lammps_bg.study.fitting import fit_base, reference
+from lammps_bg.study.force_mismatch import MISMATCH, explained, force_error
+from lammps_bg.study.problem import Problem, ScriptRequest
+from lammps_bg.study.simulation import MdSettings
 
 KB, DALTON, ANGSTROM = 1.380649e-23, 1.66053907e-27, 1e-10
 EPSILON, SIGMA, LATTICE, MASS, KELVIN = 1.65423e-21, 3.405, 5.376, 39.948 * DALTON, 60.0  # argon: J, Angstrom, kg

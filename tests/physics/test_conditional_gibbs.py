@@ -14,12 +14,12 @@ from lammps_bg.crystal.structure import Structure
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.interrupt import StopFlag
+from lammps_bg.study.conditional import build_model, fit_family, task_of
+from lammps_bg.study.helmholtz import over_cells
 from lammps_bg.thermo.coexistence import crossing
 from lammps_bg.thermo.solvable import AnharmonicCrystal, HarmonicCrystal, spring_stiffness
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
 from lammps_bg.training.trainer import Trainer
-from lammps_bg.workflow.conditional import build_model, fit_family, task_of
-from lammps_bg.workflow.helmholtz import over_cells
 
 pytestmark = pytest.mark.physics
 UNITS = Units("lj", 1.0, 1.0, 1.0, 1.0, 0.005)

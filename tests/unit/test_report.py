@@ -18,7 +18,7 @@ from lammps_bg.report.figures import chains, dynamics, estimates, histograms, st
 from lammps_bg.report.figures.catalogue import FIGURES
 from lammps_bg.report.figures.style import ReportError
 from lammps_bg.report.html import write_report
-from lammps_bg.report.run_directory import RESULTS_SCHEMA, RunDirectory
+from lammps_bg.store.run_directory import RESULTS_SCHEMA, RunDirectory
 from lammps_bg.thermo.free_energy import CrystalReference, absolute_from_difference, tfep, upper_bound
 from lammps_bg.thermo.weights import log_mean_exp
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from lammps_bg.errors import RunDirectoryError
-from lammps_bg.report import lock, status_file
-from lammps_bg.report.csv_table import CsvTable
-from lammps_bg.report.following import FollowingDirectory
-from lammps_bg.report.provenance import rerun_script
-from lammps_bg.report.run_directory import RunDirectory
+from lammps_bg.store import lock, status_file
+from lammps_bg.store.csv_table import CsvTable
+from lammps_bg.store.following import FollowingDirectory
+from lammps_bg.store.provenance import rerun_script
+from lammps_bg.store.run_directory import RunDirectory
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")

@@ -22,8 +22,9 @@ LAYERS = (
     ("flow",),
     ("training",),
     ("thermo",),
+    ("store",),
     ("report",),
-    ("workflow",),
+    ("study",),
     ("arguments", "cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from lammps_bg.workflow.threads import FasterThreads, threads_for
+from lammps_bg.study.threads import FasterThreads, threads_for
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 
 from lammps_bg.engine.dynamics import State
 from lammps_bg.errors import RunDirectoryError
-from lammps_bg.report.trajectory import Trajectory, TrajectoryFiles
+from lammps_bg.store.trajectory import Trajectory, TrajectoryFiles
 
 N_ATOMS = 3
 

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What has to be the same on every MPI rank, and what is said about them."""
+
+import logging
+import os
+
+import torch
+
+from lammps_bg import parallel
+from lammps_bg.config import Config, to_toml
+from lammps_bg.errors import ConfigError
+from lammps_bg.report.console import Console
+from lammps_bg.store.provenance import sha256
+from lammps_bg.store.run_directory import RunDirectory
+from lammps_bg.study.problem import Problem
+
+log = logging.getLogger(__name__)
+
+
+def require_same_on_all_ranks(problem: Problem, config: Config, model: RunDirectory | None = None) -> None:
+    """Refuse nodes with other files or versions than the first rank's: their samples would be of another crystal.
+
+    Args:
+        problem: The crystal as this rank has read it.
+        config: The configuration.
+        model: Run whose model is used.
+
+    Raises:
+        ConfigError: A rank has something else.
+    """
+    files = {f"file {path.name}": sha256(path) for path in problem.surface.files}
+    if model is not None:
+        files["file model.pt"] = sha256(model.file("model.pt"))
+    versions = {"version of LAMMPS": problem.engine.version, "version of torch": torch.__version__}
+    parallel.require_same({**files, **versions, "configuration": to_toml(config)})
+
+
+def set_threads() -> int:
+    """Give torch its threads: OMP_NUM_THREADS (of nested levels the first), else this rank's share of the node's cores.
+
+    Raises:
+        ConfigError: OMP_NUM_THREADS is no positive number.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    given = text.split(",")[0].strip()
+    if given and (not given.isdigit() or int(given) == 0):
+        raise ConfigError(f"expected a positive whole number in OMP_NUM_THREADS, got '{text}'; set it to 1 or unset it")
+    threads = int(given) if given else parallel.cores()
+    torch.set_num_threads(threads)
+    return threads
+
+
+def say_ranks(console: Console, threads: int) -> None:
+    """How the job is laid out, and whether its ranks are too many for the cores.
+
+    Args:
+        console: Where to say it.
+        threads: Of torch, on this rank.
+    """
+    if parallel.size() == 1 and parallel.team().Get_size() == 1:
+        return
+    (on_node, cores), helpers = parallel.processes_on_node(), parallel.team().Get_size()
+    n, own = parallel.size() * helpers, f"{threads} thread{'s' * (threads > 1)} of torch"
+    teams = f"in teams of {helpers}, each with one LAMMPS and {own}" if helpers > 1 else f"each with a LAMMPS and {own}"
+    console.say(f"parallel   {n} MPI ranks ({on_node} on {parallel.node_name()}), {teams}")
+    if on_node > cores:
+        log.warning(
+            "%d MPI ranks share %d cores of %s, so that they wait for each other; start with mpirun -n %d",
+            on_node, cores, parallel.node_name(), cores,
+        )  # fmt: skip
+
+
+def say_shares(console: Console, what: str, items: str, n: int) -> None:
+    """How some work is shared out where the ranks do not divide it, and that some have none of it.
+
+    Args:
+        console: Where to say it.
+        what: The work.
+        items: What it consists of, in the plural.
+        n: Their number.
+    """
+    ranks = parallel.size()
+    if n % ranks == 0:
+        return
+    if n < ranks:
+        log.warning(
+            "%s: fewer %s (%d) than MPI ranks (%d), so that some ranks wait; start fewer ranks, or ask for more",
+            what,
+            items,
+            n,
+            ranks,
+        )
+    else:
+        console.say(f"parallel   {what}: {n} {items}, {n // ranks} or {n // ranks + 1} for each of {ranks} ranks")

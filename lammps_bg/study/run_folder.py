@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The folder of a command: new with all inputs stored, or an earlier one with the same inputs."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from lammps_bg import parallel
+from lammps_bg.config import Config, load_config, to_toml
+from lammps_bg.errors import ConfigError, RunDirectoryError
+from lammps_bg.report.console import Console
+from lammps_bg.store import lock
+from lammps_bg.store.following import FollowingDirectory
+from lammps_bg.store.provenance import sha256
+from lammps_bg.store.run_directory import RunDirectory
+from lammps_bg.study.problem import Problem, ScriptRequest
+
+log = logging.getLogger(__name__)
+Kind = Literal["run", "sample", "md", "gibbs", "phase"]
+
+
+def create_run(
+    out: Path,
+    request: ScriptRequest,
+    config: Config,
+    words: Sequence[str],
+    problem: Problem,
+    *,
+    kind: Kind,
+    needed_bytes: int,
+    model: RunDirectory | None = None,
+    more: dict[str, Any] | None = None,
+) -> RunDirectory:
+    """Make a run directory and store what the command was given.
+
+    Args:
+        out: The folder.
+        request: Script and flags.
+        config: The configuration.
+        words: Arguments after `lammps-bg`, as typed.
+        problem: The crystal made from them.
+        kind: What the command does.
+        needed_bytes: Disk space it will take.
+        model: Run whose model is copied.
+        more: Further facts that --resume must know.
+    """
+    run = RunDirectory.create(out, needed_bytes=needed_bytes)
+    entry: dict[str, Any] = {
+        "kind": kind,
+        "variables": dict(request.variables),
+        "replicate": list(request.replicate),
+        "elements": list(request.elements),
+        "strain": dict(request.strain),
+        "flags": asdict(request.flags),
+        **(more or {}),
+    }
+    try:
+        if model:  # first, so that a run directory of samples always has its model
+            run.copy_in(model.file("model.pt"), "model.pt")
+            entry["source"] = {"name": model.path.name, "sha256": sha256(run.file("model.pt"))}
+        run.store_inputs(
+            problem.engine.script_files,
+            problem.engine.potential_files,
+            config=to_toml(config),
+            command=words,
+            seeds={"seed": config.seed},
+            names=problem.engine.reader.files.places,
+            extra={"request": entry},
+        )
+    except BaseException:  # such as a full disk
+        run.discard_half_made()
+        raise
+    run.write_status("starting")
+    return run
+
+
+def made_by_first(make: Callable[[], RunDirectory], out: Path) -> RunDirectory:
+    """A run directory that the first rank makes or opens; the others follow. All ranks call it together.
+
+    Args:
+        make: Called on the first rank.
+        out: The folder.
+    """
+    made = make() if parallel.first() else FollowingDirectory(out.absolute())
+    parallel.barrier()
+    return made
+
+
+@contextmanager
+def reserved(out: Path) -> Iterator[None]:
+    """Keep a folder for a command that writes its results at its end; where it fails, the folder is gone again.
+
+    Args:
+        out: The folder, new or empty.
+    """
+    if parallel.first():
+        RunDirectory.create(out)
+    try:
+        yield
+    except BaseException:
+        if parallel.first():
+            lock.release(out)
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+def copy_model(run: RunDirectory, source: RunDirectory, folder: Path) -> None:
+    """Store what a model's run needs to be used again: its inputs, configuration and weights.
+
+    Args:
+        run: The run directory.
+        source: The run of the model.
+        folder: Where the copy goes, below the run directory.
+    """
+    inputs = [path.relative_to(source.path) for path in source.file("inputs").rglob("*") if path.is_file()]
+    for name in (Path("provenance.json"), Path("config.toml"), Path("model.pt"), *inputs):
+        (run.path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        run.copy_in(source.path / name, str(folder / name))
+
+
+def require_same_request(before: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse --resume with another crystal or state than the one of the run.
+
+    Args:
+        before: Entry `request` of its provenance.json.
+        given: What was typed; entries that are not empty must be those of the run.
+
+    Raises:
+        ConfigError: One differs.
+    """
+    for name in ("variables", "replicate", "elements", "strain"):
+        value, stored = given.get(name), before.get(name, {})
+        if value and ({**stored, **value} if name == "variables" else value) != stored:
+            raise ConfigError(
+                f"expected --resume with the {name} of the run, {stored}, got {value}; start a new run with another -out"
+            )
+
+
+def finished_code(out: Path, config: Config, console: Console, what: str, *, allow_red: bool) -> int | None:
+    """Exit code of a command that is complete and would only be repeated; None where there is something to do.
+
+    Args:
+        out: Its folder.
+        config: The configuration to go on with.
+        console: Where to say so.
+        what: What it made, in the plural.
+        allow_red: Return 0 in spite of a red verdict.
+    """
+    run = RunDirectory.open(out)
+    if not run.file("results.json").exists() or _stage(run) != "done" or config != load_config(run.file("config.toml")):
+        return None
+    console.say(
+        f"complete   {run.path} has its {what} and results.json; ask for more with --set, or `lammps-bg report {run.path.name}` again"
+    )
+    return 3 if run.read_results()["verdict"]["colour"] == "red" and not allow_red else 0
+
+
+def _stage(run: RunDirectory) -> str | None:
+    """Where a run stood; None where that is not known, and then there may be something to do."""
+    if not run.file("status.json").exists():
+        return None
+    try:
+        return str(run.read_json("status.json").get("stage"))
+    except RunDirectoryError as error:
+        log.warning("%s", error)
+        return None
+
+
+def reopen_run(out: Path, config: Config, problem: Problem) -> RunDirectory:
+    """The folder of an earlier command of the same inputs, with the configuration renewed.
+
+    Args:
+        out: The folder.
+        config: The configuration to go on with.
+        problem: The crystal.
+
+    Raises:
+        RunDirectoryError: The inputs have changed.
+    """
+    run = RunDirectory.open(out, writable=True)
+    run.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
+    if (text := to_toml(config)) != run.file("config.toml").read_text():
+        run.write_text("config.toml", text)
+    run.write_status("starting")
+    return run
