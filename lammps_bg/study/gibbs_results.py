@@ -14,8 +14,8 @@ from lammps_bg.errors import StateError
 from lammps_bg.report.console import Console
 from lammps_bg.report.figures.gibbs import draw_gibbs
 from lammps_bg.report.figures.style import save
-from lammps_bg.report.numbers import unit
-from lammps_bg.report.numbers import with_error as written
+from lammps_bg.results import unit
+from lammps_bg.results import with_error as written
 from lammps_bg.store.csv_table import CsvTable
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.conditional import ConditionalModel

@@ -22,7 +22,7 @@ from lammps_bg.flow.generator import Generator
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.report.console import Console
-from lammps_bg.report.numbers import duration, with_error
+from lammps_bg.results import duration, with_error
 from lammps_bg.store.provenance import sha256
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.streams import stream

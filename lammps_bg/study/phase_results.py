@@ -14,8 +14,8 @@ from lammps_bg.crystal.structure import Array
 from lammps_bg.report.console import Console
 from lammps_bg.report.figures.phases import draw_phases
 from lammps_bg.report.figures.style import save
-from lammps_bg.report.numbers import unit as symbol
-from lammps_bg.report.numbers import with_error as written
+from lammps_bg.results import unit as symbol
+from lammps_bg.results import with_error as written
 from lammps_bg.store.csv_table import CsvTable
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.entries import conventions_entry, system_entry

@@ -20,7 +20,7 @@ import numpy as np
 
 from lammps_bg.errors import LammpsBGError, RunDirectoryError
 from lammps_bg.report.console import Console
-from lammps_bg.report.numbers import NOTHING
+from lammps_bg.results import NOTHING
 from lammps_bg.store import lock, status_file
 from lammps_bg.store.lock import Holder, LockState
 from lammps_bg.thermo.weights import effective_sample_size

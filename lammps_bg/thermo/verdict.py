@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_bg.results import NOT_RELIABLE
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.weights import HILL_SHARE, ONE_SIDED_95, WeightSummary
 
@@ -36,7 +37,6 @@ RELIABLE = "The number can be used with its error."
 CHAINS = "Use --exact auto: chains sample exactly where the flow's weights do not suffice."
 MOST_SAMPLES = 100_000
 """More than this are not recommended: chains are cheaper."""
-NOT_RELIABLE = "not reliable"
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from lammps_bg.errors import LammpsBGError, RunDirectoryError
-from lammps_bg.report import html, numbers
+from lammps_bg.report import html
 from lammps_bg.report.contents import read_contents
-from lammps_bg.report.figures import chains, dynamics, estimates, histograms, structure, training
-from lammps_bg.report.figures.catalogue import FIGURES
+from lammps_bg.report.figures import chains, dynamics, estimates, figure_kinds, histograms, structure, training
 from lammps_bg.report.figures.style import ReportError
 from lammps_bg.report.html import write_report
+from lammps_bg.results import NOTHING, with_error
 from lammps_bg.store.run_directory import RESULTS_SCHEMA, RunDirectory
 from lammps_bg.thermo.free_energy import CrystalReference, absolute_from_difference, tfep, upper_bound
 from lammps_bg.thermo.weights import log_mean_exp
@@ -283,7 +283,7 @@ def test_a_flow_run_without_anything_else(bare):
     assert "lammps-bg md -model RUN" in text
     assert "No picture of the samples" in text
     value = run.read_results()["estimates"]["tfep"]["beta_F_per_atom"]
-    assert numbers.with_error(value["value"], value["error"]) in text
+    assert with_error(value["value"], value["error"]) in text
     assert text.index("Verdict: green") < text.index("Free energy") < text.index("Training") < text.index("Provenance")
     assert "300" in text  # effective samples
     assert "arXiv:2509.25486" in text
@@ -293,7 +293,7 @@ def test_a_compared_run_shows_all_ensembles(full):
     run, page, _ = full
     assert drawn(run) == FLOW_FIGURES | {"rdf", "msd"}
     text = " ".join(page.text)
-    assert "BAR, flow + MD" in text
+    assert "BAR (flow and MD)" in text
     assert "reference MD" in text
     assert "-1.2" in text
     assert "difference from “reference MD”" in text
@@ -313,7 +313,7 @@ def test_exact_samples_have_a_section_and_the_headline(chained):
     assert "one for 6 energies" in text
     assert "0.43 4 0.81 1.2 1.010 1.2 0.57" in text
     value = run.read_results()["estimates"]["exact"]["beta_F_per_atom"]
-    assert text.index(numbers.with_error(value["value"], value["error"])) < text.index("Free energy")
+    assert text.index(with_error(value["value"], value["error"])) < text.index("Free energy")
     assert "No reference MD" not in text
     assert {row["kind"] for row in run.read_json("figures/estimators.json")["rows"]} == {"flow", "exact"}
     assert [row["kind"] for row in run.read_json("figures/convergence.json")["joint"]] == ["exact"]
@@ -416,7 +416,7 @@ def test_an_md_run(md):
     text = " ".join(page.text)
     assert "reference molecular dynamics" in text
     assert "200.30 ± 0.90" in text
-    assert "MBAR, λ windows" in text
+    assert "MBAR (MD windows)" in text
     assert "2 fs" in text
     thermo = run.read_json("figures/thermo.json")
     assert [panel["name"] for panel in thermo["panels"]] == ["pe", "temperature", "pressure"]  # the volume is constant
@@ -464,7 +464,7 @@ def test_reweighted_log_weights_predict_those_of_md(tmp_path):
     means = {kind: np.sum(entry_["density"] * np.diff(data["edges"]) * centres) for kind, entry_ in data["series"].items()}
     assert means["flow"] == pytest.approx(-(spread**2) / 2, abs=0.06)
     assert means["reweighted"] == pytest.approx(means["md"], abs=0.1)
-    assert data["lines"]["TFEP"] == pytest.approx(0.0, abs=1e-9)
+    assert data["lines"]["TFEP (flow)"] == pytest.approx(0.0, abs=1e-9)
     near = data["series"]["md"]["density"] - data["series"]["reweighted"]["density"]
     error = np.hypot(data["series"]["md"]["error"], data["series"]["reweighted"]["error"])
     assert (np.abs(near[error > 0]) < 6 * error[error > 0] + 0.01).all()
@@ -512,7 +512,7 @@ def test_poor_weights_beside_a_good_estimate_with_md(tmp_path, undrawn):
     run.write_results(results)
     page, _ = page_of(run)
     bar = results["estimates"]["bar"]["beta_F_per_atom"]
-    assert page.text.count(numbers.with_error(bar["value"], bar["error"])) == 2
+    assert page.text.count(with_error(bar["value"], bar["error"])) == 2
     assert "not reliable" in page.text
     assert "flow, reweighted" not in page.text
     assert "reweighted" not in run.read_json("figures/rdf.json")["curves"]
@@ -663,8 +663,8 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path):
 
 
 def test_the_catalogue_explains_every_figure():
-    assert len({kind.name for kind in FIGURES}) == len(FIGURES)
-    for kind in FIGURES:
+    assert len(figure_kinds()) == 18
+    for kind in figure_kinds().values():
         assert kind.reading.endswith(".")
         assert kind.missing.endswith((".", ")."))
 
@@ -678,9 +678,9 @@ def test_the_catalogue_explains_every_figure():
         (-3.2e-19, 4.1e-22, "(-3.2000 ± 0.0041)e-19"),
         (100.0, 4e-17, "100"),
         (1.5, None, "1.5"),
-        (None, 0.1, numbers.NOTHING),
-        (math.nan, 0.1, numbers.NOTHING),
+        (None, 0.1, NOTHING),
+        (math.nan, 0.1, NOTHING),
     ],
 )
 def test_numbers_have_the_digits_of_their_errors(value, error, expected):
-    assert numbers.with_error(value, error) == expected
+    assert with_error(value, error) == expected
