@@ -103,6 +103,15 @@ def duration(seconds: Any) -> str:  # noqa: ANN401  (any JSON value)
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def short_duration(seconds: float) -> str:
+    """A time in the largest two units that it has, in whole seconds."""
+    whole = round(max(0.0, seconds))
+    for size, large, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {large} {whole % size // smaller_size} {smaller}"
+    return f"{whole} s"
+
+
 def with_error(value: Any, error: Any, in_unit: str = "") -> str:  # noqa: ANN401  (any JSON values)
     """A number, its standard error with two digits, the number to the same place, and its unit.
 
