@@ -14,7 +14,7 @@ from lammps_bg.crystal.structure import Array, Structure
 from lammps_bg.errors import CrystalError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnitCell:
     """The part of a structure that repeats along its own box vectors.
 
