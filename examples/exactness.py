@@ -121,7 +121,7 @@ def run_case(commands, key, seed):
     model = ["-model", model_of(commands, case.crystal), *rep]
     n_draws = 1024 if math.prod(case.copies) < 1000 else 256
     draws = words(f"sample.n_samples={n_draws}", *QUIET)
-    exact = ["--exact", "always", *words(f"estimate.target_error={case.target}", "exact.max_seconds=2400", "exact.n_dump=0")]
+    exact = ["--exact", "always", *words(f"estimate.target_error={case.target}", "exact.max_seconds=2400", "exact.n_dump=400")]
     commands.make(f"{key}/chains", "sample", *model, "--seed", str(seed), *draws, *exact, "--allow-red")
     commands.make(f"{key}/draws", "sample", *model, "--seed", str(seed + 1), *draws, "--exact", "never", "--allow-red")
     md = words(*crystal.md, "estimate.report=false", "sample.picture=false")
@@ -158,7 +158,7 @@ def row(commands, key):
     found |= {name: exact[name] for name in ("evaluations", "evaluations_per_sample", "acceptance", "step", "leaps")}
     found |= {"windows": len(exact["windows"]), "ess": draws["sampling"]["ess"], "verdict": chains["verdict"]["colour"]}
     found |= {"chains": estimate(chains, "exact"), "tfep": estimate(draws, "tfep"), "bar": estimate(draws, "bar")}
-    found["mbar"] = estimate(commands.results(f"{key}/mbar"), "mbar_windows") if case.windows else None
+    found["mbar"] = estimate(commands.results(f"{key}/mbar"), "mbar") if case.windows else None
     n = draws["sampling"]["n_samples"]
     by_chains = evaluations_for(case.target, found["chains"][1], exact["evaluations"] + n)
     by_draws = evaluations_for(case.target, found["tfep"][1], n) if found["tfep"] and draws["verdict"]["colour"] == "green" else None
