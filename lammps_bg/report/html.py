@@ -14,7 +14,7 @@ from lammps_bg.report.contents import RunContents, read_contents
 from lammps_bg.report.figures import figure_kinds
 from lammps_bg.report.figures.style import ReportError, render, require_package
 from lammps_bg.report.page import Block, Page, Picture, Text
-from lammps_bg.results import Kind
+from lammps_bg.results import ERRORS, INTERVALS, Kind
 from lammps_bg.store.run_directory import RunDirectory
 
 __all__ = ["ReportError", "write_report"]
@@ -56,7 +56,9 @@ def write_report(run: RunDirectory) -> Path:
     figures.drop_others()
     templates = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("report.html.j2").render(**filled, versions=contents.provenance.get("versions") or {})
+    page = environment.get_template("report.html.j2").render(
+        **filled, versions=contents.provenance.get("versions") or {}, convention=f"{ERRORS}. {INTERVALS}."
+    )
     run.write_text(REPORT, page)
     return run.file(REPORT)
 
