@@ -2,8 +2,8 @@
 """What LAMMPS holds after a script, in this package's words: units, structure, names of the atom types, length scale."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from lammps_bg.crystal.structure import Array, Structure, told_apart
 from lammps_bg.crystal.units import LABELS, Units
 from lammps_bg.engine.instance import Instance
+from lammps_bg.engine.library import Lammps
+from lammps_bg.engine.script import rules
 from lammps_bg.errors import ScriptError
 
 _SKINS = {"lj": 0.3, "real": 2.0, "metal": 2.0, "si": 0.001, "cgs": 0.1, "electron": 2.0, "micro": 0.1, "nano": 0.1}
@@ -20,7 +22,7 @@ _MASS_TOLERANCE = 0.01  # of a mass in g/mol to count as that element
 WRAP_TOLERANCE = 1e-9  # fractional: a site at -1e-12 stays there instead of going to the far side
 
 
-def units(lammps: Any) -> Units:  # noqa: ANN401
+def units(lammps: Lammps) -> Units:
     """The unit style of an instance with LAMMPS' own constants.
 
     Args:
@@ -48,7 +50,7 @@ def skin(instance: Instance, spacing: float) -> float:
     return given if given < _WIDEST_SKIN * spacing else 0.5 * spacing
 
 
-def box(lammps: Any) -> tuple[Array, Array]:  # noqa: ANN401
+def box(lammps: Lammps) -> tuple[Array, Array]:
     """Cell vectors as rows, shape [3, 3], and origin, shape [3], of the current box.
 
     Args:
@@ -128,7 +130,7 @@ def _masses(instance: Instance, types: NDArray[np.int64]) -> Array:
     """Mass of each type, shape [n_types]; with a mass per atom its geometric mean over the type, which free energies contain."""
     lammps, n_types = instance.lammps, instance.lammps.extract_setting("ntypes")
     if not lammps.extract_setting("rmass_flag"):
-        return np.array(lammps.numpy.extract_atom("mass"), dtype=np.float64).ravel()[1 : n_types + 1]
+        return lammps.per_type("mass")[1 : n_types + 1].copy()
     (per_atom,) = instance.atoms.gather("rmass")
     return np.array([_geometric_mean(per_atom[types == t + 1]) for t in range(n_types)])
 
@@ -165,6 +167,65 @@ def _symbol(word: str) -> str:
 def _element_of_mass(mass: float) -> str:
     nearest = int(np.argmin(np.abs(atomic_masses[1:] - mass))) + 1
     return chemical_symbols[nearest] if abs(atomic_masses[nearest] - mass) < _MASS_TOLERANCE * mass else ""
+
+
+@dataclass(frozen=True)
+class PairStyle:
+    """A pair style with its parameters.
+
+    Attributes:
+        style: Its name, without an accelerator suffix.
+        args: Words after the name.
+        coefficients: Words of each pair_coeff command.
+        modifiers: Words of all pair_modify commands, in order.
+        files: What the file names among the words stand for.
+        epsilon: Energy of each pair of types as LAMMPS mixes it, energy units, shape [n_types, n_types]; None where there is none.
+        sigma: Length of each pair of types, length units, same shape; None where there is none.
+        others: What else contributes to the energy.
+    """
+
+    style: str
+    args: tuple[str, ...]
+    coefficients: tuple[tuple[str, ...], ...]
+    modifiers: tuple[str, ...]
+    files: Mapping[str, Path]
+    epsilon: Array | None
+    sigma: Array | None
+    others: tuple[str, ...]
+
+    @classmethod
+    def of(cls, instance: Instance) -> "PairStyle":
+        """What the script of an instance says.
+
+        Args:
+            instance: The instance.
+        """
+        reader, lammps = instance.reader, instance.lammps
+        style = rules.base_style(instance.pair_style)
+        others = [f"fix {name}" for name in reader.kept_fixes] + reader.kspace
+        others += [kind for kind in ("bond", "angle", "dihedral", "improper") if lammps.extract_setting(f"n{kind}types") > 0]
+        described = reader.pair_style[:1] and rules.base_style(reader.pair_style[0]) == style
+        args = tuple(reader.pair_style[1:]) if described else ()
+        mixed = style == "lj/cut"
+        return cls(
+            style,
+            args,
+            tuple(map(tuple, reader.pair_coeffs)),
+            tuple(reader.pair_modify),
+            dict(reader.files.names),
+            _table(instance, "epsilon") if mixed else None,
+            _table(instance, "sigma") if mixed else None,
+            tuple(others),
+        )
+
+
+def _table(instance: Instance, name: str) -> Array | None:
+    """A parameter of each pair of types, as LAMMPS mixes it."""
+    values = instance.lammps.extract_pair(name)
+    if values is None:
+        return None
+    upper = np.triu(np.array(values, dtype=np.float64)[1:, 1:])  # LAMMPS sets no more of it
+    return upper + np.triu(upper, 1).T
 
 
 def length_scale(instance: Instance) -> tuple[float, str] | None:

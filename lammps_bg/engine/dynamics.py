@@ -10,8 +10,8 @@ import numpy as np
 from lammps_bg.crystal.structure import Array
 from lammps_bg.engine import describe
 from lammps_bg.engine.ensembles import PREFIX, Ensemble, Facts
-from lammps_bg.engine.interpreter import lammps_message
 from lammps_bg.engine.lammps_engine import Engine
+from lammps_bg.engine.library import lammps_message
 from lammps_bg.errors import CrystalError, StateError
 
 _PRESSURE = f"{PREFIX}pressure"
@@ -237,5 +237,4 @@ def _masses(engine: Engine) -> Array:
     """Mass of each atom ordered by id, shape [N], mass units."""
     if engine.lammps.extract_setting("rmass_flag"):
         return engine._gather("rmass")
-    of_type = np.asarray(engine.lammps.numpy.extract_atom("mass"), dtype=np.float64).ravel()
-    return np.asarray(of_type[engine._gather("type")])
+    return np.asarray(engine.lammps.per_type("mass")[engine._gather("type")])

@@ -5,17 +5,17 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lammps_bg.crystal.scale import natural_unit
 from lammps_bg.crystal.structure import Array, Structure
 from lammps_bg.crystal.symmetry import nearest_distance
-from lammps_bg.engine import describe, rules
+from lammps_bg.engine import describe
 from lammps_bg.engine.descent import descend
 from lammps_bg.engine.instance import Instance
-from lammps_bg.engine.interpreter import lammps_message
+from lammps_bg.engine.library import Lammps, lammps_message
+from lammps_bg.engine.script import rules
 from lammps_bg.errors import CrystalError, PotentialError
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Evaluator:
         self._atom_energy = abs(self._instance.potential_energy()) / len(self._sites)
 
     @property
-    def lammps(self) -> Any:  # noqa: ANN401
+    def lammps(self) -> Lammps:
         """The LAMMPS library object; call `invalidate` after changing its state."""
         return self._instance.lammps
 

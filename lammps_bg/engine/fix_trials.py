@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lammps_bg.crystal.structure import Array
-from lammps_bg.engine import describe, hidden_degrees, rules
-from lammps_bg.engine.hidden_degrees import ScriptFix
+from lammps_bg.engine import describe
 from lammps_bg.engine.instance import Instance
+from lammps_bg.engine.script import rules
+from lammps_bg.engine.script.rules import ScriptFix
 from lammps_bg.errors import PotentialError, ScriptError
 
 _SAME = 1e-10  # relative difference of energies and forces that is rounding
@@ -49,9 +50,9 @@ def require_position_energies(instance: Instance, load_alone: Callable[[], Insta
         ScriptError: A fix changes forces and is not known, or adds forces without their energy.
     """
     fixes = list(instance.reader.fixes.values())
-    unknown = [fix for fix in fixes if not (fix.kept or hidden_degrees.fix_is_innocent(fix.style))]
+    unknown = [fix for fix in fixes if not (fix.kept or rules.fix_is_innocent(fix.style))]
     pushing = [fix for fix in fixes if rules.fix_pushes(fix.style)]
-    attributes = [style for style in instance.atom_styles() if style in hidden_degrees.TRIED_ATOMS]
+    attributes = [style for style in instance.atom_styles() if style in rules.TRIED_ATOMS]
     if not (unknown or pushing or attributes):
         return
     with contextlib.closing(load_alone()) as scratch:
@@ -78,9 +79,9 @@ def unlike_the_run(instance: Instance) -> list[str]:
     lines = [
         f"{fix} is in force in the last run of the script, but not at its end: the samples know nothing of it"
         for fix in gone
-        if fix.kept or hidden_degrees.fix_refusal(fix.style)
+        if fix.kept or rules.fix_refusal(fix.style)
     ]
-    movers = [fix for fix in (*reader.fixes.values(), *gone) if hidden_degrees.fix_integrates(fix.style)]
+    movers = [fix for fix in (*reader.fixes.values(), *gone) if rules.fix_integrates(fix.style)]
     total = int(instance.lammps.get_natoms())
     groups = {fix.group for fix in movers}
     moved = total if "all" in groups or not movers else _count(groups, instance)
@@ -153,7 +154,7 @@ class _Trial:
         if not _same(without, present):
             energy, forces = present[0] - without[0], np.abs(present[1] - without[1]).max()
             clause = f"changes the energy by {energy:.3g} and forces by up to {forces:.3g}, and is not known to have an energy of the positions"
-            raise ScriptError(f"{fix.file.name} line {fix.line}: {hidden_degrees.refused_fix(fix, clause)}")
+            raise ScriptError(f"{fix.file.name} line {fix.line}: {rules.refused_fix(fix, clause)}")
 
     # ---- attributes of atoms
 
@@ -169,14 +170,13 @@ class _Trial:
         before = self._evaluate()
         getattr(self, f"_change_{style}")()
         if not _same(before, self._evaluate()):
-            what = hidden_degrees.TRIED_ATOMS[style]
-            sentence = hidden_degrees.unsampled_sentence(f"atom_style {style}", what)
+            what = rules.TRIED_ATOMS[style]
+            sentence = rules.unsampled_sentence(f"atom_style {style}", what)
             raise PotentialError(f"{self._instance.place_of('atom_style')}: {sentence} (the energy changes with them)")
 
     def _attribute(self, name: str) -> Array:
         """LAMMPS' own array of a per-atom quantity, one row for each atom."""
-        lammps = self._instance.lammps
-        return np.asarray(lammps.numpy.extract_atom(name))[: lammps.extract_setting("nlocal")]
+        return self._instance.lammps.per_atom(name)
 
     def _change_sphere(self) -> None:
         self._attribute("radius")[...] *= 1.01

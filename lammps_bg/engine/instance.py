@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from lammps_bg import parallel
-from lammps_bg.engine import hidden_degrees, rules, team
+from lammps_bg.engine import team
 from lammps_bg.engine.atoms import Atoms
-from lammps_bg.engine.flags import LammpsFlags
-from lammps_bg.engine.guard import ScriptReader
-from lammps_bg.engine.interpreter import lammps_message
+from lammps_bg.engine.library import LammpsFlags, lammps_message
+from lammps_bg.engine.script import rules
+from lammps_bg.engine.script.reader import ScriptReader
 from lammps_bg.errors import PotentialError, ScriptError
 
 # the atom order must not change, and every id must be findable
@@ -176,12 +176,12 @@ class Instance:
         pair = self.reader.pair_style if self.pair_style.startswith("hybrid") else [self.pair_style]
         bond = [traced.text.split()[1:] for traced in self.reader.trace.commands if traced.name == "bond_style"]
         for command, words in (("pair_style", pair), *(("bond_style", words) for words in bond[-1:])):
-            if found := hidden_degrees.unsampled_style(words):
-                sentence = hidden_degrees.unsampled_sentence(f"{command} {found[0]}", found[1])
+            if found := rules.unsampled_style(words):
+                sentence = rules.unsampled_sentence(f"{command} {found[0]}", found[1])
                 raise PotentialError(f"{self.place_of(command)}: {sentence}")
         for style in self.atom_styles():
-            if what := hidden_degrees.unsampled_atoms(style):
-                sentence = hidden_degrees.unsampled_sentence(f"atom_style {style}", what)
+            if what := rules.unsampled_atoms(style):
+                sentence = rules.unsampled_sentence(f"atom_style {style}", what)
                 raise PotentialError(f"{self.place_of('atom_style')}: {sentence}")
         self.reader.require_free_atoms()
 
@@ -224,7 +224,7 @@ class Instance:
 
     def close(self) -> None:
         """Free the instance; a second call does nothing."""
-        if self.atoms.library.lmp:
+        if self.atoms.library.is_open:
             self.atoms.close()
             self.reader.files.close()
 

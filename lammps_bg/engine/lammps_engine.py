@@ -11,19 +11,23 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from lammps_bg import parallel
-from lammps_bg.engine import describe, numbering, parameters, state_variables
+from lammps_bg.crystal.structure import Structure
+from lammps_bg.engine import describe
 from lammps_bg.engine.evaluator import Evaluator
 from lammps_bg.engine.fix_trials import require_position_energies, unlike_the_run
-from lammps_bg.engine.flags import LammpsFlags
-from lammps_bg.engine.guard import ScriptReader
 from lammps_bg.engine.instance import Instance
-from lammps_bg.engine.interpreter import SkippedCommand, lammps_message
-from lammps_bg.engine.pair_style import PairStyle
+from lammps_bg.engine.library import LammpsFlags, lammps_message
+from lammps_bg.engine.script import parameters
+from lammps_bg.engine.script.left_out import SkippedCommand
+from lammps_bg.engine.script.reader import ScriptReader
+from lammps_bg.engine.script.variables import own_value
 from lammps_bg.errors import CrystalError, PotentialError, ScriptError
 
 __all__ = ["Engine", "LammpsFlags", "SkippedCommand"]
+_SAME = 1e-6  # of a cell vector
 _ACCURATE = 1e-8  # of a long-range solver: relative error of the forces
 
 
@@ -109,7 +113,7 @@ class Engine(Evaluator):
             with contextlib.closing(load(alone=True)) as alone:
                 reference = describe.structure(alone)
             instance = load()
-            self._rows = numbering.rows_as(reference, describe.structure(instance))
+            self._rows = rows_as(reference, describe.structure(instance))
         instance.atoms.renumber(self._rows)
         return instance
 
@@ -149,9 +153,9 @@ class Engine(Evaluator):
         return self._instance.pair_style
 
     @property
-    def pair(self) -> PairStyle:
+    def pair(self) -> describe.PairStyle:
         """What the script says of its pair style."""
-        return PairStyle.of(self._instance)
+        return describe.PairStyle.of(self._instance)
 
     @property
     def version(self) -> str:
@@ -183,7 +187,7 @@ class Engine(Evaluator):
             name: Name of the variable.
         """
         given = self._given.get(name)
-        return given[0] if given else state_variables.own(self.reader.stale, name, self.variable_text(name))
+        return given[0] if given else own_value(self.reader.stale, name, self.variable_text(name))
 
     def script_value(self, name: str) -> str:
         """Value that the script itself gives to an index variable, which -var replaces; empty where it gives none.
@@ -338,3 +342,27 @@ def _replicate(instance: Instance, copies: tuple[int, int, int]) -> None:
         instance.command("replicate {} {} {}".format(*copies) + bonds)
         for command in itertools.chain(*charges.values()):
             instance.command(command)
+
+
+def rows_as(reference: Structure, structure: Structure) -> NDArray[np.int64]:
+    """Row in the reference of each atom of the same crystal, shape [N].
+
+    Args:
+        reference: The crystal as one rank makes it.
+        structure: As several ranks make it.
+
+    Raises:
+        ScriptError: It is another crystal.
+    """
+    same = structure.n_atoms == reference.n_atoms and np.allclose(structure.cell, reference.cell, rtol=1e-12, atol=0.0)
+    if same:
+        tree = cKDTree(reference.fractional % 1.0 % 1.0, boxsize=1.0)  # % 1.0 of -1e-17 is 1.0
+        distances, rows = tree.query(structure.fractional % 1.0 % 1.0)
+        one_to_one = np.array_equal(np.sort(rows), np.arange(len(rows)))
+        same = distances.max() < _SAME and one_to_one and np.array_equal(reference.types[rows], structure.types)
+    if not same:
+        raise ScriptError(
+            "expected a script that makes the same crystal on every number of MPI ranks, got another one with -lammps-ranks than without; "
+            "name atoms by region or type instead of id, take commands with random numbers out, or leave -lammps-ranks out"
+        )
+    return np.asarray(rows, dtype=np.int64)

@@ -12,8 +12,8 @@ from lammps_bg.engine import describe
 from lammps_bg.engine.descent import descend
 from lammps_bg.engine.ensembles import PREFIX
 from lammps_bg.engine.evaluator import UNSUITED
-from lammps_bg.engine.interpreter import lammps_message
 from lammps_bg.engine.lammps_engine import Engine
+from lammps_bg.engine.library import lammps_message
 from lammps_bg.errors import CrystalError
 
 Free = Literal["none", "iso", "xy", "aniso", "tri"]

@@ -10,11 +10,10 @@ import numpy as np
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.symmetry import nearest_distance
-from lammps_bg.engine import rules
-from lammps_bg.engine.guard import quoted
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import Relaxed
-from lammps_bg.engine.script_text import read_lines
+from lammps_bg.engine.script import rules
+from lammps_bg.engine.script.text import quoted, read_lines
 
 _MOVED = 1e-8  # in nearest-neighbour distances: less is rounding, and the script's own place is kept
 _SQUARE = 1e-9  # tilts below this part of a box length are rounding

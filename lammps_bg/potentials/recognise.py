@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from lammps_bg.engine.pair_style import PairStyle
+from lammps_bg.engine.describe import PairStyle
 from lammps_bg.potentials.lennard_jones import LennardJones
 from lammps_bg.potentials.stillinger_weber import StillingerWeber
 from lammps_bg.potentials.sw_file import read_sw_file

@@ -9,10 +9,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from lammps_bg.engine.guard import ScriptReader, quoted
-from lammps_bg.engine.script_text import split_words
-from lammps_bg.engine.script_trace import Trace, TracedCommand, Value, value_of
-from lammps_bg.engine.stale_reads import REDEFINABLE
+from lammps_bg.engine.script.reader import ScriptReader
+from lammps_bg.engine.script.text import quoted, split_words
+from lammps_bg.engine.script.trace import Trace, TracedCommand, Value, value_of
+from lammps_bg.engine.script.variables import REDEFINABLE
 from lammps_bg.errors import ConfigError
 
 _COEFFICIENTS = re.compile(r"^\s*\w[\w ]* Coeffs\b", re.MULTILINE)

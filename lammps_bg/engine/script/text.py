@@ -139,3 +139,15 @@ def split_words(text: str) -> list[Word]:
             words.append(Word(text[position:end], text[position:end]))
             position = end
     return words
+
+
+def quoted(value: str) -> str:
+    """A value as one word of a LAMMPS command.
+
+    Args:
+        value: The text.
+    """
+    if value and not any(c.isspace() or c in "#&$" for c in value):
+        return value
+    quote = '"' if '"' not in value else "'"
+    return f"{quote}{value}{quote}"

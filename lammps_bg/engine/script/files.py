@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lammps_bg.engine.script_text import Word
-from lammps_bg.engine.script_trace import file_token
+from lammps_bg.engine.script.text import Word
+from lammps_bg.engine.script.trace import file_token
 
 _COPIES = ("potentials", "includes")  # where a run directory keeps files from outside the script's folder
 

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from lammps_bg.engine.left_out import LeftOut, MissingFile, origin
-from lammps_bg.engine.left_out import SkippedCommand as SkippedCommand
-from lammps_bg.engine.potential_files import FileSearch, may_name_file
-from lammps_bg.engine.rules import DYNAMICS
-from lammps_bg.engine.script_text import Line, Word, has_open_variable, read_lines, split_words
-from lammps_bg.engine.script_trace import Trace, TracedCommand, references, unquoted, value_of
-from lammps_bg.engine.stale_reads import REDEFINABLE, Definition, StaleRead, StaleReads, group_token
+from lammps_bg.engine.library import Lammps, lammps_message
+from lammps_bg.engine.script.files import FileSearch, may_name_file
+from lammps_bg.engine.script.left_out import LeftOut, MissingFile, SkippedCommand, origin
+from lammps_bg.engine.script.rules import DYNAMICS
+from lammps_bg.engine.script.text import Line, Word, has_open_variable, read_lines, split_words
+from lammps_bg.engine.script.trace import Trace, TracedCommand, references, unquoted, value_of
+from lammps_bg.engine.script.variables import REDEFINABLE, Definition, StaleRead, StaleReads, group_token
 from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
 
 MAX_COMMANDS = 100_000
@@ -56,19 +55,6 @@ class Quit(Exception):  # noqa: N818
     """The script said `quit`: no error, it asked for it."""
 
 
-def lammps_message(error: Exception) -> str:
-    """LAMMPS' message of an exception, on one line, without source positions.
-
-    Args:
-        error: What the LAMMPS library raised.
-    """
-    text = str(error).split("\nLast input line")[0].split("\n--> parsed")[0]
-    text = re.sub(r"\s*\(\S*src/\S+:\d+\)", "", text)
-    text = re.sub(r"^ERROR( on proc \d+)?: ", "", text)
-    text = re.sub(r"\s*For more information see (\S+)", r" (\1)", text)
-    return " ".join(text.split())
-
-
 class Interpreter:
     """Follows a LAMMPS script; what to do with a command that is not control flow is the subclass' business.
 
@@ -88,7 +74,7 @@ class Interpreter:
         script: The script file.
     """
 
-    def __init__(self, lammps: Any, script: Path) -> None:  # noqa: ANN401
+    def __init__(self, lammps: Lammps, script: Path) -> None:
         self.lammps = lammps
         self._script = script
         self.files = FileSearch(script.resolve().parent)

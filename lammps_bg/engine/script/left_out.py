@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lammps_bg.engine.script_text import split_words
+from lammps_bg.engine.script.text import split_words
 from lammps_bg.errors import ScriptError
 
 # of the words of a command, the one that is the file it writes

@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from lammps_bg.engine.library import Lammps
 
 Kind = Literal["variable", "file", "potential", "crystal", "control"]
 Value = str | float
@@ -73,7 +75,7 @@ def unquoted(text: str) -> str:
     return _QUOTED.sub("", text)
 
 
-def value_of(lammps: Any, name: str) -> Value | None:  # noqa: ANN401
+def value_of(lammps: Lammps, name: str) -> Value | None:
     """Present value of a variable, or nothing where it has none or one per atom.
 
     Args:
@@ -100,7 +102,7 @@ class Trace:
         lammps: The library object, which knows the values of variables.
     """
 
-    def __init__(self, lammps: Any) -> None:  # noqa: ANN401
+    def __init__(self, lammps: Lammps) -> None:
         self.commands: list[TracedCommand] = []
         self.folder = ""
         self._lammps = lammps
