@@ -26,6 +26,7 @@ _SAFE_SETTINGS = (
     "timer off timeout off",
     "neigh_modify delay 0 every 1 check yes once no",
 )
+_MINIMISER = ("min_style cg", "min_modify dmax 0.1 line quadratic")  # LAMMPS' defaults
 # said of runs, which are not executed, or of this program's own way to set up
 _OURS = ("No fixes with time integration, atoms won't move",)
 
@@ -94,6 +95,10 @@ class Instance:
             self.lammps.command(f"minimize {tolerances}")
         found = re.search(r"Stopping criterion = (.*)", said[0])
         return found[1].strip() if found else "no reason given"
+
+    def settings(self) -> tuple[str, ...]:
+        """Commands that set again, but for the neighbour skin, what a run or a minimisation may have set otherwise."""
+        return (*_SAFE_SETTINGS, *self.thermo_commands("step pe"), *_MINIMISER, *self.reader.minimiser)
 
     @staticmethod
     def thermo_commands(columns: str) -> tuple[str, ...]:

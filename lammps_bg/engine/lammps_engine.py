@@ -5,8 +5,8 @@ import contextlib
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,62 +60,14 @@ class Engine(Evaluator):
         stored: bool = False,
         most_atoms: float = math.inf,
     ) -> None:
-        self._given = dict(variables or {})
-        self._parameters: dict[str, str] = {}
+        source = _Source(Path(script), dict(variables or {}), tuple(replicate), flags or LammpsFlags(), stored)
+        instance, self.script_structure, self.unlike_the_run = source.first(most_atoms)
+        self.structure = describe.structure(instance)
+        super().__init__(instance, self.structure, source.instance)
+        self._source = source
         self._usable: set[frozenset[str]] = set()  # parameters that were checked
-
-        self._rows: NDArray[np.int64] | None = None  # of the atoms by LAMMPS' id, in a team
-
-        def load(*, alone: bool = False, used: LammpsFlags | None = None) -> Instance:
-            values = {**(variables or {}), **{name: [value] for name, value in self._parameters.items()}}
-            used = used or (LammpsFlags() if alone else flags or LammpsFlags())
-            return Instance(Path(script), values, used, stored=stored, alone=alone)
-
-        def make() -> Instance:
-            instance = self._numbered(load)
-            _replicate(instance, replicate)
-            return instance
-
-        first: list[Instance] = [self._numbered(load)]
-        if not stored:
-            silent = replace(flags or LammpsFlags(), log="none", screen="none")
-            try:
-                require_position_energies(first[0], lambda: load(alone=True, used=silent))
-            except BaseException:
-                first[0].close()
-                raise
-        self.unlike_the_run = unlike_the_run(first[0])
-        self.units = describe.units(first[0].lammps)
-        self.script_structure = describe.structure(first[0])
-        wanted = self.script_structure.n_atoms * math.prod(replicate)
-        if wanted > most_atoms:
-            first[0].close()
-            raise CrystalError(
-                f"expected at most {most_atoms:.0f} atoms, which fit into the memory of this machine, got {wanted}; "
-                "use a smaller -rep (a model trained on a small crystal is applied to a larger one with `lammps-bg sample -rep`)"
-            )
-        _replicate(first[0], replicate)
-        self.structure = describe.structure(first[0])
+        self.units = describe.units(self.lammps)
         self.atom_ids: NDArray[np.int64] = np.arange(1, self.structure.n_atoms + 1)
-        if self.structure.n_atoms < 2:
-            first[0].close()
-            raise ScriptError("expected at least 2 atoms, got 1; use a larger cell or -rep")
-        super().__init__(lambda: first.pop() if first else make(), self.structure)
-
-    def _numbered(self, load: Callable[..., Instance]) -> Instance:
-        """An instance, with the atoms numbered as on one rank."""
-        if parallel.team().Get_size() == 1:
-            return load()
-        if self._rows is not None:
-            instance = load()
-        else:
-            # first alone: what is wrong with a script LAMMPS often says on one rank of a team only, which ends the job
-            with contextlib.closing(load(alone=True)) as alone:
-                reference = describe.structure(alone)
-            instance = load()
-            self._rows = rows_as(reference, describe.structure(instance))
-        instance.atoms.renumber(self._rows)
-        return instance
 
     @property
     def reader(self) -> ScriptReader:
@@ -186,7 +138,7 @@ class Engine(Evaluator):
         Args:
             name: Name of the variable.
         """
-        given = self._given.get(name)
+        given = self._source.variables.get(name)
         return given[0] if given else own_value(self.reader.stale, name, self.variable_text(name))
 
     def script_value(self, name: str) -> str:
@@ -224,7 +176,7 @@ class Engine(Evaluator):
         """
 
         def make() -> Instance:
-            instance = self._make()
+            instance = self._source.instance()
             try:
                 for command in commands:
                     instance.command(command)
@@ -233,7 +185,7 @@ class Engine(Evaluator):
                 raise
             return instance
 
-        trial = Evaluator(make, self.structure)
+        trial = Evaluator(make(), self.structure, make)
         trial.set_cell(self.cell, self.origin)
         return trial
 
@@ -289,7 +241,7 @@ class Engine(Evaluator):
             raise PotentialError(
                 f"expected a value that the potential can have, got {given}: {lammps_message(error)}; choose another one"
             ) from None
-        self._parameters |= changed
+        self._source.parameters |= changed
 
     def _apply(self, values: Mapping[str, str]) -> None:
         """Send the potential with these values, and evaluate the sites."""
@@ -329,19 +281,88 @@ class Engine(Evaluator):
         self.close()
 
 
-def _replicate(instance: Instance, copies: tuple[int, int, int]) -> None:
-    if tuple(copies) == (1, 1, 1):
-        return
-    # they hold numbers of every atom, with which LAMMPS refuses to replicate; the charges are found anew anyway
-    charges = dict(instance.reader.charge_fixes)
-    with instance.listening():
-        for name in charges:
-            instance.command(f"unfix {name}")
-        # without this, a bond over a face of the cell goes on to the far side of the supercell
-        bonds = " bond/periodic" if instance.lammps.extract_global("nbonds") else ""
-        instance.command("replicate {} {} {}".format(*copies) + bonds)
-        for command in itertools.chain(*charges.values()):
-            instance.command(command)
+@dataclass
+class _Source:
+    """A script with what the user gave with it, which makes instances of its crystal.
+
+    Attributes:
+        script: The script.
+        variables: Index variables and their values by -var.
+        replicate: Copies along the three vectors of the script's box.
+        flags: LAMMPS' own flags.
+        stored: See `Engine`.
+        parameters: Values of the potential's parameters that go before all others.
+        rows: Of the script's atoms by LAMMPS' id, where a team holds the instance.
+    """
+
+    script: Path
+    variables: dict[str, Sequence[str]]
+    replicate: tuple[int, ...]
+    flags: LammpsFlags
+    stored: bool
+    parameters: dict[str, str] = field(default_factory=dict)
+    rows: NDArray[np.int64] | None = None
+
+    def instance(self) -> Instance:
+        """An instance with the supercell."""
+        made = self._numbered()
+        self._replicate(made)
+        return made
+
+    def first(self, most_atoms: float) -> tuple[Instance, Structure, list[str]]:
+        """The same after all checks, the structure before it was replicated, and `Engine.unlike_the_run`."""
+        made = self._numbered()
+        try:
+            if not self.stored:
+                silent = replace(self.flags, log="none", screen="none")
+                require_position_energies(made, lambda: self._loaded(silent, alone=True))
+            unlike, structure = unlike_the_run(made), describe.structure(made)
+            wanted = structure.n_atoms * math.prod(self.replicate)
+            if wanted > most_atoms:
+                raise CrystalError(
+                    f"expected at most {most_atoms:.0f} atoms, which fit into the memory of this machine, got {wanted}; use a smaller "
+                    "-rep (a model trained on a small crystal is applied to a larger one with `lammps-bg sample -rep`)"
+                )
+            self._replicate(made)
+            if wanted < 2:
+                raise ScriptError("expected at least 2 atoms, got 1; use a larger cell or -rep")
+        except BaseException:
+            made.close()
+            raise
+        return made, structure, unlike
+
+    def _loaded(self, flags: LammpsFlags, *, alone: bool = False) -> Instance:
+        values = {**self.variables, **{name: [value] for name, value in self.parameters.items()}}
+        return Instance(self.script, values, flags, stored=self.stored, alone=alone)
+
+    def _numbered(self) -> Instance:
+        """An instance, with the atoms numbered as on one rank."""
+        if parallel.team().Get_size() == 1:
+            return self._loaded(self.flags)
+        if self.rows is not None:
+            instance = self._loaded(self.flags)
+        else:
+            # first alone: what is wrong with a script LAMMPS often says on one rank of a team only, which ends the job
+            with contextlib.closing(self._loaded(LammpsFlags(), alone=True)) as alone:
+                reference = describe.structure(alone)
+            instance = self._loaded(self.flags)
+            self.rows = rows_as(reference, describe.structure(instance))
+        instance.atoms.renumber(self.rows)
+        return instance
+
+    def _replicate(self, instance: Instance) -> None:
+        if self.replicate == (1, 1, 1):
+            return
+        # they hold numbers of every atom, with which LAMMPS refuses to replicate; the charges are found anew anyway
+        charges = dict(instance.reader.charge_fixes)
+        with instance.listening():
+            for name in charges:
+                instance.command(f"unfix {name}")
+            # without this, a bond over a face of the cell goes on to the far side of the supercell
+            bonds = " bond/periodic" if instance.lammps.extract_global("nbonds") else ""
+            instance.command("replicate {} {} {}".format(*self.replicate) + bonds)
+            for command in itertools.chain(*charges.values()):
+                instance.command(command)
 
 
 def rows_as(reference: Structure, structure: Structure) -> NDArray[np.int64]:

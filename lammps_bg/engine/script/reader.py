@@ -59,6 +59,7 @@ class ScriptReader(Interpreter):
         pair_modify: Words of its pair_modify commands, in order.
         neighbor: Words of the last `neighbor` command.
         kspace: The kspace commands.
+        minimiser: The min_style and min_modify commands.
         relaxation: The first skipped command that would have relaxed the cell of the present crystal, else its atoms; or nothing.
         cleared: The `clear` that removed another crystal before this one, or nothing.
         set_aside: Variables by -var of which the script has an own one, which it keeps; see `state_variable`.
@@ -107,6 +108,7 @@ class ScriptReader(Interpreter):
         self.pair_modify: list[str] = []
         self.neighbor: list[str] = []
         self.kspace: list[str] = []
+        self.minimiser: list[str] = []
         self.fixes: dict[str, ScriptFix] = {}
         self.run_fixes: list[ScriptFix] = []
         self._computes: list[tuple[tuple[Path, int], str, str]] = []  # place, style and what it is made for that is not sampled
@@ -331,6 +333,8 @@ class ScriptReader(Interpreter):
             self.relaxation = None
         elif name.startswith("kspace_"):
             self.kspace.append(" ".join([name, *args]))
+        elif name in ("min_style", "min_modify"):
+            self.minimiser.append(" ".join([name, *args]))
 
     def _clear(self, text: str, words: list[Word]) -> None:
         """After a run, wait with it until another crystal begins: as the last command it would leave nothing."""
