@@ -167,11 +167,7 @@ class Atoms(Member):
     # ---- energies and forces
 
     def portion(self, n_atoms: int) -> int:
-        """How many configurations `evaluate` should get at a time: of a team they are a message to every rank.
-
-        Args:
-            n_atoms: Atoms of each.
-        """
+        """How many configurations `evaluate` should get at a time: of a team they are a message to every rank."""
         return max(1, _MESSAGE // (24 * n_atoms)) if self.shared else sys.maxsize
 
     @collective

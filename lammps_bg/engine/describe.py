@@ -23,11 +23,7 @@ WRAP_TOLERANCE = 1e-9  # fractional: a site at -1e-12 stays there instead of goi
 
 
 def units(lammps: Lammps) -> Units:
-    """The unit style of an instance with LAMMPS' own constants.
-
-    Args:
-        lammps: The library object.
-    """
+    """The unit style of an instance with LAMMPS' own constants."""
     name = str(lammps.extract_global("units"))
     if name not in LABELS:
         raise ScriptError(f"expected `units` to be one of {', '.join(LABELS)}, got '{name}'")
@@ -51,11 +47,7 @@ def skin(instance: Instance, spacing: float) -> float:
 
 
 def box(lammps: Lammps) -> tuple[Array, Array]:
-    """Cell vectors as rows, shape [3, 3], and origin, shape [3], of the current box.
-
-    Args:
-        lammps: The library object.
-    """
+    """Cell vectors as rows, shape [3, 3], and origin, shape [3], of the current box."""
     low, high, xy, yz, xz = lammps.extract_box()[:5]
     cell = np.diag(np.subtract(high, low)).astype(np.float64)
     cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
@@ -66,9 +58,6 @@ def structure(instance: Instance) -> Structure:
     """The atoms of an instance, ordered by id, wrapped into the cell.
 
     Whole-cell image flags are dropped: in a crystal they say nothing about the site.
-
-    Args:
-        instance: The instance.
     """
     lammps = instance.lammps
     cell, origin = box(lammps)
@@ -97,11 +86,7 @@ def _bonds(instance: Instance) -> NDArray[np.int64]:
 
 
 def unwrapped(instance: Instance) -> Array:
-    """Positions with image flags applied, ordered by id, shape [N, 3], length units: what fixes with a memory refer to.
-
-    Args:
-        instance: The instance.
-    """
+    """Positions with image flags applied, ordered by id, shape [N, 3], length units: what fixes with a memory refer to."""
     cell, _ = box(instance.lammps)
     positions, flags = instance.atoms.gather("x", "image")
     bits, half = _image_layout(instance)
@@ -195,11 +180,7 @@ class PairStyle:
 
     @classmethod
     def of(cls, instance: Instance) -> "PairStyle":
-        """What the script of an instance says.
-
-        Args:
-            instance: The instance.
-        """
+        """What the script of an instance says."""
         reader, lammps = instance.reader, instance.lammps
         style = rules.base_style(instance.pair_style)
         others = [f"fix {name}" for name in reader.kept_fixes] + reader.kspace
@@ -229,11 +210,7 @@ def _table(instance: Instance, name: str) -> Array | None:
 
 
 def length_scale(instance: Instance) -> tuple[float, str] | None:
-    """The potential's own length, in length units, with how it is known; nothing where there is no single one.
-
-    Args:
-        instance: The instance.
-    """
+    """The potential's own length, in length units, with how it is known; nothing where there is no single one."""
     style = instance.pair_style
     if style.startswith("lj/cut"):
         sigma = instance.lammps.extract_pair("sigma")

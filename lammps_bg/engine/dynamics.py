@@ -130,9 +130,6 @@ class Dynamics:
     def run(self, steps: int) -> Snapshot:
         """Go on for a number of steps.
 
-        Args:
-            steps: Number of time steps.
-
         Raises:
             CrystalError: The run became unstable.
         """

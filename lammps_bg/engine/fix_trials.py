@@ -41,10 +41,6 @@ def require_position_energies(instance: Instance, load_alone: Callable[[], Insta
 
     What is known by name costs nothing; an instance of its own is made for what has to be tried.
 
-    Args:
-        instance: The instance of the script.
-        load_alone: Makes another one.
-
     Raises:
         PotentialError: The energy changes with an attribute of the atoms that is not sampled.
         ScriptError: A fix changes forces and is not known, or adds forces without their energy.
@@ -68,11 +64,7 @@ def require_position_energies(instance: Instance, load_alone: Callable[[], Insta
 
 
 def unlike_the_run(instance: Instance) -> list[str]:
-    """What the script's own dynamics do otherwise than the samples, one sentence each: atoms without an integrator, fixes gone since.
-
-    Args:
-        instance: The instance of the script.
-    """
+    """What the script's own dynamics do otherwise than the samples, one sentence each: atoms without an integrator, fixes gone since."""
     reader = instance.reader
     present = {(fix.group, fix.style) for fix in reader.fixes.values()}
     gone = [fix for fix in reader.run_fixes if (fix.group, fix.style) not in present]
@@ -106,11 +98,7 @@ def _count(groups: set[str], instance: Instance) -> int | None:
 
 
 class _Trial:
-    """Energies and forces of slightly displaced atoms, with and without what is tried.
-
-    Args:
-        scratch: An instance for nothing else.
-    """
+    """Energies and forces of slightly displaced atoms, with and without what is tried."""
 
     def __init__(self, scratch: Instance) -> None:
         self._instance = scratch
@@ -138,11 +126,7 @@ class _Trial:
     # ---- a fix that is left out
 
     def require_no_effect(self, fix: ScriptFix) -> None:
-        """Refuse a fix that is left out although it changes energies or forces.
-
-        Args:
-            fix: The fix.
-        """
+        """Refuse a fix that is left out although it changes energies or forces."""
         without = self._evaluate()
         try:
             with _elsewhere():  # it may open files
@@ -159,11 +143,7 @@ class _Trial:
     # ---- attributes of atoms
 
     def require_independence(self, style: str) -> None:
-        """Refuse an atom style whose attribute the energy depends on.
-
-        Args:
-            style: The atom style.
-        """
+        """Refuse an atom style whose attribute the energy depends on."""
         for fix in self._instance.reader.fixes.values():
             if fix.kept and rules.base_style(fix.style).startswith("efield"):  # else only its torque would tell
                 self._instance.command(f"fix_modify {fix.name} energy yes")
@@ -214,34 +194,20 @@ class _Trial:
         return list(_STEP * self._spacing * np.random.default_rng(1).standard_normal(shape))
 
     def push(self, fix: ScriptFix) -> tuple[Push, Push]:
-        """Energies and forces with a fix, and without it: the fix is gone afterwards.
-
-        Args:
-            fix: The fix.
-        """
+        """Energies and forces with a fix, and without it: the fix is gone afterwards."""
         present = Push(self.energies_along(), self._evaluate()[1])
         self._instance.command(f"unfix {fix.name}")
         return present, Push(self.energies_along(), self._evaluate()[1])
 
     def has_energy(self, present: Array, without: Push, forces: Array) -> bool:
-        """Whether the forces of a fix are the slope of its energy.
-
-        Args:
-            present: Energies along the steps with the fix, shape [n, 2].
-            without: Energies and forces without it.
-            forces: Forces with it, shape [N, 3].
-        """
+        """Whether the forces of a fix are the slope of its energy."""
         work = np.array([((forces - without.forces) * step).sum() for step in self._steps()])
         drop = -np.diff((present - without.energies)[:, ::-1], axis=1)[:, 0] / 2
         rounding = _ROUNDING * np.abs(without.energies).max()
         return bool((np.abs(drop - work) <= _MISSING * np.abs(work) + rounding).all())
 
     def switch_energy_on(self, fix: ScriptFix) -> bool:
-        """Let LAMMPS add the energy of a fix to the potential energy; whether it has one.
-
-        Args:
-            fix: The fix.
-        """
+        """Let LAMMPS add the energy of a fix to the potential energy; whether it has one."""
         try:
             self._instance.command(f"fix_modify {fix.name} energy yes")
         except PotentialError:

@@ -75,22 +75,14 @@ class Instance:
             raise
 
     def command(self, text: str) -> None:
-        """Send one command; LAMMPS' refusal is a PotentialError, since scripts are read elsewhere.
-
-        Args:
-            text: The command.
-        """
+        """Send one command; LAMMPS' refusal is a PotentialError, since scripts are read elsewhere."""
         try:
             self.lammps.command(text)
         except Exception as error:
             raise PotentialError(f"LAMMPS says '{lammps_message(error)}' to `{text}`") from None
 
     def minimise(self, tolerances: str) -> str:
-        """Run LAMMPS' minimiser, and return why it stopped in LAMMPS' own words.
-
-        Args:
-            tolerances: The four numbers of `minimize`.
-        """
+        """Run LAMMPS' minimiser, and return why it stopped in LAMMPS' own words."""
         with self._logged() as said:
             self.lammps.command(f"minimize {tolerances}")
         found = re.search(r"Stopping criterion = (.*)", said[0])
@@ -102,11 +94,7 @@ class Instance:
 
     @staticmethod
     def thermo_commands(columns: str) -> tuple[str, ...]:
-        """Commands that make LAMMPS compute the given thermo columns and nothing else.
-
-        Args:
-            columns: Names of the columns.
-        """
+        """Commands that make LAMMPS compute the given thermo columns and nothing else."""
         return ("thermo 0", f"thermo_style custom {columns}", "thermo_modify norm no lost error flush no")
 
     # ---- reading and checking
@@ -202,11 +190,7 @@ class Instance:
         return [rules.base_style(style) for style in line.split("=")[1].split()[1:]]
 
     def place_of(self, command: str) -> str:
-        """Where the script last has a command, or the script where a file brings what it does.
-
-        Args:
-            command: Name of the command.
-        """
+        """Where the script last has a command, or the script where a file brings what it does."""
         said = [traced for traced in self.reader.trace.commands if traced.name == command]
         return f"{said[-1].file.name} line {said[-1].line}" if said else self.reader.script_files[0].name
 

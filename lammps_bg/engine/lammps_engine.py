@@ -120,11 +120,7 @@ class Engine(Evaluator):
         return bool(self.lammps.extract_setting("triclinic"))
 
     def variable(self, name: str) -> float | None:
-        """Numeric value of a LAMMPS variable after the script, or nothing.
-
-        Args:
-            name: Name of the variable.
-        """
+        """Numeric value of a LAMMPS variable after the script, or nothing."""
         if not self.lammps.has_id("variable", name):
             return None
         try:
@@ -133,31 +129,19 @@ class Engine(Evaluator):
             return None
 
     def state_variable(self, name: str) -> str | None:
-        """What the user says by T, P or Lambda: the value by -var, else the script's own number, or nothing.
-
-        Args:
-            name: Name of the variable.
-        """
+        """What the user says by T, P or Lambda: the value by -var, else the script's own number, or nothing."""
         given = self._source.variables.get(name)
         return given[0] if given else own_value(self.reader.stale, name, self.variable_text(name))
 
     def script_value(self, name: str) -> str:
-        """Value that the script itself gives to an index variable, which -var replaces; empty where it gives none.
-
-        Args:
-            name: Name of the variable.
-        """
+        """Value that the script itself gives to an index variable, which -var replaces; empty where it gives none."""
         for command in self.reader.trace.commands:
             if command.target == name and command.kind == "variable":
                 return command.text.split()[3]
         return ""
 
     def variable_text(self, name: str) -> str | None:
-        """Value of a LAMMPS variable as text, or nothing where the script has none of that name.
-
-        Args:
-            name: Name of the variable.
-        """
+        """Value of a LAMMPS variable as text, or nothing where the script has none of that name."""
         if not self.lammps.has_id("variable", name):
             return None
         try:
@@ -167,9 +151,6 @@ class Engine(Evaluator):
 
     def tried(self, commands: Sequence[str]) -> Evaluator:
         """Another instance of the same crystal with further commands after the script, to see what they change; close it afterwards.
-
-        Args:
-            commands: LAMMPS commands.
 
         Raises:
             PotentialError: LAMMPS refuses one of them.
@@ -203,9 +184,6 @@ class Engine(Evaluator):
 
     def parameter_use(self, name: str) -> list[str]:
         """The commands of the script by which a variable changes the potential, each with its place.
-
-        Args:
-            name: Name of an index variable.
 
         Raises:
             ConfigError: It is no parameter of the potential alone.
@@ -367,10 +345,6 @@ class _Source:
 
 def rows_as(reference: Structure, structure: Structure) -> NDArray[np.int64]:
     """Row in the reference of each atom of the same crystal, shape [N].
-
-    Args:
-        reference: The crystal as one rank makes it.
-        structure: As several ranks make it.
 
     Raises:
         ScriptError: It is another crystal.

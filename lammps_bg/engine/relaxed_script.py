@@ -48,12 +48,7 @@ class Place:
 
 
 def settled(relaxed: Relaxed, engine: Engine) -> Relaxed:
-    """The relaxed crystal without rounding noise: tilts of zero, and the script's coordinates where atoms have not moved.
-
-    Args:
-        relaxed: As it came out of the minimiser.
-        engine: The engine of the unrelaxed script.
-    """
+    """The relaxed crystal without rounding noise: tilts of zero, and the script's coordinates where atoms have not moved."""
     cell = np.tril(relaxed.cell)
     small = np.abs(cell) < _SQUARE * np.diag(cell).max()
     cell[small & ~np.eye(3, dtype=bool)] = 0.0
@@ -92,11 +87,7 @@ def _set_atom(number: int | np.integer, position: Array) -> str:
 
 
 def places(engine: Engine) -> list[Place]:
-    """Where the lines may go, the best first: before anything acts or integrates, before it acts, at the end.
-
-    Args:
-        engine: The engine of the script.
-    """
+    """Where the lines may go, the best first: before anything acts or integrates, before it acts, at the end."""
     script = engine.script_files[0]
     lines = read_lines(script)
     acting, fixing = [], []
@@ -119,11 +110,7 @@ def places(engine: Engine) -> list[Place]:
 
 
 def script_text(path: Path) -> str:
-    """Text of a script with every byte of it kept.
-
-    Args:
-        path: The file.
-    """
+    """Text of a script with every byte of it kept."""
     return path.read_bytes().decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n")
 
 
@@ -154,11 +141,5 @@ def edited(
 
 
 def renamed(text: str, old: str, new: str) -> tuple[str, int]:
-    """The script with another name of a file, and how often it was there.
-
-    Args:
-        text: The script.
-        old: Name as written.
-        new: Name to write.
-    """
+    """The script with another name of a file, and how often it was there."""
     return re.subn(rf"(?<![^\s\"']){re.escape(old)}(?![^\s\"'])", lambda _: new, text)

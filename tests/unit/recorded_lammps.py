@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 _KNOWN = """
-    atom_modify atom_style boundary change_box compute create_atoms create_box fix fix_modify group kspace_modify kspace_style lattice log mass min_modify
-    min_style minimize neigh_modify neighbor pair_coeff pair_style read_data read_dump region run run_style set thermo thermo_modify
-    thermo_style timer timestep uncompute unfix units variable
+    atom_modify atom_style boundary change_box compute create_atoms create_box fix fix_modify group kspace_modify kspace_style lattice log
+    mass min_modify min_style minimize neigh_modify neighbor pair_coeff pair_style read_data read_dump region run run_style set thermo
+    thermo_modify thermo_style timer timestep uncompute unfix units variable
 """
 KNOWN = frozenset(_KNOWN.split())
 SETTINGS = {"box_exist": 1, "dimension": 3, "imageint": 4, "rmass_flag": 0, "radius_flag": 0}

@@ -186,23 +186,13 @@ class ScriptReader(Interpreter):
             self.trace, self.skipped, self.left_out, self.stale, self._stack = trace, skipped, left_out, stale, []
 
     def repeat(self, command: TracedCommand, *, anew: bool) -> None:
-        """Execute a command of the trace once more, from within `replaying`.
-
-        Args:
-            command: The command.
-            anew: Substitute its variables again.
-        """
+        """Execute a command of the trace once more, from within `replaying`."""
         self.place(command.file, command.line)
         with self.files.within(command.folder):
             self.dispatch(command.raw if anew else command.text)
 
     def execute(self, text: str, words: list[Word]) -> None:
-        """Send a command that defines the crystal, skip one that acts.
-
-        Args:
-            text: The command after substitution.
-            words: Its words.
-        """
+        """Send a command that defines the crystal, skip one that acts."""
         name = words[0].text
         if name in rules.SKIPPED:
             self.skip(text, rules.SKIPPED[name])
@@ -220,11 +210,7 @@ class ScriptReader(Interpreter):
             self._define(text, words)
 
     def defines_crystal(self, words: Sequence[str]) -> bool:
-        """Whether a command is part of what defines the crystal or its energy.
-
-        Args:
-            words: Its words, before or after substitution.
-        """
+        """Whether a command is part of what defines the crystal or its energy."""
         name = words[0] if words else ""
         if name == "fix":
             return len(words) > 3 and rules.fix_is_kept(words[3])
@@ -255,11 +241,7 @@ class ScriptReader(Interpreter):
         return super()._expand(text)
 
     def lacks(self, text: str) -> bool:
-        """Whether a command names a fix or compute that was left out.
-
-        Args:
-            text: The command.
-        """
+        """Whether a command names a fix or compute that was left out."""
         return any(name in self._gone for name in re.findall(r"\b[fcC]_(\w+)", text))
 
     def _define(self, text: str, words: list[Word], files: frozenset[str] = frozenset()) -> None:

@@ -173,22 +173,14 @@ _INSTEAD: Mapping[str, str] = {
 
 
 def unsampled_atoms(style: str) -> str:
-    """What the atoms of an atom style have that is not sampled, whatever the potential; empty where nothing or where it is tried.
-
-    Args:
-        style: The atom style, or one within `hybrid`.
-    """
+    """What the atoms of an atom style have that is not sampled, whatever the potential; empty where nothing or where it is tried."""
     if style in PLAIN_ATOMS or style in TRIED_ATOMS:
         return ""
     return _UNSAMPLED_ATOMS.get(style, "attributes of its own")
 
 
 def unsampled_style(words: Sequence[str]) -> tuple[str, str] | None:
-    """The pair or bond style among these that has degrees of freedom of its own, and which; None where there is none.
-
-    Args:
-        words: Words of a pair_style or bond_style command after its first.
-    """
+    """The pair or bond style among these that has degrees of freedom of its own, and which; None where there is none."""
     for word in words if words and words[0].startswith("hybrid") else words[:1]:
         style = base_style(word)
         for start, what in _STYLES_BY_START.items():
@@ -201,21 +193,12 @@ def unsampled_style(words: Sequence[str]) -> tuple[str, str] | None:
 
 
 def unsampled_compute(style: str) -> str:
-    """What a compute is made for that is not sampled, or nothing.
-
-    Args:
-        style: The compute style.
-    """
+    """What a compute is made for that is not sampled, or nothing."""
     return _COMPUTES.get(base_style(style), "")
 
 
 def unsampled_sentence(command: str, what: str) -> str:
-    """Says that a command brings degrees of freedom that are not sampled.
-
-    Args:
-        command: The command.
-        what: The degrees of freedom.
-    """
+    """Says that a command brings degrees of freedom that are not sampled."""
     instead = _INSTEAD.get(
         what, f"use a potential without {what}, `atom_style atomic` (or charge, full), and no command that sets or moves them"
     )
@@ -305,11 +288,7 @@ def _matches(style: str, pattern: str) -> bool:
 
 
 def fix_refusal(style: str) -> str:
-    """What a fix does for which the crystal cannot be sampled, to follow its name; nothing where it can be.
-
-    Args:
-        style: The style, as written.
-    """
+    """What a fix does for which the crystal cannot be sampled, to follow its name; nothing where it can be."""
     style = base_style(style)
     parts = style.split("/")
     for part, clause in _REFUSED_PARTS.items():
@@ -319,30 +298,17 @@ def fix_refusal(style: str) -> str:
 
 
 def fix_is_innocent(style: str) -> bool:
-    """Whether a fix is known to change no energy and no force of atoms at rest: integrators, thermostats, barostats, output.
-
-    Args:
-        style: The style, as written.
-    """
+    """Whether a fix is known to change no energy and no force of atoms at rest: integrators, thermostats, barostats, output."""
     return any(_matches(base_style(style), pattern) for pattern in _INNOCENT)
 
 
 def fix_integrates(style: str) -> bool:
-    """Whether a fix moves atoms freely by their forces.
-
-    Args:
-        style: The style, as written.
-    """
+    """Whether a fix moves atoms freely by their forces."""
     return not fix_refusal(style) and any(_matches(base_style(style), pattern) for pattern in _MOVERS)
 
 
 def refused_fix(fix: ScriptFix, clause: str) -> str:
-    """Says why a fix is not possible here.
-
-    Args:
-        fix: The fix.
-        clause: What it does.
-    """
+    """Says why a fix is not possible here."""
     return (
         f"expected atoms that all move freely by their potential energy, but `fix {fix.style}` {clause} "
         f"(fix {fix.name}, group {fix.group}); the free energy here is that of a crystal in which every atom moves by the potential energy "

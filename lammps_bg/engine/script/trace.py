@@ -49,39 +49,22 @@ class TracedCommand:
 
 
 def file_token(name: str) -> str:
-    """What a generated file is called among the variables; no variable has a space in its name.
-
-    Args:
-        name: The file as the script names it.
-    """
+    """What a generated file is called among the variables; no variable has a space in its name."""
     return f"file {name}"
 
 
 def references(text: str) -> frozenset[str]:
-    """Variables that a command names by `$x`, `${x}` or `v_x`, in quotes or not.
-
-    Args:
-        text: The command as written.
-    """
+    """Variables that a command names by `$x`, `${x}` or `v_x`, in quotes or not."""
     return frozenset(next(name for name in found if name) for found in _REFERENCE.findall(text))
 
 
 def unquoted(text: str) -> str:
-    """A command without its quoted parts.
-
-    Args:
-        text: The command as written.
-    """
+    """A command without its quoted parts."""
     return _QUOTED.sub("", text)
 
 
 def value_of(lammps: Lammps, name: str) -> Value | None:
-    """Present value of a variable, or nothing where it has none or one per atom.
-
-    Args:
-        lammps: The library object.
-        name: Name of the variable.
-    """
+    """Present value of a variable, or nothing where it has none or one per atom."""
     if not lammps.has_id("variable", name):
         return None
     try:
@@ -97,9 +80,6 @@ class Trace:
     Attributes:
         commands: The commands.
         folder: The script's present working directory, from the one in which it starts.
-
-    Args:
-        lammps: The library object, which knows the values of variables.
     """
 
     def __init__(self, lammps: Lammps) -> None:
@@ -147,11 +127,7 @@ class Trace:
         return leaves
 
     def dependent(self, names: Iterable[str]) -> set[str]:
-        """Variables and generated files made from some variables, these included.
-
-        Args:
-            names: The variables.
-        """
+        """Variables and generated files made from some variables, these included."""
         found, size = set(names), 0
         while len(found) > size:
             size = len(found)

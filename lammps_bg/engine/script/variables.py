@@ -133,30 +133,15 @@ class StaleReads:
     # ---- variables and files
 
     def definition(self, name: str) -> Definition | None:
-        """The last definition of a variable by the script, also one that LAMMPS did not get.
-
-        Args:
-            name: The variable.
-        """
+        """The last definition of a variable by the script, also one that LAMMPS did not get."""
         return self._definitions.get(name)
 
     def history(self, name: str) -> list[Definition]:
-        """All definitions of a variable by the script so far.
-
-        Args:
-            name: The variable.
-        """
+        """All definitions of a variable by the script so far."""
         return list(self._history.get(name, []))
 
     def define(self, words: Sequence[str], raw: str, command: str, where: tuple[Path, int]) -> None:
-        """Take note of a definition.
-
-        Args:
-            words: Words of the `variable` command after substitution.
-            raw: The command as written.
-            command: The command as LAMMPS gets it.
-            where: Its file and line.
-        """
+        """Take note of a definition."""
         name, style, args = words[1], words[2], words[3:]
         if style == "delete":
             self._definitions.pop(name, None)
@@ -168,22 +153,11 @@ class StaleReads:
         self._history.setdefault(name, []).append(self._definitions[name])
 
     def restore(self, name: str, definition: Definition) -> None:
-        """Take note that a variable has a former definition again.
-
-        Args:
-            name: The variable.
-            definition: The definition.
-        """
+        """Take note that a variable has a former definition again."""
         self._definitions[name] = definition
 
     def make(self, token: str, raw: str, where: tuple[Path, int]) -> None:
-        """Take note of a file that the script prints, or of a group of atoms.
-
-        Args:
-            token: The file, as a trace calls it, or the group by `group_token`.
-            raw: The command as written.
-            where: Its file and line.
-        """
+        """Take note of a file that the script prints, or of a group of atoms."""
         fixed = self.used(raw, where) or self._of_variables((token,), ())
         if fixed is not None:
             self._definitions[token] = Definition("", "", raw, *where, fixed)
@@ -191,38 +165,20 @@ class StaleReads:
     # ---- questions
 
     def used(self, raw: str, where: tuple[Path, int]) -> StaleRead | None:
-        """What a command takes from a state that was never reached, be it substituted or by `v_name`; nothing where it does not.
-
-        Args:
-            raw: The command as written.
-            where: Its file and line.
-        """
+        """What a command takes from a state that was never reached, be it substituted or by `v_name`; nothing where it does not."""
         return self._immediate(raw, where) or self._of_variables(tuple(sorted(references(raw))), ())
 
     def substituted(self, raw: str, where: tuple[Path, int]) -> StaleRead | None:
-        """The same of the values that LAMMPS writes into the command before it reads it.
-
-        Args:
-            raw: The command as written.
-            where: Its file and line.
-        """
+        """The same of the values that LAMMPS writes into the command before it reads it."""
         names = [next(name for name in found if name) for found in _SUBSTITUTED.findall(raw)]
         return self._immediate(raw, where) or self._of_variables(names, ())
 
     def made(self, token: str) -> StaleRead | None:
-        """The same of a file or a group that the script has made.
-
-        Args:
-            token: The file, as a trace calls it, or the group by `group_token`.
-        """
+        """The same of a file or a group that the script has made."""
         return self._of_variables((token,), ())
 
     def state_word(self, name: str) -> str:
-        """A word by which the formula of a variable reads the state of the system, at whatever time; empty where it reads none.
-
-        Args:
-            name: The variable.
-        """
+        """A word by which the formula of a variable reads the state of the system, at whatever time; empty where it reads none."""
         return next((word for word, _, _ in self._state_words(name, ())), "")
 
     def _immediate(self, raw: str, where: tuple[Path, int]) -> StaleRead | None:
@@ -271,20 +227,12 @@ class StaleReads:
 
 
 def group_token(name: str) -> str:
-    """What a group of atoms is called among the variables; no variable has a space in its name.
-
-    Args:
-        name: The group.
-    """
+    """What a group of atoms is called among the variables; no variable has a space in its name."""
     return f"group {name}"
 
 
 def reads(formula: str) -> list[tuple[str, Part]]:
-    """Words of a formula of LAMMPS that read a state, each with the part that it reads; variables in it are not followed.
-
-    Args:
-        formula: The formula after substitution.
-    """
+    """Words of a formula of LAMMPS that read a state, each with the part that it reads; variables in it are not followed."""
     found: list[tuple[str, Part]] = []
     for word, call in _WORD.findall(_OF_GROUPS.sub(r"\1()", _OF_NAMES.sub("", formula))):
         if word.startswith(("v_", "i_", "d_", "i2_", "d2_")) or word in _CONSTANT:
