@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg import parallel
-from lammps_bg.engine.library import Lammps, LammpsFlags, create
+from lammps_bg.engine.flags import LammpsFlags
+from lammps_bg.engine.library import Lammps, create
 from lammps_bg.engine.team import Member, collective
 
 Array = NDArray[np.float64]

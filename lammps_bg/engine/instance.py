@@ -12,7 +12,8 @@ import numpy as np
 from lammps_bg import parallel
 from lammps_bg.engine import team
 from lammps_bg.engine.atoms import Atoms
-from lammps_bg.engine.library import LammpsFlags, lammps_message
+from lammps_bg.engine.flags import LammpsFlags
+from lammps_bg.engine.library import lammps_message
 from lammps_bg.engine.script import rules
 from lammps_bg.engine.script.reader import ScriptReader
 from lammps_bg.errors import PotentialError, ScriptError

@@ -18,8 +18,9 @@ from lammps_bg.crystal.structure import Structure
 from lammps_bg.engine import describe
 from lammps_bg.engine.evaluator import Evaluator
 from lammps_bg.engine.fix_trials import require_position_energies, unlike_the_run
+from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.engine.instance import Instance
-from lammps_bg.engine.library import LammpsFlags, lammps_message
+from lammps_bg.engine.library import lammps_message
 from lammps_bg.engine.script import parameters
 from lammps_bg.engine.script.left_out import SkippedCommand
 from lammps_bg.engine.script.reader import ScriptReader

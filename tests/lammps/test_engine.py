@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from lammps_scripts import INPUTS, LJ, SALT, plain_energy_forces
 
+from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.engine.lammps_engine import Engine
-from lammps_bg.engine.library import LammpsFlags
 from lammps_bg.engine.relaxation import at_rest
 from lammps_bg.engine.script.files import wheel_potentials
 from lammps_bg.errors import ConfigError, CrystalError, PotentialError
