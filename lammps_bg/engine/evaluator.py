@@ -81,7 +81,7 @@ class Evaluator:
 
     @property
     def lammps(self) -> Lammps:
-        """The LAMMPS library object; call `invalidate` after changing its state."""
+        """The LAMMPS library object: for questions; whoever changes its state goes through `borrowed`."""
         return self._instance.lammps
 
     # ---- cell
@@ -156,10 +156,6 @@ class Evaluator:
         for command in self._instance.reader.kspace:  # LAMMPS wants them again after this
             self._instance.command(command)
         self._held = False
-
-    def invalidate(self) -> None:
-        """Say that LAMMPS' state was changed from outside: the next evaluation sets everything up again."""
-        self._change_box()
 
     # ---- evaluation
 
@@ -290,15 +286,6 @@ class Evaluator:
     def skin(self) -> float:
         """The neighbour skin in use, length units."""
         return self._skin
-
-    def set_skin(self, skin: float) -> None:
-        """Set the neighbour skin and stop its automatic choice; it changes the speed, never the energy.
-
-        Args:
-            skin: Skin, length units.
-        """
-        self._skin, self._fixed_skin = float(skin), True
-        self._send_skin()
 
     def settle_skin(self, positions: Array) -> None:
         """Choose the skin for configurations like these and keep it, so that energies do not depend on what came before, to the last bit.

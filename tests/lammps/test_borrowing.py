@@ -58,7 +58,6 @@ def engine(request, tmp_path):
         (tmp_path / "in.script").write_text(source)
         source = tmp_path / "in.script"
     with Engine(source) as made:
-        made.set_skin(made.skin)
         yield made
 
 
@@ -122,7 +121,6 @@ def test_all_is_as_before(engine, case):
 def test_dynamics_leaves_no_trace(ensemble, tmp_path):
     (tmp_path / "in.script").write_text(SCRIPTS["lj"])
     with Engine(tmp_path / "in.script") as engine:
-        engine.set_skin(engine.skin)
         positions = engine.sites + 0.03 * np.random.default_rng(1).standard_normal((3, engine.structure.n_atoms, 3))
         settings, arrays = everything(engine, positions)
         with contextlib.suppress(KeyError), Dynamics(engine, ensemble, timestep=0.004, seed=1) as dynamics:
