@@ -49,7 +49,7 @@ class PairStyle:
         others += [kind for kind in ("bond", "angle", "dihedral", "improper") if lammps.extract_setting(f"n{kind}types") > 0]
         described = reader.pair_style[:1] and rules.base_style(reader.pair_style[0]) == style
         args = tuple(reader.pair_style[1:]) if described else ()
-        mixed = style == "lj/cut"
+        mixed = style.startswith("lj/cut")
         return cls(
             style,
             args,
