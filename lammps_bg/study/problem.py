@@ -15,6 +15,7 @@ from lammps_bg import parallel
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES, deformation, require_no_flip
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.connection import PIECES, connection
+from lammps_bg.crystal.operations import kept_by_forces
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.symmetry import match_sites, nearest_distance, typical_distance
 from lammps_bg.crystal.system import Counts, Crystal
@@ -121,6 +122,7 @@ class Problem:
         problem._require_crystal()
         problem._require_interaction()
         problem._require_free_centre()
+        problem._keep_symmetry_of_energies()
         for line in engine.unlike_the_run:
             log.warning("%s", line)
         problem._warn_of_defects()
@@ -201,6 +203,12 @@ class Problem:
         problem = Problem(surface, temperature, scale, self.length_source)
         problem.use(self.source, self.potential.at(surface))
         return problem
+
+    def _keep_symmetry_of_energies(self) -> None:
+        """Drop those operations of the space group that energies do not have: a fix may add a field that breaks them."""
+        if self.engine.reader.kept_fixes:  # what pair styles, bonds and charges give depends on distances and angles alone
+            kept = kept_by_forces(self.surface, self.crystal)
+            self.surface.crystal = replace(self.crystal, unit=self.crystal.unit.keeping(kept))
 
     def exact_target(self) -> ExactTarget:
         """-beta U, for weights."""
