@@ -309,16 +309,7 @@ class Evaluator:
         """The neighbour skin in use, length units."""
         return self._skin
 
-    def set_skin(self, skin: float) -> None:
-        """Set the neighbour skin and stop its automatic choice; it changes the speed, never the energy.
-
-        Args:
-            skin: Skin, length units.
-        """
-        self._skin, self._fixed_skin = float(skin), True
-        self._send_skin()
-
-    def settle_skin(self, positions: Array) -> None:
+    def keep_neighbour_skin(self, positions: Array) -> None:
         """Choose the skin for configurations like these and keep it, so that energies do not depend on what came before, to the last bit.
 
         Args:

@@ -103,7 +103,7 @@ class LammpsSurface:
     def settle(self, displacements: Array) -> None:
         """Prepare LAMMPS for displacements like these [n, N, 3], in the same way whatever it has evaluated before."""
         self.enter()
-        self.engine.settle_skin(self.positions(displacements)[:, self._site_of_atom])
+        self.engine.keep_neighbour_skin(self.positions(displacements)[:, self._site_of_atom])
 
     def virial_pressures(self, displacements: Array) -> Array:
         """Configurational pressures [n] of displacements [n, N, 3], pressure units, without the kinetic part; nan where there is none."""
