@@ -21,6 +21,7 @@ from lammps_bg.crystal.symmetry import match_sites, nearest_distance, typical_di
 from lammps_bg.crystal.system import Counts, Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
+from lammps_bg.engine.relaxation import at_rest
 from lammps_bg.errors import ConfigError, CrystalError, LammpsBGError, PotentialError
 from lammps_bg.potentials.sources.lammps import LammpsSurface
 from lammps_bg.potentials.surface import EnergySurface
@@ -329,7 +330,7 @@ class Problem:
         small = 0.01 / (self.beta * 0.1 * crystal.nearest_distance)
         if self.largest_force < small:
             return
-        rest = self.engine.relaxed(small)
+        rest = at_rest(self.engine, small)
         moved = rest.positions - self.engine.sites
         moved = moved - np.round(moved @ np.linalg.inv(crystal.supercell)) @ crystal.supercell
         furthest = float(np.linalg.norm(moved - moved.mean(0), axis=1).max())

@@ -17,8 +17,7 @@ from command_line import LJ, TINY, TINY_MD, call
 from lammps_scripts import INPUTS
 
 from lammps_bg.crystal.structure import Structure
-from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
-from lammps_bg.engine.numbering import rows_as
+from lammps_bg.engine.lammps_engine import Engine, LammpsFlags, rows_as
 from lammps_bg.errors import ScriptError
 from lammps_bg.potentials.sources.lammps import LammpsSurface
 from lammps_bg.store.trajectory import TrajectoryFiles
@@ -213,7 +212,7 @@ Atoms.gather = team.collective(gather)
 sys.exit(main())
 """
 RAISE = "if here: raise ValueError('a bug')"
-NAN = "self._view(b'x')[: int(here)] = float('nan'); self.library.command('run 0 post no')"
+NAN = "self.library.vectors('x')[: int(here)] = float('nan'); self.library.command('run 0 post no')"
 DIE = "if here: os.kill(os.getpid(), signal.SIGKILL)"
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lammps_bg.crystal.structure import Array
-from lammps_bg.engine.pair_style import PairStyle
+from lammps_bg.engine.describe import PairStyle
 from lammps_bg.potentials.pair_styles import alike, of_batch, of_pairs
 
 STYLE = "lj/cut"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lammps_bg.crystal.structure import Array
-from lammps_bg.engine.pair_style import PairStyle
+from lammps_bg.engine.describe import PairStyle
 from lammps_bg.potentials.pair_styles import of_batch, of_pairs
 
 STYLE = "sw"

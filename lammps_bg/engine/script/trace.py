@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from lammps_bg.engine.library import Lammps
 
 Kind = Literal["variable", "file", "potential", "crystal", "control"]
 Value = str | float
@@ -47,39 +49,22 @@ class TracedCommand:
 
 
 def file_token(name: str) -> str:
-    """What a generated file is called among the variables; no variable has a space in its name.
-
-    Args:
-        name: The file as the script names it.
-    """
+    """What a generated file is called among the variables; no variable has a space in its name."""
     return f"file {name}"
 
 
 def references(text: str) -> frozenset[str]:
-    """Variables that a command names by `$x`, `${x}` or `v_x`, in quotes or not.
-
-    Args:
-        text: The command as written.
-    """
+    """Variables that a command names by `$x`, `${x}` or `v_x`, in quotes or not."""
     return frozenset(next(name for name in found if name) for found in _REFERENCE.findall(text))
 
 
 def unquoted(text: str) -> str:
-    """A command without its quoted parts.
-
-    Args:
-        text: The command as written.
-    """
+    """A command without its quoted parts."""
     return _QUOTED.sub("", text)
 
 
-def value_of(lammps: Any, name: str) -> Value | None:  # noqa: ANN401
-    """Present value of a variable, or nothing where it has none or one per atom.
-
-    Args:
-        lammps: The library object.
-        name: Name of the variable.
-    """
+def value_of(lammps: Lammps, name: str) -> Value | None:
+    """Present value of a variable, or nothing where it has none or one per atom."""
     if not lammps.has_id("variable", name):
         return None
     try:
@@ -95,12 +80,9 @@ class Trace:
     Attributes:
         commands: The commands.
         folder: The script's present working directory, from the one in which it starts.
-
-    Args:
-        lammps: The library object, which knows the values of variables.
     """
 
-    def __init__(self, lammps: Any) -> None:  # noqa: ANN401
+    def __init__(self, lammps: Lammps) -> None:
         self.commands: list[TracedCommand] = []
         self.folder = ""
         self._lammps = lammps
@@ -145,11 +127,7 @@ class Trace:
         return leaves
 
     def dependent(self, names: Iterable[str]) -> set[str]:
-        """Variables and generated files made from some variables, these included.
-
-        Args:
-            names: The variables.
-        """
+        """Variables and generated files made from some variables, these included."""
         found, size = set(names), 0
         while len(found) > size:
             size = len(found)

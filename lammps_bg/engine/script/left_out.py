@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lammps_bg.engine.script_text import split_words
+from lammps_bg.engine.script.text import split_words
 from lammps_bg.errors import ScriptError
 
 # of the words of a command, the one that is the file it writes
@@ -91,39 +91,22 @@ class LeftOut:
         self._files: list[MissingFile] = []
 
     def add(self, command: SkippedCommand, folder: Path) -> None:
-        """Remember a command.
-
-        Args:
-            command: The command.
-            folder: The script's working directory.
-        """
+        """Remember a command."""
         words = _words(command.command)
         self._commands.append(command)
         self._files += [MissingFile(command, change, folder) for change in changes(words)]
 
     def wrote(self, path: Path) -> None:
-        """Say that a file is there, whole and new, whatever was left out before.
-
-        Args:
-            path: The file as the script names it, absolute.
-        """
+        """Say that a file is there, whole and new, whatever was left out before."""
         self._files = [missing for missing in self._files if not _names(missing, path)]
 
     def file(self, path: Path) -> MissingFile | None:
-        """The last command left out that would have changed a file, if any.
-
-        Args:
-            path: The file as the script names it, absolute; its wildcards are those of `read_restart`.
-        """
+        """The last command left out that would have changed a file, if any."""
         found = (missing for missing in reversed(self._files) if _names(missing, path))
         return next((missing for missing in found if not _copied_before(missing, path)), None)
 
     def program(self, name: str) -> SkippedCommand | None:
-        """The last program left out that may have made a file or folder: one that mentions it, else any.
-
-        Args:
-            name: Its name without the folder it is in.
-        """
+        """The last program left out that may have made a file or folder: one that mentions it, else any."""
         programs = [command for command in self._commands if command.command.split()[0] in ("shell", "python", "geturl")]
         programs = [command for command in programs if command.command.split()[1:2] != ["putenv"]]
         naming = [command for command in programs if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", command.command)]
@@ -134,11 +117,7 @@ class LeftOut:
 
 
 def changes(words: Sequence[str]) -> list[Change]:
-    """The files that a command would change, were it executed.
-
-    Args:
-        words: Its words, without quotes.
-    """
+    """The files that a command would change, were it executed."""
     if not words:
         return []
     name = words[0]
@@ -227,12 +206,7 @@ def _names(missing: MissingFile, path: Path) -> bool:
 
 
 def origin(missing: MissingFile, path: Path) -> Path | None:
-    """What a file would have been copied from, or nothing where the command would not have made it as a copy.
-
-    Args:
-        missing: The command.
-        path: The file as the script names it, absolute.
-    """
+    """What a file would have been copied from, or nothing where the command would not have made it as a copy."""
     if not missing.change.source:
         return None
     target, source = (Path(_absolute(missing.folder, name)) for name in (missing.change.name, missing.change.source))

@@ -40,9 +40,6 @@ class Word:
 def read_lines(path: Path) -> list[Line]:
     """The logical lines of a script file.
 
-    Args:
-        path: The file.
-
     Raises:
         ScriptError: The file cannot be read or is not text.
     """
@@ -114,11 +111,7 @@ def has_open_variable(text: str) -> bool:
 
 
 def split_words(text: str) -> list[Word]:
-    """Split a command into words as LAMMPS does: a quote counts at the start of a word only.
-
-    Args:
-        text: The command after substitution.
-    """
+    """Split a command into words as LAMMPS does: a quote counts at the start of a word only."""
     words: list[Word] = []
     position = 0
     while position < len(text):
@@ -139,3 +132,11 @@ def split_words(text: str) -> list[Word]:
             words.append(Word(text[position:end], text[position:end]))
             position = end
     return words
+
+
+def quoted(value: str) -> str:
+    """A value as one word of a LAMMPS command."""
+    if value and not any(c.isspace() or c in "#&$" for c in value):
+        return value
+    quote = '"' if '"' not in value else "'"
+    return f"{quote}{value}{quote}"

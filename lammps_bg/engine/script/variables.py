@@ -1,23 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a script reads of a state that skipped commands would have changed: which variables hold such a value, and since which line."""
+"""The variables of a script: which read a state that skipped commands would have changed, and what T, P and Lambda say.
 
+`variable T equal temp` is a result of the user's dynamics and says nothing of the state wanted. The script keeps a variable of its own,
+and what -var gives under this name is read beside the script.
+"""
+
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from lammps_bg.engine.script_trace import file_token, references
-
-if TYPE_CHECKING:
-    from lammps_bg.engine.interpreter import SkippedCommand
+from lammps_bg.engine.library import Lammps
+from lammps_bg.engine.script.left_out import SkippedCommand
+from lammps_bg.engine.script.trace import file_token, references
 
 Part = Literal["box", "positions", "results"]
 """What of a state a word of a formula reads: the cell, where the atoms are, or anything else that a run computes."""
 
 # evaluated anew wherever they are used; other styles keep the value of their definition
 FORMULAS = frozenset(("equal", "atom", "vector"))
+# what a script may say of the state that is wanted
+STATE_NAMES = ("T", "P", "Lambda")
+# a -var variable outlives these styles; the others clash with it
+OVERRIDABLE = frozenset(("index", "loop", "universe", "uloop", "world"))
 # defined a second time, variables of these styles take the new value
 REDEFINABLE = FORMULAS | {"string", "format", "getenv", "internal"}
 _BOX_WORDS = """
@@ -60,7 +68,7 @@ class StaleRead:
     style: str
     file: Path
     line: int
-    since: "SkippedCommand"
+    since: SkippedCommand
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ class StaleReads:
         self._moved: SkippedCommand | None = None
         self._ran: SkippedCommand | None = None
 
-    def skipped(self, command: "SkippedCommand", *, moves: bool, reshapes: bool) -> None:
+    def skipped(self, command: SkippedCommand, *, moves: bool, reshapes: bool) -> None:
         """Take note of a skipped run, minimisation or the like.
 
         Args:
@@ -125,30 +133,15 @@ class StaleReads:
     # ---- variables and files
 
     def definition(self, name: str) -> Definition | None:
-        """The last definition of a variable by the script, also one that LAMMPS did not get.
-
-        Args:
-            name: The variable.
-        """
+        """The last definition of a variable by the script, also one that LAMMPS did not get."""
         return self._definitions.get(name)
 
     def history(self, name: str) -> list[Definition]:
-        """All definitions of a variable by the script so far.
-
-        Args:
-            name: The variable.
-        """
+        """All definitions of a variable by the script so far."""
         return list(self._history.get(name, []))
 
     def define(self, words: Sequence[str], raw: str, command: str, where: tuple[Path, int]) -> None:
-        """Take note of a definition.
-
-        Args:
-            words: Words of the `variable` command after substitution.
-            raw: The command as written.
-            command: The command as LAMMPS gets it.
-            where: Its file and line.
-        """
+        """Take note of a definition."""
         name, style, args = words[1], words[2], words[3:]
         if style == "delete":
             self._definitions.pop(name, None)
@@ -160,22 +153,11 @@ class StaleReads:
         self._history.setdefault(name, []).append(self._definitions[name])
 
     def restore(self, name: str, definition: Definition) -> None:
-        """Take note that a variable has a former definition again.
-
-        Args:
-            name: The variable.
-            definition: The definition.
-        """
+        """Take note that a variable has a former definition again."""
         self._definitions[name] = definition
 
     def make(self, token: str, raw: str, where: tuple[Path, int]) -> None:
-        """Take note of a file that the script prints, or of a group of atoms.
-
-        Args:
-            token: The file, as a trace calls it, or the group by `group_token`.
-            raw: The command as written.
-            where: Its file and line.
-        """
+        """Take note of a file that the script prints, or of a group of atoms."""
         fixed = self.used(raw, where) or self._of_variables((token,), ())
         if fixed is not None:
             self._definitions[token] = Definition("", "", raw, *where, fixed)
@@ -183,38 +165,20 @@ class StaleReads:
     # ---- questions
 
     def used(self, raw: str, where: tuple[Path, int]) -> StaleRead | None:
-        """What a command takes from a state that was never reached, be it substituted or by `v_name`; nothing where it does not.
-
-        Args:
-            raw: The command as written.
-            where: Its file and line.
-        """
+        """What a command takes from a state that was never reached, be it substituted or by `v_name`; nothing where it does not."""
         return self._immediate(raw, where) or self._of_variables(tuple(sorted(references(raw))), ())
 
     def substituted(self, raw: str, where: tuple[Path, int]) -> StaleRead | None:
-        """The same of the values that LAMMPS writes into the command before it reads it.
-
-        Args:
-            raw: The command as written.
-            where: Its file and line.
-        """
+        """The same of the values that LAMMPS writes into the command before it reads it."""
         names = [next(name for name in found if name) for found in _SUBSTITUTED.findall(raw)]
         return self._immediate(raw, where) or self._of_variables(names, ())
 
     def made(self, token: str) -> StaleRead | None:
-        """The same of a file or a group that the script has made.
-
-        Args:
-            token: The file, as a trace calls it, or the group by `group_token`.
-        """
+        """The same of a file or a group that the script has made."""
         return self._of_variables((token,), ())
 
     def state_word(self, name: str) -> str:
-        """A word by which the formula of a variable reads the state of the system, at whatever time; empty where it reads none.
-
-        Args:
-            name: The variable.
-        """
+        """A word by which the formula of a variable reads the state of the system, at whatever time; empty where it reads none."""
         return next((word for word, _, _ in self._state_words(name, ())), "")
 
     def _immediate(self, raw: str, where: tuple[Path, int]) -> StaleRead | None:
@@ -257,26 +221,18 @@ class StaleReads:
         for inner in sorted(references(definition.text)):
             yield from self._state_words(inner, (*seen, name))
 
-    def _since(self, part: Part) -> "SkippedCommand | None":
+    def _since(self, part: Part) -> SkippedCommand | None:
         """The skipped command that would have changed a part of the state."""
         return {"box": self.reshaped, "positions": self._moved, "results": self._ran}[part]
 
 
 def group_token(name: str) -> str:
-    """What a group of atoms is called among the variables; no variable has a space in its name.
-
-    Args:
-        name: The group.
-    """
+    """What a group of atoms is called among the variables; no variable has a space in its name."""
     return f"group {name}"
 
 
 def reads(formula: str) -> list[tuple[str, Part]]:
-    """Words of a formula of LAMMPS that read a state, each with the part that it reads; variables in it are not followed.
-
-    Args:
-        formula: The formula after substitution.
-    """
+    """Words of a formula of LAMMPS that read a state, each with the part that it reads; variables in it are not followed."""
     found: list[tuple[str, Part]] = []
     for word, call in _WORD.findall(_OF_GROUPS.sub(r"\1()", _OF_NAMES.sub("", formula))):
         if word.startswith(("v_", "i_", "d_", "i2_", "d2_")) or word in _CONSTANT:
@@ -288,3 +244,45 @@ def reads(formula: str) -> list[tuple[str, Part]]:
         elif not call or word in _RESULT_FUNCTIONS or word[:2] in ("c_", "f_", "C_", "F_"):
             found.append((word, "results"))
     return found
+
+
+# ---- T, P and Lambda
+
+
+def own_value(stale: StaleReads, name: str, value: str | None) -> str | None:
+    """The value that a script itself gives to one of `STATE_NAMES`, whose present value is given; nothing where it gives none."""
+    definition = stale.definition(name)
+    if value is None or definition is None:
+        return value
+    if stale.state_word(name):
+        return None
+    if definition.style in OVERRIDABLE or definition.style == "file":
+        return value
+    return value if value.strip()[:1] in tuple("+-.0123456789") else None
+
+
+def clash(definition: Definition, name: str, lammps: Lammps) -> str:
+    """Why a value by -var cannot replace the script's own definition of a variable, and what to do; LAMMPS evaluates formulas."""
+    number = _number(definition, lammps)
+    return (
+        f"-var {name} cannot override `variable {name} {definition.style}`; write `variable {name} index {number}` in the script"
+    )
+
+
+def _number(definition: Definition, lammps: Lammps) -> str:
+    """The number that a variable has by its definition, as a word for `variable NAME index`; `VALUE` where that is none."""
+    text = os.environ.get(definition.text, "") if definition.style == "getenv" else definition.text
+    if not is_number(text) and definition.style == "equal":
+        try:
+            text = f"{float(lammps.expand(f'$({text})')):.15g}"
+        except Exception:  # LAMMPS raises plain Exception: it has no value here
+            text = ""
+    return text if is_number(text) else "VALUE"
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

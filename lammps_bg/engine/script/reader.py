@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from lammps_bg.engine import hidden_degrees, rules, state_variables
-from lammps_bg.engine.hidden_degrees import ScriptFix
-from lammps_bg.engine.interpreter import Interpreter, Quit, SkippedCommand, lammps_message
-from lammps_bg.engine.left_out import LeftOut
-from lammps_bg.engine.potential_files import may_name_file
-from lammps_bg.engine.script_text import Word
-from lammps_bg.engine.script_trace import Kind, Trace, TracedCommand, references
-from lammps_bg.engine.stale_reads import StaleReads, group_token
-from lammps_bg.engine.state_variables import OVERRIDABLE
+from lammps_bg.engine.library import Lammps, lammps_message
+from lammps_bg.engine.script import rules
+from lammps_bg.engine.script.files import may_name_file
+from lammps_bg.engine.script.interpreter import Interpreter, Quit
+from lammps_bg.engine.script.left_out import LeftOut, SkippedCommand
+from lammps_bg.engine.script.rules import ScriptFix
+from lammps_bg.engine.script.text import Word, quoted
+from lammps_bg.engine.script.trace import Kind, Trace, TracedCommand, references
+from lammps_bg.engine.script.variables import OVERRIDABLE, STATE_NAMES, StaleReads, clash, group_token, is_number
+from lammps_bg.errors import ScriptError
 
 # they only define what others may use
 _WITHOUT_EFFECT = frozenset(("variable", "compute", "compute_modify", "group"))
@@ -59,6 +59,7 @@ class ScriptReader(Interpreter):
         pair_modify: Words of its pair_modify commands, in order.
         neighbor: Words of the last `neighbor` command.
         kspace: The kspace commands.
+        minimiser: The min_style and min_modify commands.
         relaxation: The first skipped command that would have relaxed the cell of the present crystal, else its atoms; or nothing.
         cleared: The `clear` that removed another crystal before this one, or nothing.
         set_aside: Variables by -var of which the script has an own one, which it keeps; see `state_variable`.
@@ -72,7 +73,7 @@ class ScriptReader(Interpreter):
 
     def __init__(
         self,
-        lammps: Any,  # noqa: ANN401
+        lammps: Lammps,
         script: Path,
         variables: Mapping[str, Sequence[str]],
         prologue: Sequence[str] = (),
@@ -107,6 +108,7 @@ class ScriptReader(Interpreter):
         self.pair_modify: list[str] = []
         self.neighbor: list[str] = []
         self.kspace: list[str] = []
+        self.minimiser: list[str] = []
         self.fixes: dict[str, ScriptFix] = {}
         self.run_fixes: list[ScriptFix] = []
         self._computes: list[tuple[tuple[Path, int], str, str]] = []  # place, style and what it is made for that is not sampled
@@ -129,7 +131,33 @@ class ScriptReader(Interpreter):
         if self._clearing is not None:
             self.skipped.append(replace(self._clearing, reason="no other crystal follows it"))
             self._clearing = None
-        state_variables.require_free(self)
+        self._require_free_states()
+
+    def _require_free_states(self) -> None:
+        """Refuse T, P or Lambda by -var where the script's own variable of that name is a plain number, or makes the crystal."""
+        for name in sorted(self.set_aside):
+            first, *others = self.stale.history(name)
+            place = f"{first.file.name} line {first.line}"
+            if not others and is_number(first.text) and first.style in ("equal", "string", "internal"):
+                raise ScriptError(f"{place}: {clash(first, name, self.lammps)}")
+            if (user := self._user_of(name)) is None:
+                continue
+            if self.stale.state_word(name):
+                raise ScriptError(
+                    f"{place}: expected -var {name} for a variable that the script leaves free, got {user}, which depends on its own "
+                    f"{first}; rename that variable in the script"
+                )
+            raise ScriptError(f"{place}: {clash(first, name, self.lammps)}, since {user} depends on it")
+
+    def _user_of(self, name: str) -> TracedCommand | None:
+        """The first command that makes the crystal or its energy with a variable."""
+        names = self.trace.dependent([name])
+        return next((command for command in self.trace.commands if command.uses & names and self._defines(command)), None)
+
+    def _defines(self, command: TracedCommand) -> bool:
+        if command.name == "if":
+            return any(self.defines_crystal(part.split()) for part in self.commands_of_if(command.raw))
+        return command.kind in ("potential", "crystal") and command.name not in rules.FOLLOWING
 
     def require_free_atoms(self) -> None:
         """Refuse fixes, still in force, that hold, drive or exchange atoms, and computes of degrees of freedom that are not sampled.
@@ -138,12 +166,12 @@ class ScriptReader(Interpreter):
             ScriptError: There is one.
         """
         for fix in self.fixes.values():
-            if clause := hidden_degrees.fix_refusal(fix.style):
+            if clause := rules.fix_refusal(fix.style):
                 self._where = (fix.file, fix.line)
-                raise self._error(hidden_degrees.refused_fix(fix, clause))
+                raise self._error(rules.refused_fix(fix, clause))
         for where, style, what in self._computes:
             self._where = where
-            raise self._error(hidden_degrees.unsampled_sentence(f"compute {style}", what))
+            raise self._error(rules.unsampled_sentence(f"compute {style}", what))
 
     @contextlib.contextmanager
     def replaying(self) -> Iterator[None]:
@@ -158,23 +186,13 @@ class ScriptReader(Interpreter):
             self.trace, self.skipped, self.left_out, self.stale, self._stack = trace, skipped, left_out, stale, []
 
     def repeat(self, command: TracedCommand, *, anew: bool) -> None:
-        """Execute a command of the trace once more, from within `replaying`.
-
-        Args:
-            command: The command.
-            anew: Substitute its variables again.
-        """
+        """Execute a command of the trace once more, from within `replaying`."""
         self.place(command.file, command.line)
         with self.files.within(command.folder):
             self.dispatch(command.raw if anew else command.text)
 
     def execute(self, text: str, words: list[Word]) -> None:
-        """Send a command that defines the crystal, skip one that acts.
-
-        Args:
-            text: The command after substitution.
-            words: Its words.
-        """
+        """Send a command that defines the crystal, skip one that acts."""
         name = words[0].text
         if name in rules.SKIPPED:
             self.skip(text, rules.SKIPPED[name])
@@ -192,11 +210,7 @@ class ScriptReader(Interpreter):
             self._define(text, words)
 
     def defines_crystal(self, words: Sequence[str]) -> bool:
-        """Whether a command is part of what defines the crystal or its energy.
-
-        Args:
-            words: Its words, before or after substitution.
-        """
+        """Whether a command is part of what defines the crystal or its energy."""
         name = words[0] if words else ""
         if name == "fix":
             return len(words) > 3 and rules.fix_is_kept(words[3])
@@ -227,11 +241,7 @@ class ScriptReader(Interpreter):
         return super()._expand(text)
 
     def lacks(self, text: str) -> bool:
-        """Whether a command names a fix or compute that was left out.
-
-        Args:
-            text: The command.
-        """
+        """Whether a command names a fix or compute that was left out."""
         return any(name in self._gone for name in re.findall(r"\b[fcC]_(\w+)", text))
 
     def _define(self, text: str, words: list[Word], files: frozenset[str] = frozenset()) -> None:
@@ -288,7 +298,7 @@ class ScriptReader(Interpreter):
 
     def _note(self, name: str, args: list[str]) -> None:
         """Remember what the engine needs to know later."""
-        if name == "compute" and len(args) > 2 and (what := hidden_degrees.unsampled_compute(args[2])):
+        if name == "compute" and len(args) > 2 and (what := rules.unsampled_compute(args[2])):
             self._computes.append((self._where, args[2], what))
         if name == "pair_style":
             self.pair_style = args
@@ -305,6 +315,8 @@ class ScriptReader(Interpreter):
             self.relaxation = None
         elif name.startswith("kspace_"):
             self.kspace.append(" ".join([name, *args]))
+        elif name in ("min_style", "min_modify"):
+            self.minimiser.append(" ".join([name, *args]))
 
     def _clear(self, text: str, words: list[Word]) -> None:
         """After a run, wait with it until another crystal begins: as the last command it would leave nothing."""
@@ -350,7 +362,7 @@ class ScriptReader(Interpreter):
     def _fix_command(self, words: list[Word]) -> str:
         """A fix command that can be sent, with its files found; of a fix that LAMMPS never gets as it stands, since its files may be output."""
         style = words[3].text
-        if hidden_degrees.fix_refusal(style) or hidden_degrees.fix_is_innocent(style):
+        if rules.fix_refusal(style) or rules.fix_is_innocent(style):
             return " ".join(word.raw for word in words)
         if not rules.fix_is_kept(style) and not self.lammps.has_style("fix", style):
             raise self._error(
@@ -462,7 +474,7 @@ class ScriptReader(Interpreter):
         """A state by -var outlives its last `next`: the loop ends, and the state is that one."""
         super()._next(text, words)
         for name in sorted({word.text for word in words[1:]} & self.removed.keys() & self._variables.keys()):
-            if name in state_variables.NAMES:
+            if name in STATE_NAMES:
                 self.send(f"variable {name} index {quoted(self._variables[name][-1])}")
                 del self.removed[name]
 
@@ -481,7 +493,7 @@ class ScriptReader(Interpreter):
         if not self.lammps.has_id("variable", name):
             return
         definition = self.stale.history(name)[-1]
-        if name in state_variables.NAMES:
+        if name in STATE_NAMES:
             self.set_aside.add(name)
             self.send(f"variable {name} delete")
         elif self.stale.state_word(name):
@@ -490,7 +502,7 @@ class ScriptReader(Interpreter):
                 f"leave -var {name} out"
             )
         else:
-            raise self._error(state_variables.clash(definition, name, self.lammps))
+            raise self._error(clash(definition, name, self.lammps))
 
 
 def _target(fix: list[str]) -> float | None:
@@ -502,15 +514,3 @@ def _target(fix: list[str]) -> float | None:
             except ValueError:
                 return None
     return None
-
-
-def quoted(value: str) -> str:
-    """A value as one word of a LAMMPS command.
-
-    Args:
-        value: The text.
-    """
-    if value and not any(c.isspace() or c in "#&$" for c in value):
-        return value
-    quote = '"' if '"' not in value else "'"
-    return f"{quote}{value}{quote}"

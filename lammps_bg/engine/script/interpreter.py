@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from lammps_bg.engine.left_out import LeftOut, MissingFile, origin
-from lammps_bg.engine.left_out import SkippedCommand as SkippedCommand
-from lammps_bg.engine.potential_files import FileSearch, may_name_file
-from lammps_bg.engine.rules import DYNAMICS
-from lammps_bg.engine.script_text import Line, Word, has_open_variable, read_lines, split_words
-from lammps_bg.engine.script_trace import Trace, TracedCommand, references, unquoted, value_of
-from lammps_bg.engine.stale_reads import REDEFINABLE, Definition, StaleRead, StaleReads, group_token
+from lammps_bg.engine.library import Lammps, lammps_message
+from lammps_bg.engine.script.files import FileSearch, may_name_file
+from lammps_bg.engine.script.left_out import LeftOut, MissingFile, SkippedCommand, origin
+from lammps_bg.engine.script.rules import DYNAMICS
+from lammps_bg.engine.script.text import Line, Word, has_open_variable, read_lines, split_words
+from lammps_bg.engine.script.trace import Trace, TracedCommand, references, unquoted, value_of
+from lammps_bg.engine.script.variables import REDEFINABLE, Definition, StaleRead, StaleReads, group_token
 from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
 
 MAX_COMMANDS = 100_000
@@ -56,19 +55,6 @@ class Quit(Exception):  # noqa: N818
     """The script said `quit`: no error, it asked for it."""
 
 
-def lammps_message(error: Exception) -> str:
-    """LAMMPS' message of an exception, on one line, without source positions.
-
-    Args:
-        error: What the LAMMPS library raised.
-    """
-    text = str(error).split("\nLast input line")[0].split("\n--> parsed")[0]
-    text = re.sub(r"\s*\(\S*src/\S+:\d+\)", "", text)
-    text = re.sub(r"^ERROR( on proc \d+)?: ", "", text)
-    text = re.sub(r"\s*For more information see (\S+)", r" (\1)", text)
-    return " ".join(text.split())
-
-
 class Interpreter:
     """Follows a LAMMPS script; what to do with a command that is not control flow is the subclass' business.
 
@@ -82,13 +68,9 @@ class Interpreter:
         stale: What of the script's variables comes from a state that skipped commands would have made.
         repeats: Jumps that would have begun a loop over states again, each with what counts instead.
         removed: By variable, the command by which `next` or `delete` removed it, and where.
-
-    Args:
-        lammps: The LAMMPS instance, which substitutes variables and evaluates conditions.
-        script: The script file.
     """
 
-    def __init__(self, lammps: Any, script: Path) -> None:  # noqa: ANN401
+    def __init__(self, lammps: Lammps, script: Path) -> None:
         self.lammps = lammps
         self._script = script
         self.files = FileSearch(script.resolve().parent)
@@ -121,30 +103,17 @@ class Interpreter:
         }
 
     def execute(self, text: str, words: list[Word]) -> None:
-        """Execute, skip or refuse a command that is not control flow.
-
-        Args:
-            text: The command after substitution.
-            words: Its words.
-        """
+        """Execute, skip or refuse a command that is not control flow."""
         raise NotImplementedError
 
     def lacks(self, text: str) -> bool:
-        """Whether a command names something that was left out.
-
-        Args:
-            text: The command.
-        """
+        """Whether a command names something that was left out."""
         raise NotImplementedError
 
     # ---- files and lines
 
     def run_file(self, path: Path) -> None:
-        """Read one file to its end; `jump` may replace it by another one on the way.
-
-        Args:
-            path: The file.
-        """
+        """Read one file to its end; `jump` may replace it by another one on the way."""
         if len(self._stack) >= MAX_DEPTH:
             raise self._error(f"expected at most {MAX_DEPTH} nested includes, got more; does the file include itself?")
         self._stack.append(self._open(path))
@@ -178,11 +147,7 @@ class Interpreter:
     # ---- one command
 
     def dispatch(self, text: str) -> None:
-        """Follow or hand on one command.
-
-        Args:
-            text: The command, without comment.
-        """
+        """Follow or hand on one command."""
         self._count += 1
         if self._count > MAX_COMMANDS:
             raise self._endless()
@@ -210,9 +175,6 @@ class Interpreter:
     def _require_reached(self, raw: str) -> None:
         """Refuse a crystal made with values of a state that only a skipped command would have reached.
 
-        Args:
-            raw: A command as written, before its variables are substituted.
-
         Raises:
             ScriptError: It defines the crystal or its energy, and depends on such a value.
         """
@@ -236,11 +198,7 @@ class Interpreter:
 
     @staticmethod
     def commands_of_if(raw: str) -> list[str]:
-        """The words of an `if` that may be commands.
-
-        Args:
-            raw: The whole command as written.
-        """
+        """The words of an `if` that may be commands."""
         try:
             return [word.text for before, word in pairwise(split_words(raw)) if before.text not in ("if", "elif")]
         except ScriptError:  # whoever reads it says so
@@ -253,11 +211,7 @@ class Interpreter:
         return self.stale.used(" ".join(conditions), self._where)
 
     def defines_crystal(self, words: Sequence[str]) -> bool:
-        """Whether a command is part of what defines the crystal or its energy.
-
-        Args:
-            words: Its words, before or after substitution.
-        """
+        """Whether a command is part of what defines the crystal or its energy."""
         raise NotImplementedError
 
     def _stale_error(self, raw: str, found: StaleRead) -> LammpsBGError:
@@ -296,12 +250,7 @@ class Interpreter:
         return used
 
     def _require_files(self, words: Sequence[Word], *, certain: bool = True) -> None:
-        """Refuse to read files that commands left out would have written, or of the folder that `shell cd` has left.
-
-        Args:
-            words: Words of a command.
-            certain: They name files, whatever they look like.
-        """
+        """Refuse to read files that commands left out would have written, or of the folder that `shell cd` has left."""
         for word in words:
             if certain or may_name_file(word.text):
                 self._require_unchanged(word.text)
@@ -323,12 +272,7 @@ class Interpreter:
         return f"is_file({self.files.find(question[1], self._folder()) or self.files.absolute(question[1])})"
 
     def place(self, path: Path, line: int) -> None:
-        """Say where the next command stands, outside of the reading of a file.
-
-        Args:
-            path: Its file.
-            line: Its line.
-        """
+        """Say where the next command stands, outside of the reading of a file."""
         self._where, self._stack = (path, line), [_Frame(path, [])]
 
     def _endless(self) -> LammpsBGError:
@@ -357,23 +301,14 @@ class Interpreter:
             raise self._error(str(error)) from None
 
     def send(self, text: str) -> None:
-        """Send a command; LAMMPS' refusal is an error of the script.
-
-        Args:
-            text: The command.
-        """
+        """Send a command; LAMMPS' refusal is an error of the script."""
         try:
             self.lammps.command(text)
         except Exception as error:
             raise self._lammps_error(error, text) from None
 
     def skip(self, text: str, reason: str) -> None:
-        """List a command as not executed.
-
-        Args:
-            text: The command.
-            reason: Why.
-        """
+        """List a command as not executed."""
         self.skipped.append(self._here(text, reason))
         self.left_out.add(self.skipped[-1], self.files.absolute("."))
 
@@ -500,13 +435,7 @@ class Interpreter:
             self.removed[name] = SkippedCommand(*self._where, " ".join(text.split()), reason)
 
     def _end_pass(self, text: str, first: int, *, ended: bool) -> None:
-        """Go on after a loop whose pass has had its run: what changed since, for the next pass, is taken back.
-
-        Args:
-            text: The `jump`.
-            first: The line where the next pass would begin.
-            ended: The pass was the last one in any case.
-        """
+        """Go on after a loop whose pass has had its run: what changed since, for the next pass, is taken back."""
         for undo in reversed(self._undo):
             undo()
         values = ", ".join(f"{name} = {value}" for name, value in self._advanced.items())

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lammps_bg.engine.script_text import Word
-from lammps_bg.engine.script_trace import file_token
+from lammps_bg.engine.script.text import Word
+from lammps_bg.engine.script.trace import file_token
 
 _COPIES = ("potentials", "includes")  # where a run directory keeps files from outside the script's folder
 
@@ -37,9 +37,6 @@ class FileSearch:
         here_last: Look in the current folder last: for scripts stored with copies of their files.
         moved: The script's working directory after `shell cd`, from the one in which it starts; empty: the same.
         environment: Variables that the script would have set by `shell putenv`.
-
-    Args:
-        script_folder: Folder of the main script.
     """
 
     def __init__(self, script_folder: Path) -> None:
@@ -57,11 +54,7 @@ class FileSearch:
         self._remove: Callable[[], object] = lambda: None
 
     def folders(self, current: Path | None = None) -> list[Path]:
-        """The folders looked in, in this order.
-
-        Args:
-            current: Folder of the file being read, where it is an included one.
-        """
+        """The folders looked in, in this order."""
         start, listed = [Path.cwd()], [*([current] if current and not self.moved else []), self._script_folder]
         if self.moved:  # from there LAMMPS sees no file of the folder in which it starts
             start, listed = ([Path(os.path.normpath(folder / self.moved)) for folder in folders] for folders in (start, listed))
@@ -77,39 +70,22 @@ class FileSearch:
     # ---- the script's working directory
 
     def absolute(self, name: str) -> Path:
-        """Where LAMMPS would look for a name, or write it.
-
-        Args:
-            name: The name as written in the script.
-        """
+        """Where LAMMPS would look for a name, or write it."""
         return Path(os.path.normpath(Path.cwd() / self.moved / name))
 
     def left_behind(self, name: str, current: Path | None = None) -> str | None:
-        """The name from the script's working directory of a file that only the folder has in which it starts, where LAMMPS would find it.
-
-        Args:
-            name: The name as written in the script.
-            current: Folder of the file being read.
-        """
+        """The name from the script's working directory of a file that only the folder has in which it starts, where LAMMPS would find it."""
         if not self.moved or not may_name_file(name) or not Path(name).is_file() or self.find(name, current):
             return None
         return os.path.relpath(name, self.absolute("."))
 
     def make(self, *names: str) -> None:
-        """Count folders as made, as by `shell mkdir`.
-
-        Args:
-            *names: Their names as written in the script.
-        """
+        """Count folders as made, as by `shell mkdir`."""
         for name in names:
             self._made |= {self.absolute(name), *self.absolute(name).parents}
 
     def move(self, name: str) -> bool:
-        """Follow `shell cd`; whether there is such a folder.
-
-        Args:
-            name: The folder as written in the script.
-        """
+        """Follow `shell cd`; whether there is such a folder."""
         moved = os.path.normpath(os.path.join(self.moved, name))
         there = any((folder / moved).is_dir() for folder in (Path.cwd(), self._script_folder))
         # in a run directory the copies of the files are told apart by their places, without the folders themselves
@@ -120,11 +96,7 @@ class FileSearch:
 
     @contextlib.contextmanager
     def within(self, moved: str) -> Iterator[None]:
-        """Look from another working directory meanwhile.
-
-        Args:
-            moved: The folder, from the one in which the script starts.
-        """
+        """Look from another working directory meanwhile."""
         before, self.moved = self.moved, moved
         try:
             yield
@@ -138,12 +110,7 @@ class FileSearch:
     # ---- files
 
     def find(self, name: str, current: Path | None = None) -> Path | None:
-        """The file a name stands for, absolute, or nothing; the copies in a run directory stand for what they were made from.
-
-        Args:
-            name: The name as written in the script.
-            current: Folder of the file being read.
-        """
+        """The file a name stands for, absolute, or nothing; the copies in a run directory stand for what they were made from."""
         place = self._key(name) if self.moved else name
         if generated := self._generated.get(self._key(name)):  # before it is written the name is the user's
             self.names[name] = self.places[place] = generated
@@ -163,12 +130,7 @@ class FileSearch:
         return None
 
     def resolve(self, words: Sequence[Word], current: Path | None = None) -> list[str]:
-        """The words of a command as LAMMPS shall get them, names of files replaced by the paths found.
-
-        Args:
-            words: Words after the command name.
-            current: Folder of the file being read.
-        """
+        """The words of a command as LAMMPS shall get them, names of files replaced by the paths found."""
         return [self._resolve_word(word, current) for word in words]
 
     def _resolve_word(self, word: Word, current: Path | None) -> str:
@@ -182,11 +144,7 @@ class FileSearch:
 
     @staticmethod
     def written(path: Path) -> str:
-        """A path as one word of a LAMMPS command.
-
-        Args:
-            path: The path.
-        """
+        """A path as one word of a LAMMPS command."""
         return f'"{path}"' if any(c.isspace() for c in str(path)) else str(path)
 
     def record(self, path: Path) -> None:
@@ -215,27 +173,15 @@ class FileSearch:
         return self._generated[key]
 
     def is_generated(self, path: Path) -> bool:
-        """Whether the script made a file itself.
-
-        Args:
-            path: The file, absolute.
-        """
+        """Whether the script made a file itself."""
         return path in self._generated.values()
 
     def token(self, name: str) -> str:
-        """What a trace calls a generated file.
-
-        Args:
-            name: The file as the script names it.
-        """
+        """What a trace calls a generated file."""
         return file_token(self._key(name))
 
     def tokens(self, *names: str) -> frozenset[str]:
-        """The generated files among names, as a trace calls them.
-
-        Args:
-            names: Words of a command.
-        """
+        """The generated files among names, as a trace calls them."""
         keys = (self._key(name) for name in names if may_name_file(name))
         return frozenset(file_token(key) for key in keys if key in self._generated)
 
@@ -281,11 +227,7 @@ def _existing(path: Path) -> Path | None:
 
 
 def may_name_file(text: str) -> bool:
-    """Rule out numbers, wildcards and element symbols, which a stray file of that name must not replace.
-
-    Args:
-        text: A word of a command.
-    """
+    """Rule out numbers, wildcards and element symbols, which a stray file of that name must not replace."""
     if len(text) < 3 or "*" in text or text == "NULL" or not any(c.isalpha() for c in text):
         return False
     try:

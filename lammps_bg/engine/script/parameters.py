@@ -9,22 +9,17 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from lammps_bg.engine.guard import ScriptReader, quoted
-from lammps_bg.engine.script_text import split_words
-from lammps_bg.engine.script_trace import Trace, TracedCommand, Value, value_of
-from lammps_bg.engine.stale_reads import REDEFINABLE
+from lammps_bg.engine.script.reader import ScriptReader
+from lammps_bg.engine.script.text import quoted, split_words
+from lammps_bg.engine.script.trace import Trace, TracedCommand, Value, value_of
+from lammps_bg.engine.script.variables import REDEFINABLE
 from lammps_bg.errors import ConfigError
 
 _COEFFICIENTS = re.compile(r"^\s*\w[\w ]* Coeffs\b", re.MULTILINE)
 
 
 def same(first: str, second: str) -> bool:
-    """Whether two values of an index variable mean the same.
-
-    Args:
-        first: One value.
-        second: The other value.
-    """
+    """Whether two values of an index variable mean the same."""
     try:
         return float(first) == float(second)
     except ValueError:
@@ -33,10 +28,6 @@ def same(first: str, second: str) -> bool:
 
 def uses(trace: Trace, name: str) -> list[TracedCommand]:
     """The commands of the potential that depend on a variable, with what leads from it to them.
-
-    Args:
-        trace: What the script did.
-        name: Name of the variable.
 
     Raises:
         ConfigError: It is no index variable, or not used in the potential alone.
@@ -67,10 +58,6 @@ def uses(trace: Trace, name: str) -> list[TracedCommand]:
 def check_value(name: str, text: str) -> None:
     """Refuse what cannot be the value of any parameter.
 
-    Args:
-        name: Name of the variable.
-        text: Its new value.
-
     Raises:
         ConfigError: It is empty or not finite.
     """
@@ -80,10 +67,6 @@ def check_value(name: str, text: str) -> None:
 
 def check(reader: ScriptReader, names: Iterable[str]) -> None:
     """Refuse variables that cannot be set after the script was read.
-
-    Args:
-        reader: The guard that read the script.
-        names: The variables.
 
     Raises:
         ConfigError: One is no parameter of the potential alone, or the potential cannot be sent again.
@@ -104,12 +87,7 @@ def check(reader: ScriptReader, names: Iterable[str]) -> None:
 
 
 def send(reader: ScriptReader, values: Mapping[str, str]) -> None:
-    """Send what depends on some variables, and the whole potential, with new values of them.
-
-    Args:
-        reader: The guard that read the script.
-        values: New values by variable.
-    """
+    """Send what depends on some variables, and the whole potential, with new values of them."""
     lammps, trace = reader.lammps, reader.trace
     dependent, helpers = trace.dependent(values), set[str]()
     with reader.replaying():
