@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What LAMMPS holds after a script, in this package's words: units, structure, names of the atom types, length scale."""
+"""What LAMMPS holds after a script, in this package's words: units, structure, names of the atom types."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -187,7 +187,7 @@ class PairStyle:
         others += [kind for kind in ("bond", "angle", "dihedral", "improper") if lammps.extract_setting(f"n{kind}types") > 0]
         described = reader.pair_style[:1] and rules.base_style(reader.pair_style[0]) == style
         args = tuple(reader.pair_style[1:]) if described else ()
-        mixed = style == "lj/cut"
+        mixed = style.startswith("lj/cut")
         return cls(
             style,
             args,
@@ -207,31 +207,3 @@ def _table(instance: Instance, name: str) -> Array | None:
         return None
     upper = np.triu(np.array(values, dtype=np.float64)[1:, 1:])  # LAMMPS sets no more of it
     return upper + np.triu(upper, 1).T
-
-
-def length_scale(instance: Instance) -> tuple[float, str] | None:
-    """The potential's own length, in length units, with how it is known; nothing where there is no single one."""
-    style = instance.pair_style
-    if style.startswith("lj/cut"):
-        sigma = instance.lammps.extract_pair("sigma")
-        if sigma is None:  # not every style of the family tells it
-            return None
-        diagonal = np.diag(np.array(sigma)[1:, 1:])
-        return (float(diagonal[0]), f"sigma of pair_style {style}") if np.ptp(diagonal) == 0 and diagonal[0] > 0 else None
-    if style.split("/")[0] == "sw" and len(instance.reader.pair_coeffs) == 1:
-        return _sw_sigma(instance.reader.pair_coeffs[0], instance.reader.files.names)
-    return None
-
-
-def _sw_sigma(words: list[str], files: Mapping[str, Path]) -> tuple[float, str] | None:
-    """Sigma of the `El El El` entry of the Stillinger-Weber file in use."""
-    species = set(words[3:]) - {"NULL"}
-    path = files.get(words[2])
-    if len(species) != 1 or path is None:
-        return None
-    text = " ".join(line.split("#")[0] for line in path.read_text().splitlines()).split()
-    name = species.pop()
-    for at in range(len(text) - 4):
-        if text[at : at + 3] == [name] * 3:
-            return float(text[at + 4]), f"sigma of {name} in {path.name}"
-    return None

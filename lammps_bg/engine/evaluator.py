@@ -287,7 +287,7 @@ class Evaluator:
         """The neighbour skin in use, length units."""
         return self._skin
 
-    def settle_skin(self, positions: Array) -> None:
+    def keep_neighbour_skin(self, positions: Array) -> None:
         """Choose the skin for configurations like these and keep it, so that energies do not depend on what came before, to the last bit.
 
         Args:

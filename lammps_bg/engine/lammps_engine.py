@@ -249,10 +249,6 @@ class Engine(Evaluator):
         reach = float(lines[0].split("=")[1]) - self._skin if lines else 0.0
         return reach if reach > 0 else None
 
-    def length_scale(self) -> tuple[float, str] | None:
-        """The potential's own length, in length units, and how it is known; nothing where there is no single one."""
-        return describe.length_scale(self._instance)
-
     def __enter__(self) -> "Engine":
         return self
 

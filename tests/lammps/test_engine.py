@@ -157,7 +157,7 @@ def test_energy_does_not_depend_on_history(script):
     """A configuration gives the same energy alone, in a batch, and after wild ones."""
     with Engine(script(LJ), replicate=(2, 2, 2)) as engine:
         calm, wild = _clouds(engine, 4, 0.04), _clouds(engine, 3, 0.2, seed=1)
-        engine.settle_skin(calm)
+        engine.keep_neighbour_skin(calm)
         alone = engine.energies(calm[:1])
         engine.energies(wild)
         batch = engine.energies(np.concatenate([calm, wild, calm]))
@@ -299,7 +299,7 @@ def test_skin_follows_the_amplitude(script):
         expected = engine.energies(_clouds(engine, 40, 0.15, seed=8))
         assert small == 1.0
         assert small < engine.skin <= 4.0
-        engine.settle_skin(_clouds(engine, 20, 1e-4))
+        engine.keep_neighbour_skin(_clouds(engine, 20, 1e-4))
         assert engine.skin == 1.0
         np.testing.assert_allclose(engine.energies(_clouds(engine, 40, 0.15, seed=8)), expected, rtol=1e-12)
 

@@ -15,7 +15,7 @@ ALL_PYTHON = sorted(path for folder in ("lammps_bg", "tests", "examples") for pa
 
 # A module imports only from its own layer and from those on the lines above.
 LAYERS = (
-    ("", "errors", "parallel", "files", "config", "interrupt", "memory", "streams"),
+    ("", "errors", "parallel", "files", "config", "progress", "interrupt", "memory", "streams"),
     ("crystal",),
     ("engine",),
     ("potentials",),
@@ -33,7 +33,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FLOORS = {
     "engine/script": "text rules left_out trace files variables interpreter reader parameters",
     "engine": "flags library script team atoms instance describe fix_trials evaluator lammps_engine ensembles dynamics relaxation "
-    "relaxed_script surface dump",
+    "relaxed_script dump",
 }
 BODY_LIMIT = 60
 FILE_LIMIT = 800

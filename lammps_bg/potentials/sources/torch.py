@@ -2,9 +2,9 @@
 """Energies and forces of batches of displacements by a potential in torch, with LAMMPS for what its pair table cannot hold."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,25 +13,21 @@ from torch import Tensor
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
+from lammps_bg.crystal.units import Units
+from lammps_bg.errors import PotentialError
+from lammps_bg.potentials.pair_styles import PairPotential, recognised, styles, with_members
 from lammps_bg.potentials.pair_table import PairTable
-from lammps_bg.potentials.recognise import Potential
+from lammps_bg.potentials.sources.lammps import LammpsSurface
+from lammps_bg.potentials.surface import Batched, EnergiesForces, EnergyFunction, EnergySurface
 
 log = logging.getLogger(__name__)
+NEEDS = f"pair_style {' or '.join(styles())} with nothing added"
 Indices = NDArray[np.intp]
 Members = NDArray[np.int64]
 _PAIRS_AT_ONCE = 1 << 19  # separations held at a time: about 100 MB with all that is made from them
 _SKIN = 0.35  # first skin, in nearest-neighbour distances
 _GROWTH, _MOST_SKIN = 1.4, 2.0  # the skin grows while many leave it, up to so many nearest-neighbour distances
 _MANY_OUTSIDE = 0.1
-
-
-class ExactSurface(Protocol):
-    """Energies and forces of displacements, shapes [n] and [n, N, 3]."""
-
-    static_energy: float
-
-    def __call__(self, displacements: Array) -> tuple[Array, Array]: ...  # noqa: D102
-    def energies(self, displacements: Array) -> Array: ...  # noqa: D102
 
 
 class _Evaluated(NamedTuple):
@@ -67,7 +63,7 @@ class _Batch:
 
     @property
     def is_reference(self) -> bool:
-        """Whether all are in the reference cell, with the one potential there is: only those does the other surface know."""
+        """Whether all are in the reference cell, with the one potential there is: only those does LAMMPS in this state know."""
         return self.deformation is None and self.member is None
 
     @classmethod
@@ -89,62 +85,98 @@ class _Batch:
         return torch.from_numpy(self.displacements[at]).to(device), of(self.deformation), of(self.member)
 
 
-class NativeSurface:
+class TorchSurface:
     """Energies and forces of displacements from the sites of a crystal, in float64 whatever the device.
 
     Each configuration may have a cell of its own: D deforms the vectors v of the ideal crystal to v D, and displacements are
-    relative to the sites in that cell. Of a stacked potential, each may have a member of its own.
+    relative to the sites in that cell. Of a potential with members, each may have a member of its own.
 
-    A configuration in which two atoms may have come closer by more than the skin goes to the other surface, if it is one of the
-    reference crystal; if not, a table with a wider skin evaluates it. Beyond that one it has no energy: its atoms are several
-    sites away from their own.
+    A configuration in which two atoms may have come closer by more than the skin goes to LAMMPS, if it is one of the crystal in the cell
+    of this state; if not, a table with a wider skin evaluates it. Beyond that one it has no energy: its atoms are several sites away from
+    their own.
 
     Attributes:
         static_energy: Energy of the undisplaced crystal in the reference cell, by the first member, energy units.
-        counts: What was evaluated, which surfaces of one crystal in several states may share.
+        counts: What was evaluated, which the surfaces of one crystal in several states share.
 
     Args:
         potential: The potential.
         crystal: The reference crystal.
-        other: A surface that is right for any configuration of the reference crystal: LAMMPS.
+        units: The script's units.
+        reference: LAMMPS in the same state; None where nothing leaves the skin or the widest table will do.
         device: Where to compute.
         counts: Where to count; None: a count of its own.
     """
 
     def __init__(
         self,
-        potential: Potential,
+        potential: PairPotential,
         crystal: Crystal,
-        other: ExactSurface | None,
+        units: Units,
+        reference: LammpsSurface | None = None,
+        *,
         device: torch.device | str = "cpu",
         counts: Counts | None = None,
     ) -> None:
-        self.potential, self.crystal, self.other, self.device = potential, crystal, other, torch.device(device)
-        self.counts, self._cutoff = counts or Counts(), potential.cutoff
+        self.potential, self.crystal, self.units, self.reference = potential, crystal, units, reference
+        self.device, self.counts, self._cutoff = torch.device(device), counts or Counts(), potential.cutoff
         self._types = torch.from_numpy(crystal.types - 1).to(device)
         self._wide: PairTable | None = None
         self._told = False
         self._use_skin(_SKIN * crystal.nearest_distance)
-        first = np.zeros(1, dtype=np.int64) if potential.stacked else None
+        first = np.zeros(1, dtype=np.int64) if potential.has_members else None
         self.static_energy = float(self.energies(np.zeros((1, crystal.n_sites, 3)), member=first)[0])
 
     @property
     def n_evaluations(self) -> int:
-        """Configurations evaluated in torch."""
+        """Configurations evaluated in torch, other states included."""
         return self.counts.evaluated
 
-    @property
-    def n_outside(self) -> int:
-        """Configurations that left the skin."""
-        return self.counts.outside
+    def cost(self) -> dict[str, int]:
+        """How many configurations were evaluated in torch, and how many left the skin."""
+        return {"native_evaluations": self.counts.evaluated, "outside_the_skin": self.counts.outside}
 
-    def use(self, potential: Potential) -> None:
-        """Take another potential, of which the pair tables know all pairs: its cutoff is not longer.
+    def close(self) -> None:
+        """Free the LAMMPS instance beside it."""
+        if self.reference is not None:
+            self.reference.close()
 
-        Args:
-            potential: The potential.
-        """
-        self.potential = potential
+    # ---- other states
+
+    def at(self, reference: LammpsSurface) -> "TorchSurface":
+        """The same potential in the state of a surface of LAMMPS, whose parameters are read from it."""
+        known = recognised(reference.engine.pair, self.units.name)
+        if known is None:
+            raise PotentialError(
+                f"expected the potential in torch at {reference.parameters}, got one that only LAMMPS has; use energy.source=lammps"
+            )
+        return TorchSurface(known, reference.crystal, self.units, reference, device=self.device, counts=self.counts)
+
+    def batched(self, corners: Iterable[EnergySurface]) -> Batched:
+        """One call for configurations of several states: each in its cell, with its parameters."""
+        # a table that holds every pair within the longest cutoff of all
+        potential = with_members([_torch(corner).potential for corner in corners])
+        shared = TorchSurface(potential, self.crystal, self.units, device=self.device, counts=self.counts)
+        cell = self.crystal.unit.cell
+
+        def together(states: Sequence[EnergyFunction], counts: Sequence[int]) -> EnergiesForces:
+            potential = with_members([_torch(state).potential for state in states])
+            deformations = [np.linalg.solve(cell, _torch(state).crystal.unit.cell) for state in states]
+            deformation, member = np.repeat(deformations, counts, axis=0), np.repeat(np.arange(len(counts)), counts)
+
+            def energies_forces(displacements: Array) -> tuple[Array, Array]:
+                shared.potential = potential
+                return shared(displacements, deformation, member)
+
+            return energies_forces
+
+        return together
+
+    def in_cells(self, displacements: Array, deformations: Array) -> tuple[Array, Array]:
+        """Energies [n] and forces [n, N, 3], each from the sites in a cell of its own."""
+        return self(displacements, deformations)
+
+    # ---- evaluation
 
     def _use_skin(self, skin: float) -> None:
         self.table = self._table(skin)
@@ -160,15 +192,15 @@ class NativeSurface:
         Args:
             displacements: Shape [n, N, 3], length units.
             deformation: Of each configuration, the matrix D of its cell, shape [n, 3, 3].
-            member: Of each configuration, the member of a stacked potential, shape [n].
+            member: Of each configuration, its member of the potential, shape [n].
         """
         batch = _Batch.of(displacements, deformation, member)
         energies, forces = np.full(len(displacements), np.inf), np.full(np.shape(displacements), np.nan)
         groups, outside = self._sorted(batch)
         for at, table, e, gradient, _ in self._evaluate(batch, groups):
             energies[at], forces[at] = e.cpu().numpy(), table.forces(gradient).cpu().numpy()
-        if len(outside) and self.other is not None:
-            energies[outside], forces[outside] = self.other(batch.displacements[outside])
+        if len(outside) and self.reference is not None:
+            energies[outside], forces[outside] = self.reference(batch.displacements[outside])
         bad = ~(np.isfinite(energies) & np.isfinite(forces).all((1, 2)))
         energies[bad], forces[bad] = np.inf, np.nan
         return energies, forces
@@ -179,31 +211,29 @@ class NativeSurface:
         Args:
             displacements: Shape [n, N, 3], length units.
             deformation: Of each configuration, the matrix D of its cell, shape [n, 3, 3].
-            member: Of each configuration, the member of a stacked potential, shape [n].
+            member: Of each configuration, its member of the potential, shape [n].
         """
         batch = _Batch.of(displacements, deformation, member)
         energies = np.full(len(displacements), np.inf)
         groups, outside = self._sorted(batch)
         for found in self._evaluate(batch, groups):
             energies[found.indices] = found.energies.cpu().numpy()
-        if len(outside) and self.other is not None:
-            energies[outside] = self.other.energies(batch.displacements[outside])
+        if len(outside) and self.reference is not None:
+            energies[outside] = self.reference.energies(batch.displacements[outside])
         return np.where(np.isfinite(energies), energies, np.inf)
 
-    def virials(self, displacements: Array, deformation: Array | None = None, member: Members | None = None) -> Array:
-        """Virials sum r f, shape [n, 3, 3], energy units, of configurations that stay within the skin; nan elsewhere.
-
-        Args:
-            displacements: Shape [n, N, 3], length units.
-            deformation: Of each configuration, the matrix D of its cell, shape [n, 3, 3].
-            member: Of each configuration, the member of a stacked potential, shape [n].
-        """
+    def virial_pressures(self, displacements: Array, deformation: Array | None = None, member: Members | None = None) -> Array:
+        """Pressures [n] sum r f / 3V, pressure units; nan of configurations that leave the skin and have no LAMMPS."""
         batch = _Batch.of(displacements, deformation, member)
-        virials = np.full((len(displacements), 3, 3), np.nan)
-        for found in self._evaluate(batch, self._sorted(batch)[0]):
-            of_pairs = torch.einsum("nijk,nijl->nkl", found.separations, found.gradient)
-            virials[found.indices] = -of_pairs.cpu().numpy()
-        return virials
+        volume = self.crystal.volume * (1.0 if deformation is None else np.abs(np.linalg.det(deformation)))
+        traces = np.full(len(displacements), np.nan)
+        groups, outside = self._sorted(batch)
+        for found in self._evaluate(batch, groups):
+            traces[found.indices] = -torch.einsum("nijk,nijk->n", found.separations, found.gradient).cpu().numpy()
+        pressures = np.asarray(traces / (3 * volume) * self.units.nktv2p)
+        if len(outside) and self.reference is not None:
+            pressures[outside] = self.reference.virial_pressures(batch.displacements[outside])
+        return np.where(np.isfinite(pressures), pressures, np.nan)
 
     def _evaluate(self, batch: _Batch, groups: list[tuple[PairTable, Indices]]) -> Iterator[_Evaluated]:
         """Evaluate what the tables hold, in pieces whose separations fit into memory."""
@@ -229,7 +259,7 @@ class NativeSurface:
             return self._sorted(batch)
         self.counts.outside += int(outside.sum())
         groups = [(self.table, np.flatnonzero(finite & ~outside))]
-        if not outside.any() or (batch.is_reference and self.other is not None):
+        if not outside.any() or (batch.is_reference and self.reference is not None):
             return groups, np.flatnonzero(outside)
         return [*groups, self._held_widely(needed, outside)], np.empty(0, dtype=np.intp)
 
@@ -272,3 +302,23 @@ def _smallest_stretch(deformation: Array) -> Array:
     stretch = np.full(len(deformation), np.nan)
     stretch[finite] = np.linalg.svd(deformation[finite], compute_uv=False)[:, -1]
     return stretch
+
+
+def _torch(surface: EnergyFunction) -> TorchSurface:
+    """A state of a potential in torch."""
+    if not isinstance(surface, TorchSurface):
+        raise TypeError("a state of a potential in torch has lost it")
+    return surface
+
+
+def surface(reference: LammpsSurface, device: torch.device | str) -> TorchSurface | None:
+    """The script's potential in torch, where there is one.
+
+    Args:
+        reference: LAMMPS, with the script.
+        device: Where to compute.
+    """
+    known = recognised(reference.engine.pair, reference.engine.units.name)
+    if known is None:
+        return None
+    return TorchSurface(known, reference.crystal, reference.engine.units, reference, device=device)

@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The potential energy surface of a crystal: LAMMPS energies and forces as functions of displacements in grid order."""
+"""LAMMPS' energies and forces as functions of displacements from the sites, in the order of the sites."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.symmetry import closest_pair
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.engine.lammps_engine import Engine
+from lammps_bg.potentials.surface import Batched, EnergySurface
 
 log = logging.getLogger(__name__)
+NEEDS = "any script"
 _MANY = 0.01  # share of a batch without finite energy that is worth a warning
 
 
-class EnergySurface:
-    """Energies and forces of displacements from the sites of a crystal.
+class LammpsSurface:
+    """Energies and forces of displacements from the sites of a crystal, by LAMMPS: right for any configuration.
 
     Several surfaces may share one LAMMPS instance: each brings it to its own cell and parameters before it uses it.
 
@@ -56,13 +59,9 @@ class EnergySurface:
         self._warn_of_infinite(energies, displacements)
         return energies
 
-    def in_cells(self, displacements: Array, cells: Array) -> tuple[Array, Array]:
-        """Energies [n] and forces [n, N, 3] of displacements [n, N, 3], each from the sites in a cell of its own; +inf and nan as above.
-
-        Args:
-            displacements: Length units.
-            cells: Cell vectors as rows, lower triangular, shape [n, 3, 3], length units.
-        """
+    def in_cells(self, displacements: Array, deformations: Array) -> tuple[Array, Array]:
+        """Energies [n] and forces [n, N, 3] of displacements [n, N, 3], each from the sites in a cell of its own; +inf and nan as above."""
+        cells = self.crystal.supercell @ deformations
         self.engine.set_parameters(self.parameters)
         energies, forces = np.empty(len(displacements)), np.empty(np.shape(displacements))
         for index, (u, cell) in enumerate(zip(displacements, cells, strict=True)):
@@ -73,10 +72,38 @@ class EnergySurface:
         self._warn_of_infinite(energies, displacements)
         return energies, forces
 
+    def in_state(self, crystal: Crystal, parameters: Mapping[str, float]) -> "LammpsSurface":
+        """Another state on the same LAMMPS instance.
+
+        Args:
+            crystal: The same crystal in its cell there.
+            parameters: New values of the potential's parameters, by name; the others stay.
+
+        Raises:
+            PotentialError: LAMMPS refuses a value.
+        """
+        return LammpsSurface(self.engine, crystal, {**self.parameters, **parameters})
+
+    def at(self, reference: "LammpsSurface") -> "LammpsSurface":
+        """That surface: it has the state already."""
+        return reference
+
+    def batched(self, corners: Iterable[EnergySurface]) -> Batched | None:
+        """None: LAMMPS has one cell and one potential at a time."""
+        return None
+
+    def cost(self) -> dict[str, int]:
+        """Nothing beside its evaluations."""
+        return {}
+
+    def close(self) -> None:
+        """Free the LAMMPS instance."""
+        self.engine.close()
+
     def settle(self, displacements: Array) -> None:
         """Prepare LAMMPS for displacements like these [n, N, 3], in the same way whatever it has evaluated before."""
         self.enter()
-        self.engine.settle_skin(self.positions(displacements)[:, self._site_of_atom])
+        self.engine.keep_neighbour_skin(self.positions(displacements)[:, self._site_of_atom])
 
     def virial_pressures(self, displacements: Array) -> Array:
         """Configurational pressures [n] of displacements [n, N, 3], pressure units, without the kinetic part; nan where there is none."""
@@ -117,3 +144,13 @@ class EnergySurface:
     def files(self) -> list[Path]:
         """Script, includes and potential files."""
         return [*self.engine.script_files, *self.engine.potential_files]
+
+
+def surface(reference: LammpsSurface, device: torch.device | str) -> LammpsSurface:
+    """LAMMPS itself.
+
+    Args:
+        reference: LAMMPS, with the script.
+        device: Of no account.
+    """
+    return reference

@@ -9,18 +9,18 @@ import pytest
 import torch
 from lammps_scripts import INPUTS
 
-from lammps_bg.config import load_config
+from lammps_bg.config import load_config, to_toml
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.engine.lammps_engine import Engine
-from lammps_bg.engine.surface import EnergySurface
 from lammps_bg.errors import ConfigError
 from lammps_bg.flow.base import EinsteinBase
 from lammps_bg.flow.prior import Prior
-from lammps_bg.potentials.native import NativeSurface
-from lammps_bg.potentials.recognise import recognise
-from lammps_bg.potentials.sw_file import read_sw_file
+from lammps_bg.potentials.pair_styles import own_length, recognised
+from lammps_bg.potentials.pair_styles.sw import read_file
+from lammps_bg.potentials.sources.lammps import LammpsSurface
+from lammps_bg.potentials.sources.torch import TorchSurface
 from lammps_bg.report.console import Console
-from lammps_bg.study.energies import Judge, choose_potential
+from lammps_bg.study.energies import Judge, choose_source
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.sampler import Chunk
 
@@ -72,7 +72,7 @@ class Bare:
 
     engine: Engine
     crystal: Crystal
-    surface: EnergySurface
+    surface: LammpsSurface
 
     @property
     def units(self):
@@ -89,13 +89,13 @@ def in_random_box(folder, seed, units, length, potential):
     (folder / "in.test").write_text(TRICLINIC.format(units=units, **box) + potential)
     engine = Engine(folder / "in.test", replicate=(2, 2, 2))
     crystal = Crystal.from_structure(engine.script_structure).replicated((2, 2, 2), engine.structure)
-    return Bare(engine, crystal, EnergySurface(engine, crystal))
+    return Bare(engine, crystal, LammpsSurface(engine, crystal))
 
 
-def native_of(problem):
-    known = recognise(problem.engine.pair, problem.units.name)
+def torch_of(problem):
+    known = recognised(problem.engine.pair, problem.units.name)
     assert known is not None
-    return NativeSurface(known, problem.crystal, problem.surface)
+    return TorchSurface(known, problem.crystal, problem.units, problem.surface)
 
 
 def displacements(problem, size, n=6, seed=1):
@@ -103,17 +103,14 @@ def displacements(problem, size, n=6, seed=1):
     return scale * np.random.default_rng(seed).standard_normal((n, problem.crystal.n_sites, 3))
 
 
-def require_equal(problem, native, u):
+def require_equal(problem, surface, u):
     energies, forces = problem.surface(u)
-    own, own_forces = native(u)
+    own, own_forces = surface(u)
     np.testing.assert_allclose(own, energies, rtol=1e-10)
     np.testing.assert_allclose(own_forces, forces, rtol=0, atol=1e-10 * np.abs(forces).max())
-    np.testing.assert_allclose(native.energies(u), energies, rtol=1e-10)
-    pressures = np.trace(native.virials(u), axis1=1, axis2=2) / (3 * problem.crystal.volume) * problem.units.nktv2p
+    np.testing.assert_allclose(surface.energies(u), energies, rtol=1e-10)
     expected = problem.surface.virial_pressures(u)
-    inside = np.isfinite(pressures)
-    assert inside.any()
-    np.testing.assert_allclose(pressures[inside], expected[inside], rtol=0, atol=1e-10 * np.abs(expected).max())
+    np.testing.assert_allclose(surface.virial_pressures(u), expected, rtol=0, atol=1e-10 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
@@ -129,17 +126,17 @@ def require_equal(problem, native, u):
 def test_shipped_inputs(name, replicate):
     """Supercells smaller than the cutoff among them: every image counts."""
     problem = Problem.load(ScriptRequest(INPUTS / f"in.{name}", {}, replicate))
-    native = native_of(problem)
-    assert native.static_energy == pytest.approx(problem.surface.static_energy, rel=1e-12)
+    surface = torch_of(problem)
+    assert surface.static_energy == pytest.approx(problem.surface.static_energy, rel=1e-12)
     for size in (0.01, 0.05):
-        require_equal(problem, native, displacements(problem, size))
-    assert native.n_outside == 0
+        require_equal(problem, surface, displacements(problem, size))
+    assert surface.counts.outside == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_lennard_jones_of_two_types_in_random_boxes(tmp_path, seed):
     problem = in_random_box(tmp_path, seed, "lj", 1.5, LJ_MIXED)
-    require_equal(problem, native_of(problem), displacements(problem, 0.03, seed=seed))
+    require_equal(problem, torch_of(problem), displacements(problem, 0.03, seed=seed))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -148,9 +145,9 @@ def test_stillinger_weber_of_two_elements_in_random_boxes(tmp_path, seed):
     problem = in_random_box(
         tmp_path, seed, "metal", 3.9, SW_TWO.format(file=sw_file(tmp_path / "two.sw", np.random.default_rng(seed)))
     )
-    native = native_of(problem)
-    assert len(set(native.potential.three_body.ravel().tolist())) > 1
-    require_equal(problem, native, displacements(problem, 0.03, seed=seed))
+    surface = torch_of(problem)
+    assert len(set(surface.potential.three_body.ravel().tolist())) > 1
+    require_equal(problem, surface, displacements(problem, 0.03, seed=seed))
 
 
 @pytest.mark.parametrize(("tag", "tolerance"), [("", "0.0"), ("# UNITS: real", "0.001"), ("", "0.1")])
@@ -161,40 +158,40 @@ def test_generalised_parameters_of_the_script_s_own_file(tmp_path, tag, toleranc
     text = (INPUTS / "in.si_diamond").read_text()
     head = text[: text.index("pair_style")]
     problem = problem_of(tmp_path, head + f"pair_style sw\npair_coeff * * {tmp_path}/own.sw X\n", (2, 2, 2))
-    require_equal(problem, native_of(problem), displacements(problem, 0.04))
+    require_equal(problem, torch_of(problem), displacements(problem, 0.04))
 
 
 def test_what_leaves_the_skin_goes_to_lammps():
     """One configuration in twenty with a far atom: exact all the same, and counted."""
     problem = Problem.load(ScriptRequest(INPUTS / "in.mw_cubic", {}, (2, 2, 2)))
-    native = native_of(problem)
+    surface = torch_of(problem)
     u = displacements(problem, 0.03, n=20)
     u[7, 5] += 0.9 * problem.crystal.nearest_distance
     before = problem.surface.n_evaluations
-    energies, forces = native(u)
-    assert (native.n_outside, problem.surface.n_evaluations - before) == (1, 1)
+    energies, forces = surface(u)
+    assert (surface.counts.outside, problem.surface.n_evaluations - before) == (1, 1)
     expected, expected_forces = problem.surface(u)
     np.testing.assert_allclose(energies, expected, rtol=1e-10)
     np.testing.assert_allclose(forces, expected_forces, rtol=0, atol=1e-10 * np.abs(expected_forces).max())
-    assert np.isnan(native.virials(u)[7]).all()
+    np.testing.assert_allclose(surface.virial_pressures(u)[7], problem.surface.virial_pressures(u[7:8])[0])
 
 
 def test_the_skin_grows_with_the_displacements():
     problem = Problem.load(ScriptRequest(INPUTS / "in.mw_cubic", {}, (1, 1, 1)))
-    native = native_of(problem)
-    first, u = native.table.skin, displacements(problem, 0.12, n=10)
-    require_equal(problem, native, u)
-    assert native.table.skin > first
-    assert native.n_outside == 0
+    surface = torch_of(problem)
+    first, u = surface.table.skin, displacements(problem, 0.12, n=10)
+    require_equal(problem, surface, u)
+    assert surface.table.skin > first
+    assert surface.counts.outside == 0
 
 
 def test_bad_configurations_are_infinite():
     problem = Problem.load(ScriptRequest(INPUTS / "in.lj_fcc", {}, (2, 2, 2)))
-    native = native_of(problem)
+    surface = torch_of(problem)
     u = displacements(problem, 0.02, n=4)
     u[1, 0, 0] = np.nan
     u[2, 3] = u[2, 4] + problem.crystal.sites[4] - problem.crystal.sites[3]  # two atoms on one place
-    energies, forces = native(u)
+    energies, forces = surface(u)
     assert np.isfinite(energies).tolist() == [True, False, False, True]
     assert np.isnan(forces[1:3]).all()
     assert np.isfinite(forces[[0, 3]]).all()
@@ -217,33 +214,33 @@ def test_what_is_more_than_a_pair_style_is_left_to_lammps(tmp_path, pair, why):
     text = (INPUTS / "in.lj_fcc").read_text()
     text = text[: text.index("pair_style")] + pair + "\n"
     problem = problem_of(tmp_path, text, (2, 2, 2))
-    assert recognise(problem.engine.pair, problem.units.name) is None, why
+    assert recognised(problem.engine.pair, problem.units.name) is None, why
 
 
 def test_choice_by_measurement_and_by_request(capsys):
     problem = Problem.load(ScriptRequest(INPUTS / "in.mw_cubic", {}, (2, 2, 2)))
-    choose_potential(problem, load_config(None, ("energy.source=lammps",)), Console())
+    choose_source(problem, load_config(None, ("energy.source=lammps",)), Console())
     assert problem.potential is problem.surface
-    choose_potential(problem, load_config(None), Console())
+    choose_source(problem, load_config(None), Console())
     said = capsys.readouterr().out
     assert ("by torch" in said) == (problem.potential is not problem.surface)
-    choose_potential(problem, load_config(None, ("energy.source=native",)), Console())
-    assert isinstance(problem.potential, NativeSurface)
+    choose_source(problem, load_config(None, ("energy.source=torch",)), Console())
+    assert isinstance(problem.potential, TorchSurface)
 
 
 def test_no_potential_in_torch_is_said():
     problem = Problem.load(ScriptRequest(INPUTS / "in.cu_fcc", {}, (2, 2, 2)))
-    choose_potential(problem, load_config(None), Console())
+    choose_source(problem, load_config(None), Console())
     assert problem.potential is problem.surface
     with pytest.raises(ConfigError, match="expected pair_style lj/cut or sw .* got a potential that only LAMMPS has"):
-        choose_potential(problem, load_config(None, ("energy.source=native",)), Console())
+        choose_source(problem, load_config(None, ("energy.source=torch",)), Console())
 
 
 def test_a_potential_that_is_not_that_of_lammps_is_not_used(caplog):
     """The words of a script may hide something: energies are compared before torch is trusted."""
     problem = Problem.load(ScriptRequest(INPUTS / "in.lj_fcc", {}, (2, 2, 2)))
     problem.engine.reader.pair_modify[:] = ["shift", "no"]  # as if the script had been misread
-    choose_potential(problem, load_config(None), Console())
+    choose_source(problem, load_config(None), Console())
     assert problem.potential is problem.surface
     assert "does not give LAMMPS' energies" in caplog.text
 
@@ -256,7 +253,7 @@ def test_the_judge_replaces_energies_and_weights():
     wrong = exact + 0.3 / problem.beta
     wrong[4] = np.inf
     log_w = -problem.beta * wrong  # the sample that torch finds infinite has a weight by LAMMPS all the same
-    problem.potential = native_of(problem)
+    problem.use("torch", torch_of(problem))
     judge = Judge(problem, Prior(EinsteinBase(torch.full((8,), 0.1))))
     judged = judge.weigh(Chunk(0, u[:, None], wrong, np.zeros(5), log_w, 0.0, 0.0))
     np.testing.assert_allclose(judged.energies, exact, rtol=1e-12)
@@ -272,10 +269,27 @@ def test_cutoffs_that_lammps_mixes_are_left_to_it(tmp_path):
     for cutoff, known in (("2.0", False), ("", True)):
         pair = f"pair_style lj/cut 2.3\npair_coeff 1 1 1 1 {cutoff}\npair_coeff 2 2 1 1 {cutoff}\n"
         bare = in_random_box(tmp_path, 0, "lj", 1.5, pair)
-        assert (recognise(bare.engine.pair, "lj") is not None) == known
+        assert (recognised(bare.engine.pair, "lj") is not None) == known
 
 
 def test_comments_of_a_file_may_be_in_any_encoding(tmp_path):
+    """For the energies and, in a script without a variable Lambda, for the length of free energies."""
     entry = "X X X 2.1 2.0951 1.8 19.5 1.1 -0.3 7.1 0.61 4.2 0.1 0.0"
     (tmp_path / "own.sw").write_bytes(f"# d'apr\xe8s Stillinger\n{entry}\n".encode("latin-1"))
-    assert read_sw_file(tmp_path / "own.sw", ["X"], "metal") is not None
+    assert read_file(tmp_path / "own.sw", ["X"], "metal") is not None
+    head = (INPUTS / "in.si_diamond").read_text()
+    head = head[: head.index("pair_style")]
+    assert "Lambda" not in head
+    problem = problem_of(tmp_path, head + f"pair_style sw\npair_coeff * * {tmp_path}/own.sw X\n", (2, 2, 2))
+    assert own_length(problem.engine.pair) == (2.0951, "sigma of X in own.sw")
+    assert problem.length_scale == 2.0951
+
+
+def test_the_name_of_before_still_works(caplog):
+    config = load_config(None, ("energy.source=native",))
+    assert config.energy.source == "torch"
+    with pytest.raises(ConfigError, match="input should be 'auto', 'lammps' or 'torch'"):
+        load_config(None, ("energy.source=fast",))
+    assert "energy" in to_toml(config)
+    assert "chosen" not in to_toml(config)
+    assert load_config(None, ("energy.chosen=native",)).energy.chosen == "torch"  # as runs of earlier versions have it
