@@ -223,6 +223,19 @@ class Estimate:
         return cls(key, name, value, error, limits, n, entry.get("terms") or {}, energy, z if is_number(z) else None)
 
 
+def estimate_block(number: Mapping[str, Any], terms: object, *, kt: float, in_unit: str) -> dict[str, Any]:
+    """What stands below `estimates` in results.json, as `Estimate.read` reads it.
+
+    Args:
+        number: beta F / N with `value`, `error`, `interval` and `n`; None where it is withheld.
+        terms: Contributions to it, kT per atom.
+        kt: kT in the script's energy unit.
+        in_unit: Name of that unit.
+    """
+    energy = {part: number[part] * kt if isinstance(number[part], float) else None for part in ("value", "error")}
+    return {"beta_F_per_atom": number, "terms": terms, "F_per_atom": {**energy, "unit": in_unit}}
+
+
 class Results(dict[str, Any]):
     """The content of results.json, which is this mapping, with names for its parts and its estimates in order."""
 
