@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from lammps_bg.errors import ConfigError
 
@@ -31,6 +32,14 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
+def _base_kind(name: str) -> str:
+    """A kind of base: there is one for each file of flow/bases, which are found without loading them."""
+    kinds = sorted(file.stem for file in (Path(__file__).parent / "flow" / "bases").glob("*.py") if file.stem != "__init__")
+    if name not in kinds:
+        raise PydanticCustomError("base_kind", f"Input should be {' or '.join(map(repr, kinds))}")
+    return name
+
+
 class EnergyConfig(_Block):
     """What evaluates the energies of training and sampling."""
 
@@ -48,7 +57,9 @@ class EnergyConfig(_Block):
 class BaseConfig(_Block):
     """The Gaussian reference crystal."""
 
-    kind: Literal["phonon", "einstein"] = Field("phonon", description="phonon crystal, or independent atoms on springs")
+    kind: Annotated[str, AfterValidator(_base_kind)] = Field(
+        "phonon", description="phonon crystal, or einstein: independent atoms on springs"
+    )
     iterations: Annotated[int, Field(ge=0)] = Field(
         10, description="most self-consistent iterations; 0 keeps the harmonic crystal"
     )

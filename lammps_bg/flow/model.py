@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a configuration to a generator, or to a family of them: architecture, sizes and units of length."""
+"""From a configuration to a generator, or to a conditional one: architecture, sizes and units of length."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -18,12 +18,11 @@ from lammps_bg.errors import ConfigError
 from lammps_bg.flow.attention import AttentionConditioner
 from lammps_bg.flow.augmented import AugmentedFlow, MakeConditioner
 from lammps_bg.flow.base import Base
-from lammps_bg.flow.base_family import BaseFamily, PolynomialFit
-from lammps_bg.flow.family import GeneratorFamily
-from lammps_bg.flow.generator import Generator
+from lammps_bg.flow.conditional import ConditionalBases, ConditionalGenerator
+from lammps_bg.flow.generator import AugmentedPrior, Generator, Prior
 from lammps_bg.flow.gnn import GraphConditioner
 from lammps_bg.flow.graph import LatticeGraph
-from lammps_bg.flow.prior import AugmentedPrior, Prior
+from lammps_bg.flow.polynomial import PolynomialFit
 from lammps_bg.flow.sublattice import SublatticeFlow
 
 log = logging.getLogger(__name__)
@@ -93,17 +92,17 @@ def build_generator(
     return Generator(Prior(base) if flow.channels == 1 else AugmentedPrior(base, scale.site), flow)
 
 
-def build_family(
+def build_conditional(
     config: FlowConfig,
     crystal: Crystal,
-    bases: BaseFamily,
+    bases: ConditionalBases,
     betas: Sequence[float],
     *,
     seed: int,
     eta: float | None = None,
     device: str = "cpu",
     reflections: bool = True,
-) -> GeneratorFamily:
+) -> ConditionalGenerator:
     """The conditional model a configuration asks for, with the identity as its bijection.
 
     Args:
@@ -124,7 +123,7 @@ def build_family(
     terms = torch.from_numpy(np.ascontiguousarray(fit.terms.T))
     scale = _Scale(site, torch.from_numpy(fit.constant).exp(), terms, bases.nodes.shape[1])
     flow = _build_flow(config, crystal, graph, scale, seed, device)
-    return GeneratorFamily(flow, bases, None if flow.channels == 1 else site)
+    return ConditionalGenerator(flow, bases, None if flow.channels == 1 else site)
 
 
 def _build_flow(

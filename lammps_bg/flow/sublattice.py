@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lammps_bg.flow import site_map
 from lammps_bg.flow.graph import LatticeGraph
-from lammps_bg.flow.monomials import monomials
+from lammps_bg.flow.polynomial import monomials
 from lammps_bg.flow.site_map import SiteMap
 from lammps_bg.flow.site_network import BondFeatures, Evaluation, SiteNetwork
 

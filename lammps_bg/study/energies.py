@@ -12,8 +12,8 @@ from lammps_bg import parallel
 from lammps_bg.config import Config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import ConfigError
+from lammps_bg.flow.generator import Prior
 from lammps_bg.flow.model import torch_device
-from lammps_bg.flow.prior import Prior
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.report.console import Console

@@ -28,8 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lammps_bg import parallel
-from lammps_bg.flow.family import mixed
-from lammps_bg.flow.generator import Generator
+from lammps_bg.flow.generator import Generator, mixed
 from lammps_bg.streams import stream
 from lammps_bg.thermo.chains import (
     FIRST_STEP,

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lammps_bg import parallel
-from lammps_bg.flow.generator import Generator
-from lammps_bg.flow.prior import AugmentedPrior
+from lammps_bg.flow.generator import AugmentedPrior, Generator
 from lammps_bg.memory import Pieces
 from lammps_bg.streams import BLOCK, stream
 from lammps_bg.thermo.free_energy import marginal_log_q

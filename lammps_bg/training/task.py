@@ -11,9 +11,8 @@ from torch import Tensor
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.flow.augmented import AugmentedFlow
-from lammps_bg.flow.base_family import Context
-from lammps_bg.flow.family import mixed
-from lammps_bg.flow.generator import Generator
+from lammps_bg.flow.generator import Generator, mixed
+from lammps_bg.flow.polynomial import Context
 from lammps_bg.flow.sublattice import SublatticeFlow
 from lammps_bg.training.target import ExactTarget, MixedTarget, SoftenedTarget, TrainingTarget
 

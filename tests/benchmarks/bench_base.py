@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lammps_bg.flow.force_constants import ForceConstants, newton_move
-from lammps_bg.flow.phonon import PhononBase
-from lammps_bg.flow.self_consistent import PhononFit, harmonic
+from lammps_bg.flow.bases.phonon import PhononBase, PhononFit
+from lammps_bg.flow.force_constants import ForceConstants, harmonic, newton_move
 from lammps_bg.study.problem import Problem, ScriptRequest
 
 INPUTS = Path(__file__).resolve().parents[2] / "inputs"

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from lammps_bg.config import FlowConfig
+from lammps_bg.flow.bases.phonon import PhononFit
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.self_consistent import PhononFit
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.sampler import draw
 from lammps_bg.training.objectives import OBJECTIVES

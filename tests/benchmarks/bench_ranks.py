@@ -21,8 +21,8 @@ from bench_flow import Watched
 
 from lammps_bg import parallel
 from lammps_bg.config import FlowConfig, TrainConfig
+from lammps_bg.flow.bases.phonon import PhononFit
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.self_consistent import PhononFit
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.sampler import chunks_of, draw_together
 from lammps_bg.training.target import ExactTarget, SoftenedTarget

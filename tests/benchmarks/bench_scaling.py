@@ -23,8 +23,8 @@ from bench_flow import SCRIPT, Watched
 from matplotlib.figure import Figure
 
 from lammps_bg.config import FlowConfig, TrainConfig
+from lammps_bg.flow.bases.phonon import PhononFit
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.self_consistent import PhononFit
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.study.problem import Problem, ScriptRequest

@@ -14,8 +14,8 @@ from lammps_bg.crystal.system import Crystal
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.surface import EnergySurface
 from lammps_bg.errors import ConfigError
-from lammps_bg.flow.base import EinsteinBase
-from lammps_bg.flow.prior import Prior
+from lammps_bg.flow.bases.einstein import EinsteinBase
+from lammps_bg.flow.generator import Prior
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.potentials.sw_file import read_sw_file

@@ -15,8 +15,8 @@ from lammps_bg.config import FlowConfig, TrainConfig
 from lammps_bg.crystal.structure import Structure
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.crystal.units import Units
+from lammps_bg.flow.bases.phonon import PhononFit
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.self_consistent import PhononFit
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.thermo.free_energy import CrystalReference, absolute_from_difference, tfep
 from lammps_bg.thermo.sampler import draw

@@ -12,9 +12,9 @@ from lattices import SolvableSurface, crystal, springs
 
 from lammps_bg.config import FlowConfig, TrainConfig
 from lammps_bg.errors import FullDiskError, RunDirectoryError, TrainingError
+from lammps_bg.flow.bases.phonon import PhononBase
 from lammps_bg.flow.force_constants import finite_differences
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.phonon import PhononBase
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.thermo.solvable import AnharmonicCrystal
 from lammps_bg.training import checkpoint
