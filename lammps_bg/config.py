@@ -3,12 +3,13 @@
 
 import difflib
 import json
+import logging
 import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from lammps_bg.errors import ConfigError
@@ -18,6 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+log = logging.getLogger(__name__)
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -97,10 +99,17 @@ class FlowConfig(_Block):
         return self
 
 
+def _objective(name: object) -> object:
+    """An objective by its name of today; models of earlier versions store the old one."""
+    return "reparametrised" if name == "usual" else name
+
+
 class TrainConfig(_Block):
     """The training loop."""
 
-    objective: Literal["path", "usual"] = Field("path", description="reverse KL with path gradients or with the usual gradient")
+    objective: Annotated[Literal["path", "reparametrised"], BeforeValidator(_objective)] = Field(
+        "path", description="reverse KL with path gradients, or with the reparametrised gradient"
+    )
     steps: Annotated[int, Field(ge=0)] = Field(1000, description="steps; 0 leaves the flow the identity")
     max_seconds: Positive | None = Field(
         None, description="wall-clock budget in seconds, none: no limit; the learning rate falls with whichever ends first"
@@ -266,6 +275,8 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = (), start
     of_file = deepcopy(values)
     for text in overrides:
         _merge(values, _override(text))
+    if values.get("train", {}).get("objective") == "usual":
+        log.warning("train.objective=usual is now called reparametrised")
     try:
         return Config.model_validate(values)
     except ValidationError as error:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lammps_bg.flow.gnn import Lattice, NeighbourGraph
+from lammps_bg.flow.graph import Lattice, LatticeGraph
 from lammps_bg.flow.transforms import affine, rational_quadratic
 
 MakeConditioner = Callable[[int], nn.Module]
@@ -68,13 +68,13 @@ class AugmentedFlow(nn.Module):
 
     def __init__(
         self,
-        graph: NeighbourGraph,
+        graph: LatticeGraph,
         make_conditioner: MakeConditioner,
         *,
         amplitude: Tensor,
-        n_layers: int = 4,
-        n_bins: int = 16,
-        spline_range: float = 8.0,
+        n_layers: int,
+        n_bins: int,
+        spline_range: float,
     ) -> None:
         super().__init__()
         self.lattice = Lattice(graph, amplitude)

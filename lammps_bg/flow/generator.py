@@ -41,6 +41,16 @@ class Prior:
         """Log-density of the target's auxiliary variables given the displacements, shape [n]: none, so zero."""
         return torch.zeros(len(state), dtype=torch.float64)
 
+    def log_weights(self, log_p: Tensor, state: Tensor, log_q: Tensor) -> Tensor:
+        """Log-weights -beta U(u) + log N(a; u) - log q of states after the flow, shape [n], float64.
+
+        Args:
+            log_p: Unnormalised log-density -beta U of the displacements, shape [n].
+            state: The states, length units, shape [n, channels, N, 3].
+            log_q: Their log-density under the flow, shape [n].
+        """
+        return log_p + self.log_auxiliary(state) - log_q
+
 
 class AugmentedPrior(Prior):
     """Base and auxiliary variables a ~ N(u, eta^2): state [n, 2, N, 3] (augmented flow; Schebek et al. 2026).

@@ -15,12 +15,11 @@ from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import ConfigError
-from lammps_bg.flow.attention import AttentionConditioner
 from lammps_bg.flow.augmented import AugmentedFlow, MakeConditioner
 from lammps_bg.flow.base import Base
 from lammps_bg.flow.conditional import ConditionalBases, ConditionalGenerator
+from lammps_bg.flow.conditioners import AttentionConditioner, GraphConditioner
 from lammps_bg.flow.generator import AugmentedPrior, Generator, Prior
-from lammps_bg.flow.gnn import GraphConditioner
 from lammps_bg.flow.graph import LatticeGraph
 from lammps_bg.flow.polynomial import PolynomialFit
 from lammps_bg.flow.sublattice import SublatticeFlow

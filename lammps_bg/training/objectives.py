@@ -54,12 +54,12 @@ class Objective(Protocol):
 
 
 class ReverseKL:
-    """Reverse Kullback-Leibler divergence, -<log w> / N, with the usual reparametrised gradient."""
+    """Reverse Kullback-Leibler divergence, -<log w> / N, with the reparametrised gradient: that of the loss itself."""
 
     def __call__(self, generator: Generator, target: TrainingTarget, start: Tensor) -> Batch:
         """Send samples of the prior [n, channels, N, 3] through the flow and return their loss."""
         state, log_q = generator.push(start)
-        log_w = target.log_prob(state[:, 0]) + target.shift + generator.prior.log_auxiliary(state) - log_q
+        log_w = generator.prior.log_weights(target.log_prob(state[:, 0]) + target.shift, state, log_q)
         finite = torch.isfinite(log_w.detach())
         # where() before the mean: a non-finite sample must not reach the backward pass
         loss = -torch.where(finite, log_w, 0.0).sum() / finite.sum().clamp(min=1) / state.shape[2]
@@ -77,15 +77,14 @@ class PathGradient:
         """Send samples of the prior [n, channels, N, 3] through the flow and return their loss."""
         state, log_q, score = generator.push_score(start)
         end = state.detach().requires_grad_()
-        log_p = target.log_prob(end[:, 0]) + generator.prior.log_auxiliary(end)
-        log_w = log_p.detach() + target.shift - log_q
-        finite = torch.isfinite(log_w)
-        (slope,) = torch.autograd.grad(torch.where(finite, log_p, 0.0).sum(), end)
-        pull = score - slope
-        finite &= torch.isfinite(pull).flatten(1).all(1)
-        pull = torch.where(finite[:, None, None, None], pull, 0.0)
-        loss = (pull * state).sum() / finite.sum().clamp(min=1) / state.shape[2]
+        log_w = generator.prior.log_weights(target.log_prob(end[:, 0]) + target.shift, end, log_q)
+        finite = torch.isfinite(log_w.detach())
+        (slope,) = torch.autograd.grad(torch.where(finite, log_w, 0.0).sum(), end)
+        difference = score - slope
+        finite &= torch.isfinite(difference).flatten(1).all(1)
+        difference = torch.where(finite[:, None, None, None], difference, 0.0)
+        loss = (difference * state).sum() / finite.sum().clamp(min=1) / state.shape[2]
         return Batch(loss, log_w.detach()[finite], len(start))
 
 
-OBJECTIVES: dict[str, type[ReverseKL] | type[PathGradient]] = {"usual": ReverseKL, "path": PathGradient}
+OBJECTIVES: dict[str, type[ReverseKL] | type[PathGradient]] = {"reparametrised": ReverseKL, "path": PathGradient}

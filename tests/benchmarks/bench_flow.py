@@ -31,8 +31,8 @@ from lammps_bg.training.target import ExactTarget, SoftenedTarget
 SCRIPT = Path(__file__).resolve().parents[2] / "inputs" / "in.mw_cubic"
 KINDS = {
     "sublattice": (FlowConfig(kind="sublattice"), "path"),
-    "augmented": (FlowConfig(kind="augmented", n_layers=4, width=32, n_neighbours=16, n_bins=16), "usual"),
-    "global": (FlowConfig(kind="global", n_layers=4, width=32, n_bins=16), "usual"),
+    "augmented": (FlowConfig(kind="augmented", n_layers=4, width=32, n_neighbours=16, n_bins=16), "reparametrised"),
+    "global": (FlowConfig(kind="global", n_layers=4, width=32, n_bins=16), "reparametrised"),
 }
 TRAINING = ((2, 32), (3, 32), (4, 8))  # cells along each edge and batch size: N = 64, 216, 512; bench_scaling.py goes further
 DRAWING = ((5, 160),)  # cells along each edge and samples: N = 1000
