@@ -25,7 +25,8 @@ LAYERS = (
     ("store",),
     ("report",),
     ("study",),
-    ("arguments", "cli", "__main__"),
+    ("commands",),
+    ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 BODY_LIMIT = 60
