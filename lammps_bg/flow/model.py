@@ -4,6 +4,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,31 +150,26 @@ def _sublattice(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale
 
 def _augmented(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale) -> AugmentedFlow:
     def conditioner(n_out: int) -> GraphConditioner:
-        return GraphConditioner(
-            graph.n_basis,
-            n_out,
-            width=config.width or 32,
-            n_frequencies=config.n_frequencies,
-            n_message_layers=_MESSAGE_LAYERS,
-            period=2 * config.spline_range,
-            n_context=scale.n_context,
-        )
+        return GraphConditioner(graph.n_basis, n_out, n_message_layers=_MESSAGE_LAYERS, **_sizes(config, scale))
 
     return _with_auxiliaries(config, graph, scale, conditioner)
 
 
 def _global(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale) -> AugmentedFlow:
     def conditioner(n_out: int) -> AttentionConditioner:
-        return AttentionConditioner(
-            n_out,
-            width=config.width or 32,
-            n_frequencies=config.n_frequencies,
-            n_blocks=_ATTENTION_BLOCKS,
-            period=2 * config.spline_range,
-            n_context=scale.n_context,
-        )
+        return AttentionConditioner(n_out, n_blocks=_ATTENTION_BLOCKS, **_sizes(config, scale))
 
     return _with_auxiliaries(config, graph, scale, conditioner)
+
+
+def _sizes(config: FlowConfig, scale: _Scale) -> dict[str, Any]:
+    """What both conditioners of the published flow share."""
+    return {
+        "width": config.width or 32,
+        "n_frequencies": config.n_frequencies,
+        "period": 2 * config.spline_range,
+        "n_context": scale.n_context,
+    }
 
 
 def _with_auxiliaries(config: FlowConfig, graph: LatticeGraph, scale: _Scale, conditioner: MakeConditioner) -> AugmentedFlow:

@@ -17,7 +17,7 @@ from lammps_bg.flow.self_consistent import REPORTED, measured
 from lammps_bg.report.console import Console
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo.free_energy import CrystalReference
-from lammps_bg.training.target import ThroughFlow
+from lammps_bg.training.objectives import ThroughFlow
 
 log = logging.getLogger(__name__)
 # of a base that is fitted through a flow: most sites x samples of an update, the least that this comes to, and most updates

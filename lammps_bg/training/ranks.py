@@ -115,6 +115,3 @@ def _spread(flat: Tensor, parameters: Sequence[nn.Parameter]) -> None:
     known, *parts = flat.split([len(parameters), *(p.numel() for p in parameters)])
     for parameter, has, part in zip(parameters, known.tolist(), parts, strict=True):
         parameter.grad = part.view_as(parameter).to(parameter.dtype).clone() if has else None
-
-
-__all__ = ["MpiRanks", "Ranks", "TorchRanks", "ranks_for"]

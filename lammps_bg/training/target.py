@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The target density exp(-beta U): exact, softened for training, and as a base sees it through a flow; forces are its gradient."""
+"""The target density exp(-beta U): exact, and softened for training; the forces of the potential are its gradient."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -8,11 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from lammps_bg.flow.generator import Generator
-from lammps_bg.memory import Pieces
-
-_SITES_AT_ONCE = 1 << 16  # sent through the flow together: more gain nothing
 
 
 class Surface(Protocol):
@@ -110,36 +105,6 @@ class ExactTarget:
         if torch.is_grad_enabled() and u.requires_grad:
             return -_ReducedEnergy.apply(u, self.surface, self.beta, np.inf)
         return torch.from_numpy(-self.beta * self.surface.energies(u.detach().double().numpy()))
-
-
-class ThroughFlow:
-    """U(f(u)) - kT log|det f'(u)|: with it as its energy, the best Gaussian is the best base of the flow f.
-
-    Args:
-        generator: A generator without auxiliary variables.
-        target: Energies and forces at the flow's end.
-    """
-
-    def __init__(self, generator: Generator, target: SoftenedTarget) -> None:
-        self._generator, self._target = generator, target
-
-    def __call__(self, displacements: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Energies [n] and forces [n, N, 3] of displacements [n, N, 3] before the flow; +inf and nan where there is no finite energy."""
-        pieces = Pieces(_SITES_AT_ONCE // displacements.shape[1], "configurations sent through the flow")
-        parts = pieces.over(range(len(displacements)), lambda some: self._piece(displacements[some[0] : some[-1] + 1]))
-        energies, forces = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return energies, forces
-
-    def _piece(self, displacements: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        start = torch.from_numpy(np.ascontiguousarray(displacements))[:, None].requires_grad_()
-        state, log_det = self._generator.transform(start)
-        log_p = self._target.log_prob(state[:, 0]) + log_det
-        finite = torch.isfinite(log_p.detach())
-        (gradient,) = torch.autograd.grad(torch.where(finite, log_p, 0.0).sum(), start)
-        energies = -log_p.detach().numpy() / self._target.beta
-        forces = gradient[:, 0].numpy() / self._target.beta
-        forces[~finite.numpy()] = np.nan
-        return np.where(finite.numpy(), energies, np.inf), forces
 
 
 class MixedTarget:

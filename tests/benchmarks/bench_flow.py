@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from lammps_bg.config import FlowConfig
+from lammps_bg.flow.base import FitTask
 from lammps_bg.flow.bases.phonon import PhononFit
 from lammps_bg.flow.model import build_generator
 from lammps_bg.study.problem import Problem, ScriptRequest
@@ -90,7 +91,7 @@ def prepared(kind, cells):
     """Problem, watched surface and untrained generator on the harmonic crystal."""
     problem = Problem.load(ScriptRequest(SCRIPT, {}, (cells,) * 3))
     surface = Watched(problem.surface)
-    fitted = PhononFit(surface, problem.crystal, problem.units, problem.beta, seed=1).run(iterations=0, n_samples=50)
+    fitted = PhononFit(FitTask(surface, problem.crystal, problem.units, problem.beta, 1)).run(iterations=0, n_samples=50)
     return problem, surface, build_generator(KINDS[kind][0], problem.crystal, fitted.base, seed=1)
 
 

@@ -12,7 +12,7 @@ from lammps_bg.errors import PotentialError
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
 from lammps_bg.potentials.stacked import stack
-from lammps_bg.study.conditional import build_model, conditions_of, fit_family, task_of
+from lammps_bg.study.conditional import build_model, conditions_of, fit_bases, task_of
 from lammps_bg.training.target import MixedTarget, StackedTarget
 
 LJ_RC = """
@@ -191,7 +191,7 @@ def test_a_batch_of_many_states_is_one_evaluation_with_the_same_targets(tmp_path
     config = Config.model_validate(settings)
     problem.potential = NativeSurface(recognise(problem.engine.pair, problem.units.name), problem.crystal, problem.surface)
     conditions = conditions_of(config.condition, problem)
-    model = build_model(problem, config, fit_family(problem, config.base, conditions, 1, check=lambda: None))
+    model = build_model(problem, config, fit_bases(problem, config.base, conditions, 1, check=lambda: None))
     task = task_of(model, config)
     contexts = task.draw(12, torch.Generator().manual_seed(0))
     generator, joined = task.at(contexts)

@@ -204,7 +204,7 @@ def test_interpolation_to_the_same_replicate_changes_nothing():
 
 
 def fit(solvable, lattice, seed=1, **options):
-    return PhononFit(solvable.energies_forces, lattice, UNITS, BETA, seed=seed).run(
+    return PhononFit(FitTask(solvable.energies_forces, lattice, UNITS, BETA, seed)).run(
         **{"iterations": 5, "n_samples": 400, **options}
     )
 
@@ -256,7 +256,7 @@ def test_the_minimum_is_found_when_the_sites_are_off():
 
     np.testing.assert_allclose(harmonic(counting, lattice).offset, offset, atol=1e-6)
     assert sum(evaluated) <= 2 * 6 * lattice.n_basis + 10  # force constants at the sites and at the minimum
-    fitted = PhononFit(shifted(solvable, lattice, offset), lattice, UNITS, BETA, seed=0).run(iterations=2, n_samples=60)
+    fitted = PhononFit(FitTask(shifted(solvable, lattice, offset), lattice, UNITS, BETA, 0)).run(iterations=2, n_samples=60)
     assert fitted.history[-1].bound == pytest.approx(-solvable.log_partition / lattice.n_sites, abs=1e-6)
 
 
@@ -280,7 +280,7 @@ def boundary_well(lattice, solvable, curvature, quartic=0.0):
 def test_an_unstable_crystal_is_refused_with_its_modes_named(iterations, caplog):
     lattice, solvable = spring_crystal("fcc", (2, 2, 2))
     field = boundary_well(lattice, solvable, -60.0)
-    fitting = PhononFit(field, lattice, UNITS, BETA, seed=0)
+    fitting = PhononFit(FitTask(field, lattice, UNITS, BETA, 0))
     with caplog.at_level(logging.WARNING), pytest.raises(UnstableCrystalError, match=r"k = \(1/2, 0, 0\) branch 1 stiffness -\d"):
         fitting.run(iterations=iterations, n_samples=200)
     assert ("unstable at the minimum" in caplog.text) == (iterations > 0)
@@ -291,8 +291,8 @@ def test_modes_that_temperature_stabilises_pass(caplog):
     lattice, solvable = spring_crystal("fcc", (2, 2, 2))
     bounded = boundary_well(lattice, solvable, 26.0, quartic=2000.0)
     with pytest.raises(UnstableCrystalError):
-        PhononFit(bounded, lattice, UNITS, BETA, seed=0).run(iterations=0, n_samples=200)
-    fitted = PhononFit(bounded, lattice, UNITS, BETA, seed=0).run(iterations=8, n_samples=400)
+        PhononFit(FitTask(bounded, lattice, UNITS, BETA, 0)).run(iterations=0, n_samples=200)
+    fitted = PhononFit(FitTask(bounded, lattice, UNITS, BETA, 0)).run(iterations=8, n_samples=400)
     assert "unstable at the minimum" in caplog.text
     assert fitted.parameters.constants.unstable_modes() == []
     assert np.isfinite(fitted.base.log_integral)
@@ -302,7 +302,7 @@ def test_an_einstein_fit_finds_the_springs():
     """Atoms on springs of their own, by species: the widths are known; for others, the bound falls to its lowest."""
     lattice = crystal("caesium", (2, 2, 2))
     stiffness = np.where(lattice.types == 1, 20.0, 50.0)[:, None]
-    fitted = EinsteinFit(lambda u: (0.5 * (stiffness * u**2).sum((1, 2)), -stiffness * u), lattice, BETA, seed=0).run(
+    fitted = EinsteinFit(FitTask(lambda u: (0.5 * (stiffness * u**2).sum((1, 2)), -stiffness * u), lattice, UNITS, BETA, 0)).run(
         iterations=2, n_samples=500
     )
     np.testing.assert_allclose(fitted.base.widths.numpy(), 1 / np.sqrt(BETA * stiffness[:, 0]), rtol=0.1)
@@ -317,7 +317,7 @@ def test_an_einstein_fit_lowers_the_bound_of_an_anharmonic_crystal():
         force = -(5.0 * centred + 400.0 * centred**3)
         return (2.5 * centred**2 + 100.0 * centred**4).sum((1, 2)), force - force.mean(1, keepdims=True)
 
-    for fitting in (EinsteinFit(quartic, lattice, BETA, seed=0), PhononFit(quartic, lattice, UNITS, BETA, seed=0)):
+    for fitting in (EinsteinFit(FitTask(quartic, lattice, UNITS, BETA, 0)), PhononFit(FitTask(quartic, lattice, UNITS, BETA, 0))):
         start, fitted = (fitting.run(iterations=iterations, n_samples=400) for iterations in (0, 4))
         first, best = (measured(quartic, entry.base, BETA, n_samples=2000, seed=99) for entry in (start, fitted))
         assert first.bound - best.bound > 20 * math.hypot(first.error, best.error)
@@ -326,9 +326,9 @@ def test_an_einstein_fit_lowers_the_bound_of_an_anharmonic_crystal():
 def test_unbound_atoms_are_refused():
     lattice, solvable = spring_crystal("fcc", (2, 2, 2))
     with pytest.raises(UnstableCrystalError, match="bound to their sites"):
-        EinsteinFit(lambda u: (-solvable.energies_forces(u)[0], 0 - solvable.energies_forces(u)[1]), lattice, BETA, seed=0).run(
-            iterations=1, n_samples=100
-        )
+        EinsteinFit(
+            FitTask(lambda u: (-solvable.energies_forces(u)[0], 0 - solvable.energies_forces(u)[1]), lattice, UNITS, BETA, 0)
+        ).run(iterations=1, n_samples=100)
 
 
 def test_a_few_infinite_energies_are_left_out_and_many_are_refused():
@@ -344,11 +344,14 @@ def test_a_few_infinite_energies_are_left_out_and_many_are_refused():
 
         return spoiled
 
-    fitted = PhononFit(field(0.2), lattice, UNITS, BETA, seed=0).run(iterations=2, n_samples=200)
+    fitted = PhononFit(FitTask(field(0.2), lattice, UNITS, BETA, 0)).run(iterations=2, n_samples=200)
     assert [(step.n, step.n_drawn) for step in fitted.history] == [(25, 32), (51, 64), (51, 64)]
     assert not any(step.holds for step in fitted.history)
     assert fitted.history[-1].bound == pytest.approx(-solvable.log_partition / lattice.n_sites, abs=1e-6)
-    for fitting in (PhononFit(field(0.6), lattice, UNITS, BETA, seed=0), EinsteinFit(field(0.6), lattice, BETA, seed=0)):
+    for fitting in (
+        PhononFit(FitTask(field(0.6), lattice, UNITS, BETA, 0)),
+        EinsteinFit(FitTask(field(0.6), lattice, UNITS, BETA, 0)),
+    ):
         with pytest.raises(UnstableCrystalError, match="20 infinite ones of 32"):
             fitting.run(iterations=2, n_samples=200)
 
@@ -480,7 +483,7 @@ def test_tens_of_configurations_make_as_good_a_crystal_as_thousands(name, replic
     lattice, solvable = spring_crystal(name, replicate)
     anharmonic = AnharmonicCrystal(solvable, strength=0.3, width=0.25)
     counted = Counted(anharmonic)
-    fitted = PhononFit(counted, lattice, UNITS, BETA, seed=1).run(iterations=10, n_samples=1000)
+    fitted = PhononFit(FitTask(counted, lattice, UNITS, BETA, 1)).run(iterations=10, n_samples=1000)
     assert counted.n <= most
     update, known = ThermalUpdate(lattice, BETA, symmetric=True), constants_of(lattice, anharmonic)
     generator = torch.Generator().manual_seed(5)
@@ -502,7 +505,7 @@ def test_a_crystal_without_symmetry_takes_more_configurations():
     for name, replicate in (("fcc", (2, 2, 2)), ("triclinic", (3, 4, 3))):
         lattice, solvable = spring_crystal(name, replicate)
         counted = Counted(AnharmonicCrystal(solvable, strength=0.3, width=0.25))
-        PhononFit(counted, lattice, UNITS, BETA, seed=1).run(iterations=10, n_samples=1000)
+        PhononFit(FitTask(counted, lattice, UNITS, BETA, 1)).run(iterations=10, n_samples=1000)
         drawn.append(counted.n)
     assert drawn[0] < 0.7 * drawn[1]
 
@@ -593,4 +596,6 @@ def test_the_softest_displacements_vary_most(solved):
         random = torch.randn(20, *soft.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
         random = random - random.mean(1, keepdim=True)
         others = torch.einsum("nid,mid->nm", u, random / random.norm(dim=(1, 2), keepdim=True)).var(0)
-        assert along > (1 - 5 * math.sqrt(2 / len(u))) * others.max().item()  # equal widths: the same but for noise, false alarm 6e-6
+        assert (
+            along > (1 - 5 * math.sqrt(2 / len(u))) * others.max().item()
+        )  # equal widths: the same but for noise, false alarm 6e-6

@@ -15,8 +15,8 @@ from lammps_bg.flow.force_constants import finite_differences
 from lammps_bg.flow.generator import Prior
 from lammps_bg.flow.model import build_generator
 from lammps_bg.thermo.solvable import AnharmonicCrystal
-from lammps_bg.training.objectives import OBJECTIVES, PathGradient, ReverseKL
-from lammps_bg.training.target import ExactTarget, SoftenedTarget, ThroughFlow
+from lammps_bg.training.objectives import OBJECTIVES, PathGradient, ReverseKL, ThroughFlow
+from lammps_bg.training.target import ExactTarget, SoftenedTarget
 
 BETA = 20.0
 LATTICE = crystal("fcc", (1, 1, 1))

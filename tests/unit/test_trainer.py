@@ -142,7 +142,7 @@ def test_finite_energies_with_infinite_forces_do_not_reach_the_weights(objective
             return energies, forces
 
     trainer = trainer_of(objective=objective, steps=5)
-    trainer.task.state.softened.surface = Forceless(ANHARMONIC)
+    trainer.task.first.softened.surface = Forceless(ANHARMONIC)
     run(trainer)
     assert all(torch.isfinite(p).all() for p in trainer.task.flow.parameters())
 
@@ -210,7 +210,7 @@ def test_evaluations_are_exact_and_of_their_own_samples():
 def test_evaluation_of_a_harmonic_crystal_is_exact():
     base = PhononBase(finite_differences(HARMONIC.energies_forces, LATTICE, np.zeros((4, 3)), 1e-3), BETA)
     trainer = trainer_of(HARMONIC, steps=1, learning_rate=1e-12)
-    trainer.task.state.generator.prior.base = base
+    trainer.task.first.generator.prior.base = base
     (record,), _ = run(trainer)
     exact = -(HARMONIC.log_partition + BETA * HARMONIC.static_energy) / 4
     assert record.exact_bound == pytest.approx(exact, abs=1e-4)

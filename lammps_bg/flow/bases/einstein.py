@@ -15,7 +15,7 @@ from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import UnstableCrystalError
 from lammps_bg.flow.base import BaseParameters, BoundStep, FitTask, FittedBase
-from lammps_bg.flow.force_constants import ForceField, harmonic
+from lammps_bg.flow.force_constants import harmonic
 from lammps_bg.flow.self_consistent import Step, ThermalSample, concluded, settled, step_of, worth
 
 
@@ -75,8 +75,7 @@ class EinsteinParameters(BaseParameters):
     @classmethod
     def fit(cls, task: FitTask, *, iterations: int, n_samples: int, start: BaseParameters | None = None) -> FittedBase:
         """Fit by the self-consistent iteration from the harmonic widths; see `BaseParameters.fit`."""
-        fitting = EinsteinFit(task.force_field, task.crystal, task.beta, seed=task.seed)
-        return fitting.run(iterations=iterations, n_samples=n_samples)
+        return EinsteinFit(task).run(iterations=iterations, n_samples=n_samples)
 
     def base(self, beta: float) -> EinsteinBase:
         """The distribution; the temperature is in the widths."""
@@ -112,15 +111,12 @@ class EinsteinFit:
     """Self-consistent Einstein crystal: 1 / s^2 = -beta <F u> / <u^2>, one width for each species.
 
     Args:
-        force_field: Energies and forces of displacements in grid order.
-        crystal: The reference crystal.
-        beta: 1 / (k_B T), inverse energy.
-        seed: Seed of the random displacements.
+        task: Crystal, state, energies and forces.
     """
 
-    def __init__(self, force_field: ForceField, crystal: Crystal, beta: float, *, seed: int) -> None:
-        self.force_field, self.crystal, self.beta = force_field, crystal, beta
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(self, task: FitTask) -> None:
+        self.force_field, self.crystal, self.beta = task.force_field, task.crystal, task.beta
+        self._generator = torch.Generator().manual_seed(task.seed)
 
     def run(self, *, iterations: int, n_samples: int) -> FittedBase:
         """Iterate from the harmonic widths, at most `iterations` times with at most `n_samples` configurations each.

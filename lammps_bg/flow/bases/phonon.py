@@ -16,9 +16,8 @@ from torch import Tensor
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
-from lammps_bg.crystal.units import Units
 from lammps_bg.flow.base import BaseParameters, BoundStep, FitTask, FittedBase
-from lammps_bg.flow.force_constants import Complex, ForceConstants, ForceField, GroupAverage, harmonic, newton_move
+from lammps_bg.flow.force_constants import Complex, ForceConstants, GroupAverage, harmonic, newton_move
 from lammps_bg.flow.self_consistent import FEWEST, Step, ThermalSample, concluded, settled, step_of, worth
 
 log = logging.getLogger(__name__)
@@ -104,9 +103,8 @@ class PhononParameters(BaseParameters):
     @classmethod
     def fit(cls, task: FitTask, *, iterations: int, n_samples: int, start: BaseParameters | None = None) -> FittedBase:
         """Fit by the self-consistent iteration; see `BaseParameters.fit`."""
-        fitting = PhononFit(task.force_field, task.crystal, task.units, task.beta, seed=task.seed)
         first = start.constants if isinstance(start, PhononParameters) else None
-        return fitting.run(iterations=iterations, n_samples=n_samples, start=first)
+        return PhononFit(task).run(iterations=iterations, n_samples=n_samples, start=first)
 
     def base(self, beta: float) -> PhononBase:
         """The distribution at 1 / (k_B T), inverse energy."""
@@ -245,28 +243,15 @@ class PhononFit:
     """Self-consistent phonons: the Gaussian whose force constants are the mean curvatures over itself (Hooton 1955), see `ThermalUpdate`.
 
     Args:
-        force_field: Energies and forces of displacements in grid order.
-        crystal: The reference crystal.
-        units: Unit style, for messages.
-        beta: 1 / (k_B T), inverse energy.
-        seed: Seed of the random displacements.
+        task: Crystal, state, energies and forces.
     """
 
-    def __init__(self, force_field: ForceField, crystal: Crystal, units: Units, beta: float, *, seed: int) -> None:
-        self.force_field, self.crystal, self.units, self.beta = force_field, crystal, units, beta
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(self, task: FitTask) -> None:
+        self.force_field, self.crystal, self.units, self.beta = task.force_field, task.crystal, task.units, task.beta
+        self._generator = torch.Generator().manual_seed(task.seed)
 
     def run(self, *, iterations: int, n_samples: int, start: ForceConstants | None = None) -> FittedBase:
-        """Iterate until a step gains nothing that counts.
-
-        Args:
-            iterations: Largest number of self-consistent updates; 0 keeps the harmonic crystal.
-            n_samples: Most configurations that are evaluated for each update.
-            start: Force constants to start from, instead of those at the minimum.
-
-        Raises:
-            UnstableCrystalError: Modes of negative stiffness remain.
-        """
+        """Iterate until a step gains nothing that counts; see `BaseParameters.fit`."""
         constants = start or harmonic(self.force_field, self.crystal)
         symmetric = constants.has_symmetry(self.crystal)
         update = ThermalUpdate(self.crystal, self.beta, symmetric=symmetric)
