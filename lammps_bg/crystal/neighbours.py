@@ -47,7 +47,7 @@ def neighbour_graph(crystal: Crystal, *, count: int | None = None) -> NeighbourG
         count: Neighbours of every site; None: the smallest whole number of shells that holds 12.
 
     Raises:
-        ConfigError: `count` is not positive, or too large.
+        ConfigError: `count` is not positive.
     """
     if count is not None and count < 1:
         raise ConfigError(f"expected a positive number of neighbours, got {count}")

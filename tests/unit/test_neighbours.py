@@ -116,7 +116,7 @@ def test_many_neighbours():
     assert neighbour_graph(crystal("fcc"), count=200).count == 200
 
 
-@pytest.mark.parametrize("request_", [{"count": 0}, {"count": -3}, {"count": 100_000}])
+@pytest.mark.parametrize("request_", [{"count": 0}, {"count": -3}])
 def test_unusable_requests_are_refused(request_):
     with pytest.raises(ConfigError, match="^expected"):
         neighbour_graph(crystal("fcc"), **request_)
