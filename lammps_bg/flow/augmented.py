@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lammps_bg.flow.bijection import Flow
 from lammps_bg.flow.graph import Lattice, LatticeGraph
 from lammps_bg.flow.transforms import affine, rational_quadratic
 
@@ -49,7 +50,7 @@ class Coupling(nn.Module):
         return x, (log_spline + log_affine).sum((0, 2), dtype=torch.float64)
 
 
-class AugmentedFlow(nn.Module):
+class AugmentedFlow(Flow):
     """Layers of two couplings, auxiliary given physical and physical given auxiliary.
 
     A coupling's conditioning variable has its centre of mass at zero, the other is free: between couplings both are shifted
@@ -83,15 +84,7 @@ class AugmentedFlow(nn.Module):
         )
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map `state` [n, 2, N, 3] (channel 0 physical, mean zero; channel 1 auxiliary), length units.
-
-        Args:
-            state: Samples of the prior.
-            context: Conditions of each sample, shape [n, C]; None for a flow without.
-
-        Returns:
-            The new state, in the precision of the network, and the log-determinant [n] in float64.
-        """
+        """Map base to target, see `Flow.forward`; channel 0 of a state is physical, channel 1 auxiliary."""
         u, a = self._split(state)
         log_det = u.new_zeros(len(state), dtype=torch.float64)
         for update_a, update_u in zip(self.couplings[::2], self.couplings[1::2], strict=True):
@@ -103,7 +96,7 @@ class AugmentedFlow(nn.Module):
         return self._join(u, a), log_det
 
     def inverse(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Undo `forward`; returns the state and the log-determinant [n] of the inverse map, in float64."""
+        """Map target to base, see `Flow.inverse`; differentiable."""
         u, a = self._split(state)
         log_det = u.new_zeros(len(state), dtype=torch.float64)
         for update_u, update_a in zip(self.couplings[::-2], self.couplings[-2::-2], strict=True):
@@ -115,16 +108,7 @@ class AugmentedFlow(nn.Module):
         return self._join(u, a), log_det
 
     def push_score(self, state: Tensor, score: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward`, and the gradient of the flow's log-density at the mapped states from that at the states, by the inverse.
-
-        Args:
-            state: Samples of the prior, length units, shape [n, 2, N, 3].
-            score: Gradient of the prior's log-density there, 1 / length units, shape [n, 2, N, 3].
-            context: Conditions of each sample, shape [n, C]; None for a flow without.
-
-        Returns:
-            Mapped states and log-determinants [n], as `forward`; and the score at the mapped states, detached.
-        """
+        """`forward` with the score, see `Flow.push_score`: its gradient passes through the inverse."""
         mapped, log_det = self.forward(state, context)
         end = mapped.detach().requires_grad_()
         with _frozen(self):

@@ -9,11 +9,10 @@ import torch
 
 from lammps_bg.crystal.conditions import Conditions
 from lammps_bg.crystal.structure import Array
-from lammps_bg.flow.augmented import AugmentedFlow
 from lammps_bg.flow.base import Base, BaseParameters
+from lammps_bg.flow.bijection import Flow
 from lammps_bg.flow.generator import AugmentedPrior, Generator, Prior
 from lammps_bg.flow.polynomial import Context, PolynomialFit
-from lammps_bg.flow.sublattice import SublatticeFlow
 
 
 class ConditionalBases:
@@ -66,7 +65,7 @@ class ConditionalGenerator:
         eta: Width of the auxiliary variables, length units; None for a flow without.
     """
 
-    flow: SublatticeFlow | AugmentedFlow
+    flow: Flow
     bases: ConditionalBases
     eta: float | None
 

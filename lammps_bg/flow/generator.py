@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lammps_bg.flow.augmented import AugmentedFlow
 from lammps_bg.flow.base import Base
-from lammps_bg.flow.sublattice import SublatticeFlow
+from lammps_bg.flow.bijection import Flow
 
 
 class Prior:
@@ -141,12 +140,12 @@ class Generator:
 
     Attributes:
         prior: Density of the states that enter the flow.
-        flow: The bijection, an nn.Module with `forward` and `inverse` on states [n, channels, N, 3].
+        flow: The bijection.
         context: Conditions of the flow, shape [1, C], or of each sample of the batches that it takes, [n, C]; None for a flow without.
     """
 
     prior: Prior
-    flow: SublatticeFlow | AugmentedFlow
+    flow: Flow
     context: Tensor | None = None
 
     @property

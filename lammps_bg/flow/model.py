@@ -18,6 +18,7 @@ from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import ConfigError
 from lammps_bg.flow.augmented import AugmentedFlow, MakeConditioner
 from lammps_bg.flow.base import Base
+from lammps_bg.flow.bijection import Flow
 from lammps_bg.flow.conditional import ConditionalBases, ConditionalGenerator
 from lammps_bg.flow.conditioners import AttentionConditioner, GraphConditioner
 from lammps_bg.flow.generator import AugmentedPrior, Generator, Prior
@@ -126,9 +127,7 @@ def build_conditional(
     return ConditionalGenerator(flow, bases, None if flow.channels == 1 else site)
 
 
-def _build_flow(
-    config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale, seed: int, device: str
-) -> SublatticeFlow | AugmentedFlow:
+def _build_flow(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale, seed: int, device: str) -> Flow:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         flow = _BUILDERS[config.kind](config, crystal, graph, scale)
@@ -183,7 +182,7 @@ def _with_auxiliaries(config: FlowConfig, graph: LatticeGraph, scale: _Scale, co
     )
 
 
-_BUILDERS: dict[str, Callable[..., SublatticeFlow | AugmentedFlow]] = {
+_BUILDERS: dict[str, Callable[..., Flow]] = {
     "sublattice": _sublattice,
     "augmented": _augmented,
     "global": _global,

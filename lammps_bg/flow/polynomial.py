@@ -15,11 +15,7 @@ Context = tuple[float, ...]
 
 
 def degree_for(n_context: int) -> int:
-    """Degree of the expansion for which `Conditions.design` has points enough: four for one condition, two for more.
-
-    Args:
-        n_context: Number of conditions.
-    """
+    """Degree of the expansion for which `Conditions.design` has points enough: four for one condition, two for more."""
     return 4 if n_context == 1 else 2
 
 

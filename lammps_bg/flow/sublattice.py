@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lammps_bg.flow import site_map
+from lammps_bg.flow.bijection import Flow
 from lammps_bg.flow.graph import LatticeGraph
 from lammps_bg.flow.polynomial import monomials
 from lammps_bg.flow.site_map import SiteMap
@@ -103,7 +104,7 @@ class _Step:
         return padded.index_select(1, group.readers.flatten()).unflatten(1, group.readers.shape).sum(2)
 
 
-class SublatticeFlow(nn.Module):
+class SublatticeFlow(Flow):
     """Sweeps over the colours of the crystal's sites.
 
     A site's displacement relative to the mean of its first shell passes through a `SiteMap`. Its parameters come from the neighbours'
@@ -177,37 +178,21 @@ class SublatticeFlow(nn.Module):
         return _Group(orbit, where, signs[..., None], flat, _readers(flat, len(colour)), moved, directions, n_first)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map base to target; differentiable, once.
-
-        Args:
-            state: Shape [n, 1, N, 3], length units.
-            context: Conditions of each sample, shape [n, C]; None for a flow without.
-
-        Returns:
-            The mapped states, and the log-determinants [n], float64.
-        """
+        """Map base to target, see `Flow.forward`."""
         state, log_det, _ = _Push.apply(state, None, self, torch.is_grad_enabled(), context, *self.parameters())
         return state, log_det
 
     def push_score(self, state: Tensor, score: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward` that takes the score of the base along: no inverse is needed for that of the flow's density.
+        """`forward` with the score, see `Flow.push_score`; no inverse is needed.
 
         Layer by layer (Vaitl, Winkler, Richter and Kessel, ICLR 2024): after a map with Jacobian J the score is
         J^-T (score - grad log|det J|), and a triangular J with small blocks is solved at once.
-
-        Args:
-            state: Samples of the base, length units, shape [n, 1, N, 3].
-            score: Gradient of the base's log-density there, 1 / length units, shape [n, 1, N, 3].
-            context: Conditions of each sample, shape [n, C]; None for a flow without.
-
-        Returns:
-            Mapped states, as `forward`; log-determinants [n]; and the gradient of the flow's log-density at the mapped states, detached.
         """
         return _Push.apply(state, score, self, torch.is_grad_enabled(), context, *self.parameters())
 
     @torch.no_grad()
     def inverse(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map target to base, as `forward` maps base to target; takes no gradient."""
+        """Map target to base, see `Flow.inverse`; takes no gradient."""
         x, shared = self._inside(state), self._shared(context)
         log_det = torch.zeros(len(state), dtype=torch.float64, device=x.device)
         for network, group in reversed(list(self._moves())):

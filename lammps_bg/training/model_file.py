@@ -93,11 +93,7 @@ def _in_cell(crystal: Crystal, stored: dict[str, Any]) -> Crystal:
 
 
 def reference_cell(path: Path) -> Array:
-    """Unit cell that a model's conditions are relative to, shape [3, 3], length units.
-
-    Args:
-        path: The model file.
-    """
+    """Unit cell that a model's conditions are relative to, shape [3, 3], length units."""
     return np.array(json.loads(checkpoint.load(path)["crystal"])["cell"])
 
 

@@ -38,11 +38,7 @@ class Batch:
 
 
 def merge(parts: Sequence[Batch]) -> Batch:
-    """Several batches as one; its loss is the mean over all samples that count, detached.
-
-    Args:
-        parts: The batches; none make an empty one.
-    """
+    """Several batches as one, or none as an empty one; its loss is the mean over all samples that count, detached."""
     if not parts:
         return Batch(torch.zeros((), dtype=torch.float64), torch.empty(0, dtype=torch.float64), 0)
     log_w = torch.cat([part.log_w for part in parts])

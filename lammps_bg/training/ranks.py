@@ -75,11 +75,7 @@ class TorchRanks:
 
 
 def ranks_for(device: torch.device) -> Ranks:
-    """NCCL where every rank has a GPU of its own, else MPI.
-
-    Args:
-        device: Of this rank's flow.
-    """
+    """NCCL where every rank has a GPU of its own, else MPI; `device` is that of this rank's flow."""
     if parallel.size() == 1:
         return MpiRanks()
     every = parallel.gathered((parallel.node_name(), device.type, _identity(device)))

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from lammps_bg.crystal.structure import Array
-from lammps_bg.flow.augmented import AugmentedFlow
+from lammps_bg.flow.bijection import Flow
 from lammps_bg.flow.generator import Generator, mixed
 from lammps_bg.flow.polynomial import Context
-from lammps_bg.flow.sublattice import SublatticeFlow
 from lammps_bg.training.target import ExactTarget, MixedTarget, SoftenedTarget, TrainingTarget
 
 _EVALUATED = 4  # states of a family that an evaluation looks at
@@ -50,7 +49,7 @@ class Task(ABC):
         self.first = first
 
     @property
-    def flow(self) -> SublatticeFlow | AugmentedFlow:
+    def flow(self) -> Flow:
         """What is trained."""
         return self.first.generator.flow
 

@@ -30,12 +30,7 @@ _JUMP = 0.5  # rise of -<log w> / N over its recent median that counts as diverg
 
 
 def samples_at_once(config: TrainConfig, task: Task) -> int:
-    """Samples of a training step whose activations are held together.
-
-    Args:
-        config: Training configuration.
-        task: What is trained.
-    """
+    """Samples of a training step whose activations are held together."""
     sites = config.sites_at_once or _SITES_AT_ONCE[task.flow.channels]
     return max(1, sites // task.n_sites)
 
