@@ -2,6 +2,7 @@
 """Strict typed configuration: one TOML file, overridden by --set; unknown keys are errors that name the closest key."""
 
 import difflib
+import functools
 import json
 import logging
 import sys
@@ -34,23 +35,53 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
-def _base_kind(name: str) -> str:
-    """A kind of base: there is one for each file of flow/bases, which are found without loading them."""
-    kinds = sorted(file.stem for file in (Path(__file__).parent / "flow" / "bases").glob("*.py") if file.stem != "__init__")
-    if name not in kinds:
-        raise PydanticCustomError("base_kind", f"Input should be {' or '.join(map(repr, kinds))}")
+@functools.cache
+def _hint(text: str) -> None:
+    """Tell once, in one line, what has another name now."""
+    log.warning("%s", text)
+
+
+def _files_of(folder: str) -> list[str]:
+    """What can be chosen by the name of its file in a folder of the package; found without loading it."""
+    return sorted(file.stem for file in (Path(__file__).parent / folder).glob("*.py") if file.stem != "__init__")
+
+
+def _energy_source(name: str) -> str:
+    """A file of potentials/sources, or auto."""
+    if name == "native":
+        _hint("energy.source=native is called torch now")
+        name = "torch"
+    known = ["auto", *_files_of("potentials/sources")]
+    if name not in known:
+        listed = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        raise PydanticCustomError("energy_source", "Input should be {listed}", {"listed": listed})
     return name
+
+
+def _base_kind(name: str) -> str:
+    """A file of flow/bases."""
+    known = _files_of("flow/bases")
+    if name not in known:
+        raise PydanticCustomError("base_kind", "Input should be {listed}", {"listed": " or ".join(map(repr, known))})
+    return name
+
+
+def _earlier_choice(name: str | None) -> str | None:
+    """A result that earlier versions kept in the configuration of a run."""
+    if name is not None:
+        _hint(
+            "energy.chosen is no setting: what energy.source=auto came to is kept in provenance.json; it is read in runs of earlier versions"
+        )
+    return "torch" if name == "native" else name
 
 
 class EnergyConfig(_Block):
     """What evaluates the energies of training and sampling."""
 
-    source: Literal["auto", "lammps", "native"] = Field(
-        "auto", description="LAMMPS, or its potential in torch (lj/cut and sw) where that is faster; or one of them"
+    source: Annotated[str, AfterValidator(_energy_source)] = Field(
+        "auto", description="lammps, or torch: the same potential there, for some pair styles; auto: the fastest of them"
     )
-    chosen: Literal["lammps", "native"] | None = Field(
-        None, description="what auto came to; set by the program, kept with the run"
-    )
+    chosen: Annotated[Literal["lammps", "native"] | None, AfterValidator(_earlier_choice)] = Field(None, exclude=True)
     judge: Literal["none", "lammps"] = Field(
         "none", description="lammps: LAMMPS evaluates all samples again, for the final weights"
     )
@@ -100,7 +131,9 @@ class FlowConfig(_Block):
 
 
 def _objective(name: object) -> object:
-    """An objective by its name of today; models of earlier versions store the old one."""
+    """An objective by its name of today."""
+    if name == "usual":
+        _hint("train.objective=usual is called reparametrised now")
     return "reparametrised" if name == "usual" else name
 
 
@@ -249,7 +282,7 @@ class Config(_Block):
 
     seed: Annotated[int, Field(ge=0, lt=2**62)] = Field(1, description="seed of every random number")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where flow and native energies run; auto: on a GPU where torch finds one"
+        "auto", description="where the flow and energies in torch run; auto: on a GPU where torch finds one"
     )
     energy: EnergyConfig = EnergyConfig()
     base: BaseConfig = BaseConfig()
@@ -275,8 +308,6 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = (), start
     of_file = deepcopy(values)
     for text in overrides:
         _merge(values, _override(text))
-    if values.get("train", {}).get("objective") == "usual":
-        log.warning("train.objective=usual is now called reparametrised")
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -298,7 +329,8 @@ def known_keys() -> dict[str, tuple[Any, str]]:
     for name, field in Config.model_fields.items():
         if isinstance(field.default, _Block):
             for inner, entry in type(field.default).model_fields.items():
-                keys[f"{name}.{inner}"] = (entry.default, entry.description or "")
+                if not entry.exclude:
+                    keys[f"{name}.{inner}"] = (entry.default, entry.description or "")
         else:
             keys[name] = (field.default, field.description or "")
     return keys

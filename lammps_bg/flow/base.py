@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.crystal.units import Units
-from lammps_bg.flow.force_constants import ForceField
+from lammps_bg.potentials.surface import EnergiesForces
 
 
 class Base(Protocol):
@@ -89,7 +89,7 @@ class FitTask:
         seed: Seed of the random displacements.
     """
 
-    force_field: ForceField
+    force_field: EnergiesForces
     crystal: Crystal
     units: Units
     beta: float

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Force constants of a crystal: block-circulant on the grid of unit cells, Hermitian at every wave vector; at the minimum of the energy."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -12,10 +11,9 @@ from lammps_bg.crystal.operations import SiteOperation, site_operations
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import UnstableCrystalError
+from lammps_bg.potentials.surface import EnergiesForces
 
 Complex = NDArray[np.complex128]
-ForceField = Callable[[Array], tuple[Array, Array]]
-"""Energies [n] and forces [n, N, 3] of displacements [n, N, 3] in grid order."""
 
 _RELATIVE_FLOOR = 1e-6  # modes softer than this fraction of the stiffest one count as unstable
 _RELINEARISED = 6  # most times that force constants are taken on the way to the minimum
@@ -183,7 +181,7 @@ def _nearest_images(crystal: Crystal) -> tuple[Array, NDArray[np.int64]]:
     return nearest / nearest.sum(-1, keepdims=True), cells
 
 
-def finite_differences(force_field: ForceField, crystal: Crystal, offset: Array, step: float) -> ForceConstants:
+def finite_differences(force_field: EnergiesForces, crystal: Crystal, offset: Array, step: float) -> ForceConstants:
     """Force constants from central differences of one unit cell's displacements: 6 n_basis evaluations at any supercell size.
 
     Args:
@@ -221,7 +219,7 @@ def newton_move(constants: ForceConstants, force: Array) -> Array:
     return np.asarray(move.reshape(-1, 3) - move.reshape(-1, 3).mean(0))
 
 
-def harmonic(force_field: ForceField, crystal: Crystal) -> ForceConstants:
+def harmonic(force_field: EnergiesForces, crystal: Crystal) -> ForceConstants:
     """Force constants at the minimum closest to the reference sites (Newton steps on the cell's internal coordinates)."""
     offset = np.zeros((crystal.n_basis, 3))
     for _ in range(_RELINEARISED):
@@ -233,7 +231,7 @@ def harmonic(force_field: ForceField, crystal: Crystal) -> ForceConstants:
     return constants
 
 
-def _balanced(force_field: ForceField, crystal: Crystal, constants: ForceConstants) -> Array:
+def _balanced(force_field: EnergiesForces, crystal: Crystal, constants: ForceConstants) -> Array:
     """Offset at which the mean forces vanish, by steps with the same force constants, as long as each is well below the one before."""
     offset, limit = constants.offset, 0.1 * crystal.nearest_distance
     while True:

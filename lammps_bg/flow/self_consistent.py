@@ -20,7 +20,7 @@ from lammps_bg import parallel
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import UnstableCrystalError
 from lammps_bg.flow.base import Base, BoundStep
-from lammps_bg.flow.force_constants import ForceField
+from lammps_bg.potentials.surface import EnergiesForces
 
 T = TypeVar("T")
 FEWEST = 32
@@ -64,7 +64,7 @@ class ThermalSample:
     works: Array
 
     @classmethod
-    def draw(cls, base: Base, force_field: ForceField, beta: float, n: int, generator: torch.Generator) -> "ThermalSample":
+    def draw(cls, base: Base, force_field: EnergiesForces, beta: float, n: int, generator: torch.Generator) -> "ThermalSample":
         """Draw and evaluate n configurations, one more where n is odd.
 
         Args:
@@ -191,7 +191,7 @@ def concluded(
     return kept, (*(bound for bound, _ in tried), draw(kept, n).bound)
 
 
-def measured(force_field: ForceField, base: Base, beta: float, *, n_samples: int, seed: int) -> BoundStep:
+def measured(force_field: EnergiesForces, base: Base, beta: float, *, n_samples: int, seed: int) -> BoundStep:
     """The Gibbs-Bogoliubov bound of a base as it is, from fresh samples.
 
     Args:

@@ -14,7 +14,7 @@ from lammps_bg.errors import UnstableCrystalError
 from lammps_bg.flow.base import BaseParameters, FitTask, FittedBase, base_kind
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.self_consistent import REPORTED, measured
-from lammps_bg.report.console import Console
+from lammps_bg.progress import Reporter
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo.free_energy import CrystalReference
 from lammps_bg.training.objectives import ThroughFlow
@@ -106,7 +106,7 @@ def refine_base(problem: Problem, config: Config, generator: Generator, fitted: 
     return replace(fitted, history=(own,))
 
 
-def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, console: Console, *, adapted: bool = False) -> None:
+def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, reporter: Reporter, *, adapted: bool = False) -> None:
     """Say what the base alone tells about the free energy: a first answer after seconds; `adapted` is one of a model used elsewhere."""
     step = fitted.history[-1]
     value = reference(problem, fitted).value(step.bound * problem.crystal.n_sites)
@@ -114,7 +114,7 @@ def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, console: 
     if not step.holds:
         text = f"no bound, {step.n_drawn - step.n} of {step.n_drawn} samples have no finite energy"
     how = "adapted to this supercell and state" if adapted else f"{fitted.iterations} iterations"
-    console.say(f"base       {config.kind}, {how}: {text}")
+    reporter.say(f"base       {config.kind}, {how}: {text}")
 
 
 def reference(problem: Problem, fitted: FittedBase) -> CrystalReference:

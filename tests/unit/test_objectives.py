@@ -105,7 +105,7 @@ def test_path_gradient_vanishes_sample_by_sample_where_q_is_p():
 
 def test_the_old_name_of_the_reparametrised_gradient_works_with_a_hint(caplog):
     assert load_config(overrides=("train.objective=usual",)).train.objective == "reparametrised"
-    assert "train.objective=usual is now called reparametrised" in caplog.text
+    assert "train.objective=usual is called reparametrised now" in caplog.text
     assert Config.model_validate({"train": {"objective": "usual"}}) == load_config(overrides=("train.objective=reparametrised",))
     assert set(OBJECTIVES) == {"path", "reparametrised"}
 
