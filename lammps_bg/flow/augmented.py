@@ -5,13 +5,12 @@ Schebek, Noé and Rogal, "Scalable Boltzmann Generators for equilibrium sampling
 Communications 17, 5010 (2026). Here the range of the splines is a few thermal amplitudes, and an affine map joins them.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from lammps_bg.flow.bijection import Flow
+from lammps_bg.flow.bijection import Flow, weights_at_rest
 from lammps_bg.flow.graph import Lattice, LatticeGraph
 from lammps_bg.flow.transforms import affine, rational_quadratic
 
@@ -111,7 +110,7 @@ class AugmentedFlow(Flow):
         """`forward` with the score, see `Flow.push_score`: its gradient passes through the inverse."""
         mapped, log_det = self.forward(state, context)
         end = mapped.detach().requires_grad_()
-        with _frozen(self):
+        with weights_at_rest(self):
             start, log_back = self.inverse(end, context)
             (pushed,) = torch.autograd.grad((start * score.to(start)).sum() + log_back.sum(), end)
         return mapped, log_det, pushed
@@ -124,16 +123,6 @@ class AugmentedFlow(Flow):
 
     def _join(self, u: Tensor, a: Tensor) -> Tensor:
         return torch.stack((u, a)).permute(2, 0, 1, 3) * self.lattice.mean_amplitude
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Let gradients pass through a module without reaching its parameters."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)
 
 
 def _centre_first(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 """What a flow must offer."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -44,3 +46,16 @@ class Flow(nn.Module, ABC):
         Returns:
             Mapped states and log-determinants, as `forward`; and the gradient of the flow's log-density at the mapped states, detached.
         """
+
+
+@contextmanager
+def weights_at_rest(flow: nn.Module) -> Iterator[None]:
+    """Gradients pass through a flow without reaching its weights, which would cost a third of the time."""
+    moving = [parameter for parameter in flow.parameters() if parameter.requires_grad]
+    try:
+        for parameter in moving:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in moving:
+            parameter.requires_grad_(True)

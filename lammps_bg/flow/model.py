@@ -89,7 +89,7 @@ def build_generator(
     graph = LatticeGraph.from_crystal(crystal, config.n_neighbours)
     # the amplitude grows with the supercell: a trained model keeps that of its own
     scale = _Scale(float(base.amplitude.mean()) if eta is None else eta, _relative_amplitude(base, graph))
-    flow = _build_flow(config, crystal, graph, scale, seed, device)
+    flow = _build_flow(config, crystal, graph, scale, seed).to(torch_device(device))
     return Generator(Prior(base) if flow.channels == 1 else AugmentedPrior(base, scale.site), flow)
 
 
@@ -101,10 +101,9 @@ def build_conditional(
     *,
     seed: int,
     eta: float | None = None,
-    device: str = "cpu",
     reflections: bool = True,
 ) -> ConditionalGenerator:
-    """The conditional model a configuration asks for, with the identity as its bijection.
+    """The conditional model a configuration asks for, with the identity as its bijection, on the CPU.
 
     Args:
         config: Architecture and its size.
@@ -113,7 +112,6 @@ def build_conditional(
         betas: 1 / (k_B T) at each of `bases.nodes`, inverse energy.
         seed: Seed of the weights.
         eta: Width of the auxiliary variables that a model was trained with, length units; None: from the first node.
-        device: Where the flow runs: auto, cpu or cuda.
         reflections: Whether reflections are symmetries under all conditions.
     """
     graph = LatticeGraph.from_crystal(crystal, config.n_neighbours, reflections=reflections)
@@ -123,16 +121,14 @@ def build_conditional(
     site = float(nodes[0].amplitude.mean()) if eta is None else eta
     terms = torch.from_numpy(np.ascontiguousarray(fit.terms.T))
     scale = _Scale(site, torch.from_numpy(fit.constant).exp(), terms, bases.nodes.shape[1])
-    flow = _build_flow(config, crystal, graph, scale, seed, device)
+    flow = _build_flow(config, crystal, graph, scale, seed)
     return ConditionalGenerator(flow, bases, None if flow.channels == 1 else site)
 
 
-def _build_flow(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale, seed: int, device: str) -> Flow:
+def _build_flow(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale, seed: int) -> Flow:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        flow = _BUILDERS[config.kind](config, crystal, graph, scale)
-    flow.to(torch_device(device))
-    return flow
+        return _BUILDERS[config.kind](config, crystal, graph, scale)
 
 
 def _sublattice(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale) -> SublatticeFlow:

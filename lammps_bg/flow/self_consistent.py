@@ -65,15 +65,7 @@ class ThermalSample:
 
     @classmethod
     def draw(cls, base: Base, force_field: EnergiesForces, beta: float, n: int, generator: torch.Generator) -> "ThermalSample":
-        """Draw and evaluate n configurations, one more where n is odd.
-
-        Args:
-            base: The Gaussian.
-            force_field: Energies and forces of displacements in grid order.
-            beta: 1 / (k_B T), inverse energy.
-            n: Configurations.
-            generator: Source of randomness.
-        """
+        """Draw and evaluate n configurations at 1 / (k_B T) = beta, inverse energy; one more where n is odd."""
         x = torch.randn((n + 1) // 2, len(base.amplitude), 3, dtype=torch.float64, generator=generator)
         u = base.colour(torch.stack([x, -x], 1).flatten(0, 1))
         energies, forces = force_field(u.numpy())
@@ -137,8 +129,8 @@ def worth(first: NDArray[np.complex128] | Array, second: NDArray[np.complex128] 
     """Mean of <A_i, B_j> over i != j, and how much more <A, B> of their means is on average: the gain of a step and its noise.
 
     Args:
-        first: One array for each of J parts, A, shape [J, ...].
-        second: Likewise B.
+        first: A, an array for each of J parts, shape [J, ...].
+        second: B, likewise.
     """
     n, alone = len(first), float(np.vdot(first, second).real)
     together = float(np.vdot(first.sum(0), second.sum(0)).real)
@@ -192,13 +184,5 @@ def concluded(
 
 
 def measured(force_field: EnergiesForces, base: Base, beta: float, *, n_samples: int, seed: int) -> BoundStep:
-    """The Gibbs-Bogoliubov bound of a base as it is, from fresh samples.
-
-    Args:
-        force_field: Energies and forces of displacements in grid order.
-        base: The base.
-        beta: 1 / (k_B T), inverse energy.
-        n_samples: Configurations that are evaluated.
-        seed: Seed of the displacements.
-    """
+    """The Gibbs-Bogoliubov bound of a base as it is at 1 / (k_B T) = beta, inverse energy, from `n_samples` fresh configurations."""
     return ThermalSample.draw(base, force_field, beta, n_samples, torch.Generator().manual_seed(seed)).bound

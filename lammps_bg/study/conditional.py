@@ -15,7 +15,7 @@ from lammps_bg.errors import ConfigError, StateError, UnstableCrystalError
 from lammps_bg.flow.base import BaseParameters
 from lammps_bg.flow.conditional import ConditionalBases, ConditionalGenerator, FittedBases
 from lammps_bg.flow.generator import Generator
-from lammps_bg.flow.model import build_conditional
+from lammps_bg.flow.model import build_conditional, torch_device
 from lammps_bg.flow.polynomial import Context
 from lammps_bg.study.fitting import fit_base
 from lammps_bg.study.problem import Problem
@@ -208,9 +208,9 @@ def build_model(problem: Problem, config: Config, fitted: FittedBases, *, eta: f
     states = [{TEMPERATURE: problem.temperature, **conditions.values(tuple(context))} for context in nodes]
     betas = [problem.units.beta(values[TEMPERATURE]) for values in states]
     generators = build_conditional(
-        config.flow, problem.crystal, fitted.bases, betas, seed=config.seed, eta=eta, device=config.device,
-        reflections=not conditions.sheared,
-    )  # fmt: skip
+        config.flow, problem.crystal, fitted.bases, betas, seed=config.seed, eta=eta, reflections=not conditions.sheared
+    )
+    generators.flow.to(torch_device(config.device))
     return ConditionalModel(generators, fitted, problem)
 
 
