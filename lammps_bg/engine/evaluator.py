@@ -430,14 +430,19 @@ class Loan:
 
     Cells and positions are those of the engine: LAMMPS' own box may be the same lattice in other vectors with smaller tilts, and its image
     flags those that the script left.
-
-    Attributes:
-        lammps: The library object.
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
-        self._evaluator, self._instance = evaluator, evaluator._instance
-        self.lammps = evaluator.lammps
+        self._evaluator = evaluator
+
+    @property
+    def _instance(self) -> Instance:
+        return self._evaluator._instance  # a configuration that LAMMPS refuses may have cost the one of before
+
+    @property
+    def library(self) -> Lammps:
+        """The library object, for questions and for `run`, whose refusal is LAMMPS' own exception."""
+        return self._evaluator.lammps
 
     def command(self, text: str) -> None:
         """Send a command; LAMMPS' refusal is a PotentialError."""
@@ -469,7 +474,7 @@ class Loan:
 
     def cell(self) -> tuple[Array, Array]:
         """LAMMPS' present cell in the engine's vectors, shape [3, 3], and its lower corner, shape [3], length units."""
-        cell, origin = describe.box(self.lammps)
+        cell, origin = describe.box(self.library)
         return np.rint(self._evaluator._cell @ self._evaluator._inverse) @ cell, origin
 
     # ---- atoms, in id order
@@ -492,7 +497,7 @@ class Loan:
 
     def write_positions(self, positions: Array) -> None:
         """Write continuous positions, shape [N, 3]: in the box with image flags, since LAMMPS moves them by one box length only."""
-        cell, origin = describe.box(self.lammps)
+        cell, origin = describe.box(self.library)
         total = positions + self._evaluator._offsets @ self._evaluator._cell
         images = np.floor((total - origin) @ np.linalg.inv(cell))
         flags = describe.encoded_images(self._instance, images.astype(np.int64))

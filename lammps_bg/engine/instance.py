@@ -83,7 +83,7 @@ class Instance:
             raise PotentialError(f"LAMMPS says '{lammps_message(error)}' to `{text}`") from None
 
     def minimise(self, tolerances: str) -> str:
-        """Run LAMMPS' minimiser, and return why it stopped in LAMMPS' own words."""
+        """Run LAMMPS' minimiser with the four numbers of `minimize`, and return why it stopped in LAMMPS' own words."""
         with self._logged() as said:
             self.lammps.command(f"minimize {tolerances}")
         found = re.search(r"Stopping criterion = (.*)", said[0])

@@ -239,7 +239,7 @@ def _rounds(engine: Engine, lammps: Loan, free: Free, pressure: float) -> tuple[
         stopped = lammps.minimise(_MINIMISE)
         if free != "none":
             lammps.command(f"unfix {_FIX}")
-        lammps.lammps.command("run 0 post no")
+        lammps.library.command("run 0 post no")
         cell, low = lammps.cell()
         _require_same_density(abs(np.linalg.det(cell)) / volume)
         state = _measured(lammps)
@@ -369,7 +369,7 @@ def _install(lammps: Loan) -> None:
 
 def _measured(lammps: Loan) -> StaticState:
     """What LAMMPS has just computed."""
-    tensor = lammps.lammps.extract_compute(_COMPUTE, 0, 1)
+    tensor = lammps.library.extract_compute(_COMPUTE, 0, 1)
     stress = np.array([tensor[index] for index in range(6)])
     return StaticState(lammps.energy(), stress, float(np.abs(lammps.gather("f")).max()))
 

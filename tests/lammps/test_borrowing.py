@@ -39,7 +39,7 @@ def misuse(lent):
         lent.command(command)
     lent.hold()
     lent.write_velocities(0.3 * np.random.default_rng(2).standard_normal(lent.gather("v").shape))
-    lent.lammps.command("run 20 post no")
+    lent.library.command("run 20 post no")
 
 
 def everything(engine, positions):
@@ -74,7 +74,7 @@ def fail(lent):
 def lose(lent):
     """Atoms are lost: LAMMPS needs another instance."""
     misuse(lent)
-    lent.lammps.command("delete_atoms group all")
+    lent.library.command("delete_atoms group all")
 
 
 def unstable(engine):

