@@ -16,7 +16,7 @@ Ensemble = Literal["base", "flow", "reweighted", "exact", "md"]
 Kind = Literal["flow", "isobaric", "md", "gibbs", "phase"]
 NOTHING = "–"
 NOT_RELIABLE = "not reliable"
-ERRORS = "±: one standard error (1σ)"
+ERRORS = "±: one standard error, 1σ"
 INTERVALS = "Intervals in brackets, bars and bands in figures: 95 %"
 NORMAL_95 = 1.96
 """Half the width of a 95 % interval of a normal distribution, in standard errors."""

@@ -306,7 +306,7 @@ def test_a_flow_run_without_anything_else(bare):
     assert text.index("Verdict: green") < text.index("Free energy") < text.index("Training") < text.index("Provenance")
     assert "300" in text  # effective samples
     assert "arXiv:2509.25486" in text
-    assert text.count("±: one standard error (1σ)") == text.count("bars and bands in figures: 95 %") == 1
+    assert text.count("±: one standard error, 1σ") == text.count("bars and bands in figures: 95 %") == 1
 
 
 def test_a_compared_run_shows_all_ensembles(full):
