@@ -13,7 +13,7 @@ from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
-from lammps_bg.engine.guard import quoted
+from lammps_bg.engine.script.text import quoted
 from lammps_bg.errors import LammpsBGError
 from lammps_bg.study.problem import Problem
 

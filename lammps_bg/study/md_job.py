@@ -93,7 +93,7 @@ class Job:
             mine = parallel.share([(goal, n) for goal, n in zip(goals, missing, strict=True) if n])
             say_shares(self.console, f"{stage} of molecular dynamics", "trajectories", sum(n > 0 for n in missing))
             total, done = sum(n for _, n in mine), 0
-            with self.console.progress(f"{stage:<10}") as bar:
+            with self.console.stage(stage) as bar:
 
                 def tick() -> None:
                     nonlocal done
