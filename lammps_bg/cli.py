@@ -15,6 +15,7 @@ from typing import Any
 
 from lammps_bg import parallel
 from lammps_bg.arguments import build_parser
+from lammps_bg.commands import gibbs_job, phase_job
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES
 from lammps_bg.engine import team
@@ -24,7 +25,7 @@ from lammps_bg.files import require_scratch
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.store import lock, status_file
-from lammps_bg.study import gibbs, isobaric, md, phases, preflight, relaxing, reporting, session, slurm, status
+from lammps_bg.study import isobaric, md, preflight, relaxing, reporting, session, slurm, status
 from lammps_bg.study.md import Mode
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.study.ranks import say_ranks, set_threads
@@ -187,7 +188,7 @@ def _sample(args: argparse.Namespace, console: Console) -> int:
 
 def _gibbs(args: argparse.Namespace, console: Console) -> int:
     _require_model(args)
-    plan = gibbs.plan(
+    typed = gibbs_job.GibbsJob(
         args.model,
         args.out,
         args.argv,
@@ -198,11 +199,11 @@ def _gibbs(args: argparse.Namespace, console: Console) -> int:
         md=args.md,
     )
     with StopFlag() as stop:
-        return gibbs.execute(plan, console, stop, allow_red=args.allow_red)
+        return gibbs_job.execute(typed, console, stop, allow_red=args.allow_red)
 
 
 def _phase(args: argparse.Namespace, console: Console) -> int:
-    plan = phases.plan(
+    typed = phase_job.PhaseJob(
         args.models,
         args.out,
         args.argv,
@@ -210,14 +211,14 @@ def _phase(args: argparse.Namespace, console: Console) -> int:
         limits=args.limits,
         pressures=args.pressures,
         temperatures=args.temperatures,
-        grid={name: gibbs.numbers(values) for name, values in _variables(args).items()},
+        grid={name: gibbs_job.numbers(values) for name, values in _variables(args).items()},
         replicates=args.rep,
         cell=args.cell,
         other_sizes=args.other_sizes,
         overrides=lambda start: _config(args, start),
     )
     with StopFlag() as stop:
-        return phases.execute(plan, console, stop, allow_red=args.allow_red)
+        return phase_job.execute(typed, console, stop, allow_red=args.allow_red)
 
 
 def _estimate(args: argparse.Namespace, console: Console) -> int:

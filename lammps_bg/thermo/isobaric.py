@@ -49,12 +49,10 @@ from lammps_bg.thermo.chains import (
 )
 from lammps_bg.thermo.exact import split_r_hat
 from lammps_bg.thermo.free_energy import EstimateResult
-from lammps_bg.thermo.gibbs import FreeEnergySurface, PressureUnit
-from lammps_bg.thermo.legendre import EnthalpySurface
+from lammps_bg.thermo.gibbs import EDGE_SHARE, EnthalpySurface, FreeEnergySurface, PressureUnit
 from lammps_bg.thermo.repeats import jackknife
 from lammps_bg.thermo.timeseries import inefficiency
 from lammps_bg.thermo.verdict import RELIABLE, SEVERITY, Colour, Verdict
-from lammps_bg.thermo.volume_fluctuation import EDGE_SHARE
 from lammps_bg.thermo.weights import EstimateError
 from lammps_bg.training.target import ExactTarget, Surface
 

@@ -9,8 +9,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import t as student
 
-from lammps_bg.thermo.coexistence import crossing
-from lammps_bg.thermo.coexistence_line import CoexistenceLine
+from lammps_bg.thermo.coexistence import CoexistenceLine, crossing
 from lammps_bg.thermo.gibbs import FreeEnergySurface
 from lammps_bg.thermo.repeats import with_error
 from lammps_bg.thermo.solvable_volume import VolumeCrystal
