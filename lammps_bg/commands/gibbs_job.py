@@ -97,7 +97,7 @@ def numbers(texts: Sequence[str]) -> tuple[float, ...]:
         raise ConfigError(f"expected numbers as values of a condition, got '{shown}'; give for example -var rc 2.2 2.5") from None
 
 
-def execute(job: GibbsJob, console: Console, stop: StopFlag, *, allow_red: bool) -> int:
+def carry_out(job: GibbsJob, console: Console, stop: StopFlag, *, allow_red: bool) -> int:
     """Carry the command out; returns the exit code.
 
     Args:

@@ -54,7 +54,7 @@ class PhaseJob:
         limits: Ends of the axis; empty: all that the models were trained for.
         pressures: Empty: the first script's variable P.
         temperatures: Values of T; none: that of the first script.
-        grid: Values of parameters, where they are not those of the first script.
+        variables: Values of parameters, where they are not those of the first script.
         replicates: Copies along each cell vector, once or for each model; none: as trained.
         cell: iso, xy, aniso or tri, once or for each model; none: all that each was trained over.
         other_sizes: Compare crystals of unequal numbers of atoms.
@@ -68,7 +68,7 @@ class PhaseJob:
     limits: Sequence[str] = ()
     pressures: Sequence[str] = ()
     temperatures: Sequence[float] = ()
-    grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    variables: Mapping[str, Sequence[str]] = field(default_factory=dict)
     replicates: Sequence[Sequence[int]] = ()
     cell: Sequence[str] = ()
     other_sizes: bool = False
@@ -77,15 +77,24 @@ class PhaseJob:
         """Refuse what cannot belong together, before anything is read.
 
         Raises:
-            ConfigError: Fewer than two models, too many -rep or --cell, or values of the axis.
+            ConfigError: Fewer than two models, too many -rep or --cell, values of the axis, or pressures given by -var or beside the axis P.
         """
         if (n := len(self.models)) < 2:
             raise ConfigError(f"expected -models with the runs of two or more crystals, got {n}; give one for each phase")
         for what, given in (("-rep", self.replicates), ("--cell", self.cell)):
             if given and len(given) not in (1, n):
                 raise ConfigError(f"expected {what} once, or once for each of the {n} models, got {len(given)}; repeat it")
-        if self.axis in self.grid or (self.axis == TEMPERATURE and self.temperatures):
+        if PRESSURE in self.variables:
+            raise ConfigError("expected pressures by -P, got them by -var; give for example -P 0 1 GPa")
+        if self.axis == PRESSURE and self.pressures:
+            raise ConfigError("expected P as the axis with its ends in --range, got -P; leave -P out")
+        if self.axis in self.grid():
             raise ConfigError(f"expected {self.axis}, the axis, with its ends in --range, got values of it; leave them out")
+
+    def grid(self) -> dict[str, tuple[float, ...]]:
+        """Values of parameters and of T off the axis."""
+        many = {name: numbers(values) for name, values in self.variables.items()}
+        return {**many, **({TEMPERATURE: tuple(dict.fromkeys(self.temperatures))} if self.temperatures else {})}
 
     def counts(self, index: int) -> Counts | None:
         """Copies along each cell vector of a model; None: as trained."""
@@ -102,21 +111,18 @@ class PhaseJob:
         """The axis and all points off it: T and parameters, and P where it is not the axis.
 
         Raises:
-            ConfigError: Pressures are given as a variable, or beside the axis P.
+            ConfigError: There is no pressure.
             StateError: The ends of the axis are not two rising numbers.
         """
-        if PRESSURE in self.grid:
-            raise ConfigError("expected pressures by -P, got them by -var; give for example -P 0 1 GPa")
-        if self.axis == PRESSURE and self.pressures:
-            raise ConfigError("expected P as the axis with its ends in --range, got -P; leave -P out")
         problem, own = phases[0].model.reference, dict[str, float]()
         for entry in reversed(phases):
             own |= entry.own()
         own.pop(self.axis, None)
-        grid = {**self.grid, **({TEMPERATURE: tuple(dict.fromkeys(self.temperatures))} if self.temperatures else {})}
+        grid = self.grid()
         points = [{**own, **dict(zip(grid, values, strict=True))} for values in product(*grid.values())]
         if self.axis != PRESSURE:
-            points = [{**point, PRESSURE: p} for point in points for p in pressures_of(self.pressures, problem)]
+            pressures = pressures_of(self.pressures, problem)
+            points = [{**point, PRESSURE: p} for point in points for p in pressures]
         return PhaseRequest(self.axis, points, self._ends(problem), self.other_sizes)
 
     def _ends(self, problem: Problem) -> tuple[float, float] | None:
@@ -130,7 +136,7 @@ class PhaseJob:
         return ends[0], ends[1]
 
 
-def execute(job: PhaseJob, console: Console, stop: StopFlag, *, allow_red: bool) -> int:
+def carry_out(job: PhaseJob, console: Console, stop: StopFlag, *, allow_red: bool) -> int:
     """Carry the command out; returns the exit code.
 
     Args:

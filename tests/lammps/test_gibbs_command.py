@@ -336,12 +336,12 @@ def test_chains_on_two_ranks_give_the_bytes_of_one(models):
         "always",
         "--allow-red",
     ]
-    for ranks, out in ((1, "one"), (2, "two")):
+    for ranks, out in ((1, "by_one"), (2, "by_two")):
         said, _ = finished([*words, "-out", out], ranks)
         assert said.count("chains     asked for") == 2  # the table, and the check
     for name in ("gibbs.csv", "helmholtz.csv"):
-        assert (models / "two" / name).read_bytes() == (models / "one" / name).read_bytes()
-    one, two = (results(models, name)["exact"] for name in ("one", "two"))
+        assert (models / "by_two" / name).read_bytes() == (models / "by_one" / name).read_bytes()
+    one, two = (results(models, name)["exact"] for name in ("by_one", "by_two"))
     assert one["evaluations"] == two["evaluations"] > 0
 
 

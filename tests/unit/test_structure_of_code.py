@@ -26,7 +26,7 @@ LAYERS = (
     ("report",),
     ("study",),
     ("commands",),
-    ("arguments", "cli", "__main__"),
+    ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 BODY_LIMIT = 60
