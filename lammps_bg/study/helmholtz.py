@@ -216,11 +216,7 @@ class CellDraws:
         return CrystalReference(static, integral, crystal.n_sites, crystal.volume, problem.length_scale)
 
     def free_energies(self, minus_log_z: Array) -> Array:
-        """F of the whole crystal, energy units.
-
-        Args:
-            minus_log_z: -ln Z_u of each repeat, shape [R].
-        """
+        """F of the whole crystal, energy units, from -ln Z_u of each repeat [R]."""
         known, n = self.reference, self.problem.crystal.n_sites
         return n * np.array([known.value(value) for value in minus_log_z]) / self.problem.beta
 
@@ -298,19 +294,11 @@ class HelmholtzTable:
     chains: CellChains | None = None
 
     def state(self, cell: Sequence[float]) -> dict[str, float]:
-        """The point of the model's conditions at a cell.
-
-        Args:
-            cell: Values of the free cell variables.
-        """
+        """The point of the model's conditions at values of the free cell variables."""
         return {**self.fixed, **self.values, **dict(zip(self.names, cell, strict=True))}
 
     def potential_energy(self, cell: Sequence[float]) -> EstimateResult:
-        """Mean potential energy of the whole crystal at a cell, energy units.
-
-        Args:
-            cell: Values of the free cell variables.
-        """
+        """Mean potential energy of the whole crystal at values of the free cell variables, energy units."""
         value, error = self.energies.helmholtz([list(cell)])
         return with_error(float(value[0]), float(error[0]), len(self.energy))
 
@@ -342,7 +330,7 @@ def cell_design(n_free: int, n_volumes: int) -> Array:
 
     Args:
         n_free: Free cell variables, d.
-        n_volumes: Volumes where the shape is fixed.
+        n_volumes: Volumes where the shape is fixed; five where it is free.
     """
     if n_free == 1:
         return chebpts2(n_volumes)[:, None]
@@ -467,14 +455,14 @@ def _exactly(
     drawn: Sequence[Sequence[CellDraws]], model: ConditionalModel, config: Config, seed: int, progress: CellProgress
 ) -> list[list[CellSamples]]:
     """The cells of some tables, by chains in those whose draws are not beyond doubt, or where it is asked for."""
-    reasons = parallel.agreed([why_chains([cell.log_w for cell in table], config.exact.mode) for table in drawn])
+    reasons = parallel.agreed([_why_chains([cell.log_w for cell in table], config.exact.mode) for table in drawn])
     doubtful = [cell for table, reason in zip(drawn, reasons, strict=True) if reason for cell in table]
     if not doubtful:
         return [[cell.samples() for cell in table] for table in drawn]
-    every = parallel.agreed(why_chains([cell.log_w for cell in doubtful], config.exact.mode)) or ""
+    every = parallel.agreed(_why_chains([cell.log_w for cell in doubtful], config.exact.mode)) or ""
     anchor = _middle([model.conditions.context(cell.state) for cell in doubtful])
     states = [cell.state for cell in doubtful]
-    chains = run_chains([cell.as_shared() for cell in doubtful], states, config, seed, progress, anchor=anchor, reason=every)
+    chains = _run_chains([cell.as_shared() for cell in doubtful], states, config, seed, progress, anchor=anchor, reason=every)
     place = {id(cell): index for index, cell in enumerate(doubtful)}
     return [[_by_chains(cell, place.get(id(cell)), chains) for cell in table] for table in drawn]
 
@@ -527,9 +515,8 @@ def _table(
     unit = PressureUnit(problem.units.labels.pressure, problem.units.nktv2p)
 
     def fitted(numbers: Array) -> FreeEnergySurface:
-        return FreeEnergySurface.fit(
-            x, numbers, reference_volume=problem.crystal.volume, kt=kt, box=box, names=tuple(names), pressure_unit=unit
-        )
+        surface = FreeEnergySurface.fit(x, numbers, reference_volume=problem.crystal.volume, kt=kt, box=box, names=names)
+        return replace(surface, pressure_unit=unit)
 
     return HelmholtzTable(
         dict(values), tuple(names), fixed, x, free_energy, energy, np.array([entry.ess for entry in found]),
@@ -537,13 +524,8 @@ def _table(
     )  # fmt: skip
 
 
-def why_chains(draws: Sequence[Array], mode: str) -> str | None:
-    """Why chains are run for a table after the draws at its cells; None where they are not.
-
-    Args:
-        draws: Log-weights of the draws at each cell, -inf without a finite energy.
-        mode: `exact.mode`.
-    """
+def _why_chains(draws: Sequence[Array], mode: str) -> str | None:
+    """Why chains are run for a table after the draws at its cells; None where they are not."""
     if mode == "never":
         return None
     if mode == "always":
@@ -558,7 +540,7 @@ def why_chains(draws: Sequence[Array], mode: str) -> str | None:
     return f"the weights of the draws are not beyond doubt at {len(doubtful)} of {len(draws)} cells (lowest ESS {lowest:.2%})"
 
 
-def run_chains(
+def _run_chains(
     cells: Sequence[SharedState],
     states: Sequence[Mapping[str, float]],
     config: Config,
@@ -568,20 +550,7 @@ def run_chains(
     anchor: int,
     reason: str,
 ) -> CellChains:
-    """Run chains for some cells, on all ranks together.
-
-    Args:
-        cells: The cells with their draws.
-        states: T, parameters and cell variables of each.
-        config: The configuration.
-        seed: Seed of the random numbers.
-        progress: Where to report; stops where a signal came.
-        anchor: The cell to begin with.
-        reason: Why.
-
-    Raises:
-        Interrupted: A signal came.
-    """
+    """Run chains for some cells, on all ranks together, from the one of index `anchor`."""
     exact, target, n_atoms = config.exact, config.estimate.target_error, cells[0].latent.n_sites
     limits = f"{exact.max_seconds:.0f} s" + (f" and {exact.max_evaluations} energies" if exact.max_evaluations else "")
     progress.reporter.say(f"chains     {reason}: until an error of {target:.1g} kT per atom at each cell, at most {limits}")
@@ -607,12 +576,7 @@ def chains_of(tables: Iterable[HelmholtzTable | CellSamples]) -> list[CellChains
 
 
 def chains_entry(tables: Iterable[HelmholtzTable], checks: Iterable[CellSamples] = ()) -> dict[str, Any]:
-    """Entry `exact` of results.json; nothing where no chains were run.
-
-    Args:
-        tables: F over cells.
-        checks: Samples at the cells that were found.
-    """
+    """Entry `exact` of results.json: chains of tables, and of samples at the cells that were found; nothing where there are none."""
     sets = [("table", chains) for chains in chains_of(tables)] + [("check", chains) for chains in chains_of(checks)]
     if not sets:
         return {}

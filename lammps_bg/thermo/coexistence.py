@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.polynomial.chebyshev import chebvander
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import make_interp_spline
 from scipy.optimize import brentq
@@ -97,30 +96,9 @@ def _written(estimate: EstimateResult) -> str:
     return f"{estimate.value:.6g} +- {estimate.error:.2g}"
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """The functions w(a) that join values at the points: a spline through them, or a least-squares polynomial.
-
-    Attributes:
-        points: Rising, shape [k].
-        degree: Of the polynomial; none for the spline, cubic where there are four points or more.
-    """
-
-    points: Array
-    degree: int | None
-
-    def weights(self, a: Array) -> Array:
-        """w(a), shape [n, k].
-
-        Args:
-            a: Places on the axis, shape [n].
-        """
-        if self.degree is None:
-            n = len(self.points)
-            return np.asarray(make_interp_spline(self.points, np.eye(n), k=min(3, n - 1))(a))
-        middle, half = 0.5 * (self.points[0] + self.points[-1]), 0.5 * (self.points[-1] - self.points[0])
-        design = chebvander((self.points - middle) / half, self.degree)
-        return np.asarray(chebvander((a - middle) / half, self.degree) @ np.linalg.pinv(design))
+def _weights(points: Array, places: Array) -> Array:
+    """w(a) of the spline through values at the points, cubic where there are four or more, at some places, shape [n, k]."""
+    return np.asarray(make_interp_spline(points, np.eye(len(points)), k=min(3, len(points) - 1))(places))
 
 
 def crossing(
@@ -128,7 +106,6 @@ def crossing(
     difference: ArrayLike,
     rng: np.random.Generator,
     *,
-    degree: int | None = None,
     n_bootstraps: int = N_BOOTSTRAPS,
 ) -> Crossings:
     """All zeros of Delta g along an axis, from its values at some points.
@@ -137,28 +114,25 @@ def crossing(
         axis: Places of the points, rising, shape [k].
         difference: Delta g at the points in each repeat, the same repeat sharing random numbers, any unit, shape [R, k].
         rng: Source of the replicas; equally seeded sources give joint replicas for equally many repeats.
-        degree: Of a least-squares polynomial; where left out, a spline through the points. A spline takes noise that differs
-            from point to point for zeros.
         n_bootstraps: Number of replicas.
 
     Raises:
-        EstimateError: Points that do not rise, values that are not finite, too high a degree, fewer than two repeats.
+        EstimateError: Points that do not rise, values that are not finite, fewer than two repeats.
     """
-    points = _checked_axis(axis, degree)
+    points = _checked_axis(axis)
     table = as_repeats(difference, len(points))
-    curve = _Curve(points, degree)
     scan = np.linspace(points[0], points[-1], SCAN_POINTS)
-    on_scan = table @ curve.weights(scan).T
+    on_scan = table @ _weights(points, scan).T
     replicas = mean_replicas(on_scan, rng, n_bootstraps)
     mean = table.mean(0)
     straight = _zeros(scan, on_scan.mean(0))
-    places = np.array([_refined(zero, scan, lambda a: float(curve.weights(np.array([a]))[0] @ mean)) for zero in straight])
+    places = np.array([_refined(zero, scan, lambda a: float(_weights(points, np.array([a]))[0] @ mean)) for zero in straight])
     each = [_zeros(scan, row) for row in replicas]
     roots = tuple(
         _root(place, _matched(zero, straight, each) + (place - zero), on_scan, scan)
         for zero, place in zip(straight, places, strict=True)
     )
-    nodes = [mean_of(column) for column in (table @ curve.weights(points).T).T]
+    nodes = [mean_of(column) for column in (table @ _weights(points, points).T).T]
     known = any(low > 0.0 or high < 0.0 for low, high in (node.interval for node in nodes))
     return Crossings(roots, float(points[0]), float(points[-1]), nodes[0], nodes[-1], known)
 
@@ -214,14 +188,12 @@ def _root(place: float, replicas: Array, curves: Array, scan: Array) -> Root:
     return Root(EstimateResult(place, symmetric.error, interval, n), slope, found, replicas)
 
 
-def _checked_axis(axis: ArrayLike, degree: int | None) -> Array:
+def _checked_axis(axis: ArrayLike) -> Array:
     points = np.asarray(axis, dtype=np.float64)
     if points.ndim != 1 or len(points) < 2 or not (np.isfinite(points).all() and (np.diff(points) > 0.0).all()):
         raise EstimateError(
             f"expected at least 2 rising points on the axis, got {points.tolist()}; sort them and drop equal ones"
         )
-    if degree is not None and not 1 <= degree < len(points):
-        raise EstimateError(f"expected a degree from 1 to {len(points) - 1} for {len(points)} points, got {degree}; change it")
     return points
 
 

@@ -8,7 +8,7 @@ share their random numbers, so that noise common to them is no error of the slop
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -49,56 +49,32 @@ class EnthalpySurface:
     pressure: float
 
     def with_coefficients(self, coefficients: Array) -> "EnthalpySurface":
-        """The same for another F.
-
-        Args:
-            coefficients: Energy, shape [K].
-        """
+        """The same for another F, coefficients [K], energy."""
         return replace(self, coefficients=coefficients)
 
     def volume(self, x: Array) -> float:
-        """V of a cell, length units cubed.
-
-        Args:
-            x: Cell variables, shape [d].
-        """
+        """V of a cell x [d], length units cubed."""
         return self.reference_volume * float(np.exp(x[0]))
 
     def values(self, x: Array) -> Array:
-        """F + P V at some points, energy, shape [n].
-
-        Args:
-            x: Cell variables, shape [n, d].
-        """
+        """F + P V at some cells x [n, d], energy, shape [n]."""
         work = self.pressure * self.reference_volume * np.exp(x[:, 0])
         return np.asarray(self.terms.design(x) @ self.coefficients + work)
 
     def gradient(self, x: Array) -> Array:
-        """First derivatives, energy, shape [d].
-
-        Args:
-            x: Cell variables, shape [d].
-        """
+        """First derivatives at a cell x [d], energy, shape [d]."""
         gradient = self.terms.gradient(self.coefficients, x)
         gradient[0] += self.pressure * self.volume(x)
         return gradient
 
     def hessian(self, x: Array) -> Array:
-        """Second derivatives, energy, shape [d, d].
-
-        Args:
-            x: Cell variables, shape [d].
-        """
+        """Second derivatives at a cell x [d], energy, shape [d, d]."""
         hessian = self.terms.hessian(self.coefficients, x)
         hessian[0, 0] += self.pressure * self.volume(x)
         return hessian
 
     def is_stable(self, x: Array) -> bool:
-        """Whether all curvatures are positive, by more than the rounding errors of the fit.
-
-        Args:
-            x: Cell variables, shape [d].
-        """
+        """Whether all curvatures at a cell x [d] are positive, by more than the rounding errors of the fit."""
         half = 0.5 * (self.terms.box[:, 1] - self.terms.box[:, 0])
         variation = float(np.abs(self.coefficients[self.terms.exponents.any(1)]).sum())
         return bool(np.linalg.eigvalsh(self.hessian(x) * np.outer(half, half))[0] > FLAT * variation)
@@ -162,12 +138,7 @@ def _newton(surface: EnthalpySurface, start: Array, box: Array) -> tuple[Array, 
 
 
 def on_edge(x: Array, box: Array) -> NDArray[np.bool_]:
-    """Which variables are at an end of their range or outside it, shape [d].
-
-    Args:
-        x: Cell variables, shape [d].
-        box: Shape [d, 2].
-    """
+    """Which variables of a cell x [d] are at an end of their range, box [d, 2], or outside it, shape [d]."""
     margin = EDGE * (box[:, 1] - box[:, 0])
     return np.asarray((x <= box[:, 0] + margin) | (x >= box[:, 1] - margin))
 
@@ -206,11 +177,7 @@ class RelaxedPath:
 
 
 def relaxed_path(surface: EnthalpySurface) -> RelaxedPath:
-    """The relaxed shapes from the smallest to the largest volume of the box.
-
-    Args:
-        surface: The function; its pressure does not matter.
-    """
+    """The relaxed shapes from the smallest to the largest volume of the box; the pressure of `surface` does not matter."""
     free = replace(surface, pressure=0.0)
     box = free.terms.box
     cells = np.empty((PATH_POINTS, len(box)))
@@ -303,11 +270,7 @@ class PressureUnit:
     factor: float = 1.0
 
     def written(self, pressure: float) -> str:
-        """A pressure with its unit.
-
-        Args:
-            pressure: Energy per volume.
-        """
+        """A pressure, energy per volume, with its unit."""
         return f"{pressure * self.factor:.4g} {self.name}"
 
 
@@ -339,10 +302,6 @@ class GibbsPoint:
     edge_probability: float
     systematic: dict[str, float] | None
 
-    def to_dict(self) -> dict[str, object]:
-        """The fields for a JSON file."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class FreeEnergySurface:
@@ -368,7 +327,7 @@ class FreeEnergySurface:
     rms_noise: float
     lowered: tuple[PolynomialTerms, Array] | None
     names: tuple[str, ...]
-    pressure_unit: PressureUnit
+    pressure_unit: PressureUnit = PressureUnit()
 
     @classmethod
     def fit(
@@ -381,7 +340,6 @@ class FreeEnergySurface:
         box: ArrayLike,
         degree: int | None = None,
         names: Sequence[str] | None = None,
-        pressure_unit: PressureUnit | None = None,
     ) -> "FreeEnergySurface":
         """Least-squares polynomial through the mean of the repeats and through each repeat.
 
@@ -394,7 +352,6 @@ class FreeEnergySurface:
             degree: Total degree, at least 2; where left out, quadratic with ln V to the third and fourth power as the number
                 of points allows.
             names: Of the cell variables; where left out, "ln V", "shape 1" and so on.
-            pressure_unit: For the sentences of errors; where left out, energy/volume.
 
         Raises:
             EstimateError: Values that are not finite, too few points or repeats, points outside the box.
@@ -418,7 +375,6 @@ class FreeEnergySurface:
             rms_noise=math.sqrt(residuals.var(0, ddof=1).sum() / len(table) / free),
             lowered=lowered,
             names=tuple(names) if names else ("ln V", *(f"shape {a}" for a in range(1, points.shape[1]))),
-            pressure_unit=pressure_unit or PressureUnit(),
         )
 
     @property
@@ -427,11 +383,7 @@ class FreeEnergySurface:
         return len(self.coefficients)
 
     def helmholtz(self, x: ArrayLike) -> tuple[Array, Array]:
-        """F and its standard error at some cells, energy, shapes [n] and [n].
-
-        Args:
-            x: Cell variables, shape [n, d].
-        """
+        """F and its standard error at some cells x [n, d], energy, shapes [n] and [n]."""
         each = self.coefficients @ self.terms.design(np.asarray(x, dtype=np.float64)).T
         return each.mean(0), each.std(0, ddof=1) / math.sqrt(self.n_repeats)
 
