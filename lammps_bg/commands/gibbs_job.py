@@ -24,7 +24,7 @@ from lammps_bg.report.numbers import unit
 from lammps_bg.report.numbers import with_error as written
 from lammps_bg.store.csv_table import CsvTable
 from lammps_bg.store.run_directory import RunDirectory
-from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.entries import conventions_entry, system_entry
 from lammps_bg.study.gibbs import GibbsRequest, GibbsResult, GibbsRow, MdAtCell, gibbs, pressures_of, states_of
 from lammps_bg.study.helmholtz import HelmholtzTable, written_state
@@ -115,7 +115,7 @@ def carry_out(job: GibbsJob, console: Console, stop: StopFlag, *, allow_red: boo
     problem = Problem.load(request, config.estimate.length_scale)
     require_same_on_all_ranks(problem, config, source)
     with problem.engine:
-        config = choose_potential(problem, config, console)
+        choose_source(problem, config, console)
         model = load_conditional(source, problem, config, console)
         pressures, states = pressures_of(job.pressures, problem), states_of(grid, problem, model)
         asked = GibbsRequest(states, pressures, job.cell, [_md_at_cell(path, problem) for path in job.md])
@@ -138,7 +138,6 @@ def carry_out(job: GibbsJob, console: Console, stop: StopFlag, *, allow_red: boo
 def _configuration(run: RunDirectory, overrides: Callable[[Config], Config]) -> Config:
     """That of the model's run with what was typed, which may not change the model."""
     stored = load_config(run.file("config.toml"))
-    stored = stored.model_copy(update={"energy": stored.energy.model_copy(update={"chosen": None})})
     config = overrides(stored)
     if any(getattr(config, name) != getattr(stored, name) for name in _FIXED):
         raise ConfigError("expected the model's own flow, base, condition and train, got other ones; leave them out of --set")

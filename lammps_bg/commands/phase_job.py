@@ -26,7 +26,7 @@ from lammps_bg.report.numbers import with_error as written
 from lammps_bg.store.csv_table import CsvTable
 from lammps_bg.store.provenance import MODELS, sha256
 from lammps_bg.store.run_directory import RunDirectory
-from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.entries import conventions_entry, system_entry
 from lammps_bg.study.gibbs import pressures_of
 from lammps_bg.study.helmholtz import free_variables, written_state
@@ -182,7 +182,7 @@ def _configuration(first: RunDirectory, overrides: Callable[[Config], Config]) -
 def _load(job: PhaseJob, index: int, run: RunDirectory, common: Config, console: Console, stack: ExitStack) -> Phase:
     """One of the crystals with its model, evaluated by the common configuration."""
     stored = load_config(run.file("config.toml"))
-    energy = stored.energy.model_copy(update={"chosen": None, "source": common.energy.source})
+    energy = stored.energy.model_copy(update={"source": common.energy.source})
     shared = {name: getattr(common, name) for name in ("estimate", "exact", "gibbs", "device", "seed")}
     config = stored.model_copy(update={"energy": energy, **shared})
     request = replace(stored_request(run), flags=LammpsFlags())
@@ -191,7 +191,7 @@ def _load(job: PhaseJob, index: int, run: RunDirectory, common: Config, console:
     problem = Problem.load(request, config.estimate.length_scale)
     stack.enter_context(problem.engine)
     require_same_on_all_ranks(problem, config, run)
-    config = choose_potential(problem, config, console)
+    choose_source(problem, config, console)
     model = load_conditional(run, problem, config, console)
     return Phase(run.path.name, model, free_variables(model.conditions, job.free(index)), config)
 

@@ -16,7 +16,7 @@ from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.pressure import describe_pressure, parse_pressure
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.units import Units
-from lammps_bg.engine.parameters import same
+from lammps_bg.engine.script.parameters import same
 from lammps_bg.errors import ConfigError, CrystalError, StateError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.progress import SILENT, Reporter
