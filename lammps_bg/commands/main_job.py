@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lammps_bg.commands import shared_options as options
+from lammps_bg.commands.check import show
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 
@@ -35,9 +36,10 @@ def execute(args: argparse.Namespace, console: Console, *, sample: bool) -> int:
 def carry_out(plan: "Plan", args: argparse.Namespace, console: Console, *, sample: bool) -> int:
     """A plan, or with --dry-run what it would cost; returns the exit code."""
     from lammps_bg.study import session
+    from lammps_bg.study.check import check
 
     if args.dry_run:
-        return session.rehearse(plan, console)
+        return session.rehearse(plan, console, lambda problem, config: show(check(problem, config), console))
     with StopFlag() as stop:
         return session.execute(plan, console, stop, sample=sample, allow_red=args.allow_red)
 

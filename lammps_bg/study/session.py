@@ -20,7 +20,6 @@ from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.store.provenance import sha256
 from lammps_bg.store.run_directory import RunDirectory
-from lammps_bg.study import preflight
 from lammps_bg.study.conditional import conditions_of, require_inside
 from lammps_bg.study.energies import choose_source, chosen_before
 from lammps_bg.study.estimating import estimate, marginal_weights
@@ -358,10 +357,10 @@ def estimate_again(
     return 3 if verdict.colour == "red" and not allow_red else 0
 
 
-def rehearse(plan: Plan, console: Console) -> int:
+def rehearse(plan: Plan, console: Console, describe: Callable[[Problem, Config], None]) -> int:
     """Set everything up and say what a run would cost on this many ranks; writes nothing."""
     problem = _problem(plan, console)
-    preflight.show(preflight.examine(problem, plan.config), console)
+    describe(problem, plan.config)
     choose_source(problem, plan.config, console)
     loaded = load_trained(plan.model, problem, plan.config, console, force=plan.force) if plan.model else None
     for line in forecast(problem, plan.config, plan.out, loaded):
