@@ -285,11 +285,12 @@ def _show(console: Console, result: GibbsResult, run: RunDirectory) -> None:
             (f"compressibility, 1/({labels.pressure})", written(vars(row.compressibility))),
             *((f"cell: {name}", written(vars(value))) for name, value in row.cell.items()),
         ]
-        console.table(f"{doubt}Gibbs free energy at {row.where} ({ERRORS})", shown)
+        console.table(f"{doubt}Gibbs free energy at {row.where}", shown)
     for line in result.comparison:
         place = {**line.place["state"], **({"P": line.place["pressure"]} if "pressure" in line.place else {})}
         unit_of = f"{line.unit and ', '}{line.unit}"
         both = f"flow {with_error(*line.flow)}, MD {with_error(*line.md)}, z = {line.z:+.1f}"
         console.say(f"MD         {line.quantity}{unit_of} ({line.md_run}) at {written_state(place)}: {both}")
+    console.say(f"           {ERRORS}")
     console.say(f"verdict    {result.verdict.colour}: {' '.join(result.verdict.reasons)} {result.verdict.next_step}")
     console.say(f"files      {run.path}")
