@@ -9,12 +9,13 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from lammps_bg import parallel
 from lammps_bg.arguments import build_parser
+from lammps_bg.commands import job_request, run_steps
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES
 from lammps_bg.engine import team
@@ -24,7 +25,7 @@ from lammps_bg.files import require_scratch
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.store import lock, status_file
-from lammps_bg.study import gibbs, isobaric, md, phases, preflight, relaxing, reporting, session, slurm, status
+from lammps_bg.study import gibbs, isobaric, md, phases, preflight, relaxing, reporting, slurm, status
 from lammps_bg.study.md import Mode
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.study.ranks import say_ranks, set_threads
@@ -115,44 +116,37 @@ def _train(args: argparse.Namespace, console: Console) -> int:
 
 def _with_session(args: argparse.Namespace, console: Console, *, sample: bool) -> int:
     if args.resume:
-        plan = _resumed(args)
+        job = _resumed(args)
     else:
         request = _request(args)
         out = args.out or Path("runs") / request.script.name.removeprefix("in.")
-        plan = session.fresh(request, _config(args), out, args.argv)
+        job = job_request.new(request, _config(args), out, args.argv)
     if args.dry_run:
-        return session.rehearse(plan, console)
+        return run_steps.rehearse(job, console)
     with StopFlag() as stop:
-        return session.execute(plan, console, stop, sample=sample, allow_red=args.allow_red)
+        return run_steps.execute(job, console, stop, draws=sample, allow_red=args.allow_red)
 
 
-def _resumed(args: argparse.Namespace) -> session.Plan:
-    """The plan of --resume of `run`, `train` or `sample`."""
+def _typed(args: argparse.Namespace) -> job_request.Typed:
+    """What was typed for a job that goes on from a stored run."""
+    return job_request.Typed(
+        args.argv,
+        lambda start: _config(args, start),
+        flags=_flags(args),
+        script=getattr(args, "script", None),
+        variables=_variables(args),
+        replicate=args.rep and tuple(args.rep),
+        elements=getattr(args, "elements", []),
+        strain=_strain(args),
+        force=getattr(args, "force", False),
+    )
+
+
+def _resumed(args: argparse.Namespace) -> job_request.Job:
+    """The job of --resume of `run`, `train` or `sample`."""
     if args.out is None:
         raise ConfigError("expected -out with the folder of the run to --resume, got none; add -out RUN")
-    typed = {"elements": getattr(args, "elements", []), "model": getattr(args, "model", None), "strain": _strain(args)}
-    return session.resumed(
-        args.out,
-        args.argv,
-        script=getattr(args, "script", None),
-        given={"variables": _variables(args), "replicate": args.rep, **typed},
-        flags=_flags(args),
-        overrides=lambda start: _config(args, start),
-    )
-
-
-def _of_model(args: argparse.Namespace) -> session.Plan:
-    """The plan of `sample` into a new folder."""
-    _require_model(args)
-    return session.from_model(
-        args.model,
-        args.out,
-        args.argv,
-        **_applied(args),
-        script=args.script,
-        force=args.force,
-        strain=_strain(args),
-    )
+    return job_request.resumed(args.out, _typed(args), model=getattr(args, "model", None))
 
 
 def _applied(args: argparse.Namespace) -> dict[str, Any]:
@@ -171,7 +165,11 @@ def _require_model(args: argparse.Namespace) -> None:
 
 
 def _sample(args: argparse.Namespace, console: Console) -> int:
-    plan = replace(_resumed(args), force=args.force) if args.resume else _of_model(args)
+    if args.resume:
+        plan = _resumed(args)
+    else:
+        _require_model(args)
+        plan = job_request.of_model(args.model, args.out, _typed(args))
     unfit = {"--strain": bool(args.strain), "--force": args.force}
     pressure = isobaric.asked_for(plan, args.pressure, args.cell, unfit)
     if pressure is not None:
@@ -180,9 +178,9 @@ def _sample(args: argparse.Namespace, console: Console) -> int:
         with StopFlag() as stop:
             return isobaric.execute(plan, pressure, console, stop, allow_red=args.allow_red, dry_run=args.dry_run)
     if args.dry_run:
-        return session.rehearse(plan, console)
+        return run_steps.rehearse(plan, console)
     with StopFlag() as stop:
-        return session.execute(plan, console, stop, sample=True, allow_red=args.allow_red)
+        return run_steps.execute(plan, console, stop, draws=True, allow_red=args.allow_red)
 
 
 def _gibbs(args: argparse.Namespace, console: Console) -> int:
@@ -222,15 +220,8 @@ def _phase(args: argparse.Namespace, console: Console) -> int:
 
 def _estimate(args: argparse.Namespace, console: Console) -> int:
     with StopFlag() as stop:
-        return session.estimate_again(
-            args.model,
-            args.out,
-            console,
-            stop,
-            overrides=lambda start: _config(args, start),
-            allow_red=args.allow_red,
-            md=args.md,
-        )
+        again = run_steps.Again(args.model, args.out, lambda start: _config(args, start), args.md)
+        return run_steps.estimate_again(again, console, stop, allow_red=args.allow_red)
 
 
 def _md(args: argparse.Namespace, console: Console) -> int:

@@ -16,7 +16,7 @@ from lammps_bg.flow.model import torch_device
 from lammps_bg.flow.prior import Prior
 from lammps_bg.potentials.native import NativeSurface
 from lammps_bg.potentials.recognise import recognise
-from lammps_bg.report.console import Console
+from lammps_bg.progress import Reporter
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo.sampler import Chunk
 from lammps_bg.training.target import Surface
@@ -27,7 +27,7 @@ _DISPLACEMENT = 0.04  # of these configurations, in nearest-neighbour distances
 _SAME = 1e-9  # relative difference of energies and forces up to which two implementations are one potential
 
 
-def choose_potential(problem: Problem, config: Config, console: Console) -> Config:
+def choose_potential(problem: Problem, config: Config, reporter: Reporter) -> Config:
     """Let training and sampling use the faster of LAMMPS and the potential in torch, or the one that was asked for.
 
     Returns the configuration with the choice: a run that is resumed or repeated must not choose again, for the last digits of both differ.
@@ -35,7 +35,7 @@ def choose_potential(problem: Problem, config: Config, console: Console) -> Conf
     Args:
         problem: Its `potential` is set.
         config: `energy.source` and `device`.
-        console: Where to say which one it is, if there is a choice.
+        reporter: Where to say which one it is, if there is a choice.
 
     Raises:
         ConfigError: The potential in torch was asked for, and there is none for this script.
@@ -55,14 +55,14 @@ def choose_potential(problem: Problem, config: Config, console: Console) -> Conf
         return _chosen(config, "lammps")
     if wanted == "native":
         problem.potential = native
-        console.say(f"energies   {problem.engine.pair_style} in torch")
+        reporter.say(f"energies   {problem.engine.pair_style} in torch")
         return config
     # timings differ from rank to rank
     lammps_ms, native_ms = parallel.agreed(tuple(_milliseconds(s, _trials(problem)) for s in (problem.surface, native)))
     faster = native_ms < lammps_ms
     problem.potential = native if faster else problem.surface
     chosen, other = ("torch", "LAMMPS") if faster else ("LAMMPS", "torch")
-    console.say(
+    reporter.say(
         f"energies   {problem.engine.pair_style} by {chosen}, {min(lammps_ms, native_ms):.2f} ms for a configuration; "
         f"{other} would take {max(lammps_ms, native_ms):.2f}"
     )

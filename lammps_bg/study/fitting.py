@@ -13,7 +13,7 @@ from lammps_bg.flow.force_constants import ForceConstants
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.self_consistent import EinsteinFit, FittedBase, PhononFit, measured
 from lammps_bg.flow.thermal_sample import REPORTED
-from lammps_bg.report.console import Console
+from lammps_bg.progress import Reporter
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo.free_energy import CrystalReference
 from lammps_bg.training.through_flow import ThroughFlow
@@ -84,7 +84,7 @@ def refine_base(problem: Problem, config: Config, generator: Generator, fitted: 
     return replace(fitted, history=(own,))
 
 
-def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, console: Console, *, adapted: bool = False) -> None:
+def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, reporter: Reporter, *, adapted: bool = False) -> None:
     """Say what the base alone tells about the free energy: a first answer after seconds; `adapted` is one of a model used elsewhere."""
     step = fitted.history[-1]
     value = reference(problem, fitted).value(step.bound * problem.crystal.n_sites)
@@ -92,7 +92,7 @@ def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, console: 
     if not step.holds:
         text = f"no bound, {step.n_drawn - step.n} of {step.n_drawn} samples have no finite energy"
     how = "adapted to this supercell and state" if adapted else f"{fitted.iterations} iterations"
-    console.say(f"base       {config.kind}, {how}: {text}")
+    reporter.say(f"base       {config.kind}, {how}: {text}")
 
 
 def reference(problem: Problem, fitted: FittedBase) -> CrystalReference:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg import parallel
+from lammps_bg.commands.job_request import Job as Plan
 from lammps_bg.config import Config
 from lammps_bg.crystal.cell_variables import SHEARS, deformation
 from lammps_bg.crystal.pressure import describe_pressure
@@ -36,7 +37,6 @@ from lammps_bg.study.problem import Problem
 from lammps_bg.study.ranks import require_same_on_all_ranks
 from lammps_bg.study.reporting import finish
 from lammps_bg.study.run_folder import create_run, finished_code, made_by_first, reopen_run
-from lammps_bg.study.session import Plan
 from lammps_bg.study.stored_run import load_conditional
 from lammps_bg.study.threads import threads_for
 from lammps_bg.thermo.chains import block_size

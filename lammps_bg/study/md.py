@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lammps_bg import parallel
+from lammps_bg.commands.run_results import write_observables
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.pressure import describe_pressure
 from lammps_bg.engine.dynamics import Dynamics
@@ -313,7 +314,8 @@ def _finish(plan: MdPlan, job: Job, trajectories: list[Trajectory], more: dict[s
         mean = correlated_mean(*(part.energies for part in trajectories), minimum=1)
         source = Source("md", frames.energies, frames.displacements, virials=frames.virials, mean_energy=mean)
         n = plan.config.estimate.rdf_samples
-        results["observables"] = observe(job.problem, [source], job.run, n_configurations=n)
+        observed = observe(job.problem, [source], n_configurations=n)
+        results["observables"] = write_observables(job.run, observed, job.problem)
     if "windows" in more:
         md_results.write_windows(job, more["windows"].windows)
         results |= md_results.window_results(job, more["windows"], verdict)

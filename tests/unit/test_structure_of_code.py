@@ -24,7 +24,7 @@ LAYERS = (
     ("thermo",),
     ("store",),
     ("report",),
-    ("study",),
+    ("study", "commands"),
     ("arguments", "cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
