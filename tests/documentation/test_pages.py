@@ -8,10 +8,9 @@ import pytest
 from budgets import EXERCISED_ELSEWHERE, REPLACED
 from pages import PAGES, ROOT, blocks_of, commands_in, name_of
 
-from lammps_bg.arguments import build_parser
+from lammps_bg.commands import parse
 from lammps_bg.config import load_config
 
-TREE = "lammps_bg/"  # first line of the list of folders
 LANGUAGES = {"sh", "python", "text", "toml"}
 NOT_SHOWN = {"report"}  # lines that the settings of the test switch off
 _RECORD = re.compile(r"^ +\d+ s  (lammps-bg .*)$", re.MULTILINE)  # what an example page lists: seconds and command
@@ -55,15 +54,8 @@ def test_blocks_run_in_their_order(page, workshop):
 
 
 def is_output(block):
-    """Whether a text block is what commands printed, and not a list of commands or of folders."""
-    return not _RECORD.search(block.text) and not block.text.startswith(TREE)
-
-
-def test_the_tree_of_folders_is_that_of_the_package():
-    trees = [block.text for page in PAGES for block in blocks_of(page) if block.text.startswith(TREE)]
-    assert len(trees) == 1
-    packages = {path.parent.name for path in (ROOT / TREE).glob("*/__init__.py")}
-    assert set(re.findall(r"^  (\w+)/ ", trees[0], re.MULTILINE)) == packages
+    """Whether a text block is what commands printed, and not a list of commands."""
+    return not _RECORD.search(block.text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -84,9 +76,8 @@ def test_recorded_commands_are_those_of_this_version():
     """The commands that the example pages were made with: the parser knows every word, and their scripts are there."""
     records = [line for page in PAGES for block in blocks_of(page) for line in _RECORD.findall(block.text)]
     assert len(records) > 100
-    parser = build_parser()
     for line in records:
-        args = parser.parse_args(shlex.split(line)[1:])
+        args = parse(shlex.split(line)[1:])
         if getattr(args, "script", None):
             assert (ROOT / args.script).is_file(), line
 

@@ -25,7 +25,7 @@ LAYERS = (
     ("store",),
     ("report",),
     ("study", "commands"),
-    ("arguments", "cli", "__main__"),
+    ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 BODY_LIMIT = 60

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`md`: reference molecular dynamics."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lammps_bg.commands import Work
+from lammps_bg.commands import shared_options as options
+from lammps_bg.commands.command_parser import Parser
+from lammps_bg.errors import ConfigError
+from lammps_bg.interrupt import StopFlag
+from lammps_bg.report.console import Console
+
+if TYPE_CHECKING:
+    from lammps_bg.study.md import MdPlan, Mode
+
+HELP = "reference molecular dynamics with the script's potential: NVT, NPT, or the free energy by lambda windows"
+EXAMPLE = "lammps-bg md -model runs/mw --mode mbar -out runs/mw_mbar"
+WORK = Work.SHARED
+PLACE = 8
+MODES = ("nvt", "npt", "mbar")
+
+
+def add_arguments(parser: Parser) -> None:
+    options.add_script(parser)
+    options.add_model_folder(parser, "take script, replicate and temperature from a run (default: from -in)")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        help="nvt: frames at the script's cell (default); npt: mean cell at the variable P; mbar: absolute free energy, Einstein crystal to crystal",
+    )
+    options.add_out(parser, "run directory, new or empty (default: runs/<name>_<mode>)")
+    parser.add_argument("--dry-run", action="store_true", help="set everything up, estimate time and disk, write nothing")
+    parser.add_argument("--resume", action="store_true", help="continue the simulation in -out")
+    options.add_allow_red(parser)
+
+
+def execute(args: argparse.Namespace, console: Console) -> int:
+    from lammps_bg.study import md
+
+    plan = _plan(args)
+    if args.dry_run:
+        return md.rehearse(plan, console)
+    with StopFlag() as stop:
+        return md.execute(plan, console, stop, allow_red=args.allow_red)
+
+
+def _plan(args: argparse.Namespace) -> "MdPlan":
+    """A simulation that is continued, one like an earlier run, or one of a script."""
+    from lammps_bg.study import md
+
+    if args.resume:
+        out, given = options.require_out(args, "simulation"), options.typed_of_crystal(args)
+        return md.resumed(out, args.words, args.mode, options.overrides(args), script=args.script, given=given)
+    if args.model is not None:
+        if args.script or args.elements:
+            raise ConfigError("expected either -in, with --elements where wanted, or -model, got both; leave one out")
+        request, config = md.like_run(args.model, **{**options.applied(args), "strain": options.strain(args)})
+        name = args.model.absolute().name
+    else:
+        request, config = options.request(args), options.config(args)
+        name = request.script.name.removeprefix("in.")
+    mode: Mode = args.mode or "nvt"
+    return md.fresh(request, config, mode, args.out or Path("runs") / f"{name}_{mode}", args.words)
