@@ -2,7 +2,7 @@
 """The main job from start to end: problem, run directory, training or a loaded model, samples, chains, estimates."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from lammps_bg.study.run_folder import Kind, create_run, finished_code, made_by_
 from lammps_bg.study.sampling import Samples, sample
 from lammps_bg.study.stored_run import load_trained, read_samples, require_same_samples, stored_request, with_model
 from lammps_bg.study.training import Trained, in_state_of, train
-from lammps_bg.thermo.sampler import chunks_of, draw_together
+from lammps_bg.thermo.sampler import Chunk, chunks_of, draw_together
 
 _MOST_KEPT = 20_000_000  # atoms in all samples that are held in memory, about 500 MB
 
@@ -217,7 +217,9 @@ def estimate_again(again: Again, console: Console, stop: StopFlag, *, allow_red:
     keep = _kept(len(rows[0]), problem, config, md)
     earlier = run.read_results() if run.file("results.json").exists() else {}
     trained.ms_per_sample = earlier.get("timings", {}).get("train_ms_per_sample")
-    samples = _drawn_again(run, rows, keep, problem, trained, config, earlier)
+    parts = [(config.seed, some) for some in chunks_of(keep, problem.crystal.n_sites, config.sample.batch_size)]
+    redrawn = draw_together(trained.generator, problem.exact_target(), parts, batch_size=config.sample.batch_size)
+    samples = _with_states(run, rows, list(redrawn), earlier)
     marginal = marginal_weights(problem, trained, samples, config)
     if stop.on_any_rank():
         stop.check("nothing was written")
@@ -234,15 +236,11 @@ def _kept(n: int, problem: Problem, config: Config, md: Reference | None) -> int
     return parallel.agreed(keep)
 
 
-def _drawn_again(
-    run: RunDirectory, rows: np.ndarray, keep: int, problem: Problem, trained: Trained, config: Config, earlier: Mapping[str, Any]
-) -> Samples:
+def _with_states(run: RunDirectory, rows: np.ndarray, chunks: Sequence[Chunk], earlier: Mapping[str, Any]) -> Samples:
     """The samples of a run, the states of the first of them drawn once more."""
     energies, log_q, log_w = rows
-    parts = [(config.seed, some) for some in chunks_of(keep, problem.crystal.n_sites, config.sample.batch_size)]
-    drawn = draw_together(trained.generator, problem.exact_target(), parts, batch_size=config.sample.batch_size)
-    chunks = list(drawn)
-    require_same_samples(run, np.concatenate([chunk.energies for chunk in chunks]), energies[:keep])
+    drawn = np.concatenate([chunk.energies for chunk in chunks])
+    require_same_samples(run, drawn, energies[: len(drawn)])
     timings, judged = earlier.get("timings", {}), earlier.get("sampling", {}).get("judge")
     times = timings.get("draw_ms_per_sample"), timings.get("energy_ms_per_sample")
     return Samples(energies, log_q, log_w, np.concatenate([chunk.states for chunk in chunks]), *times, judged)

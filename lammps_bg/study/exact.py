@@ -153,7 +153,7 @@ def sample_exact(
     Raises:
         Interrupted: A signal came; the record holds the chains.
     """
-    stop, draws = stop or StopFlag(), np.where(np.isfinite(log_w), log_w, -np.inf)
+    stop, draws = StopFlag() if stop is None else stop, np.where(np.isfinite(log_w), log_w, -np.inf)
     reason = parallel.agreed(why_exact(config, draws))
     if reason is None:
         return None
@@ -270,7 +270,9 @@ class _Chains:
                 self.save()
             return stopped
 
-        budget = ExactBudget(self._config.estimate.target_error, exact.max_seconds, exact.max_evaluations or math.inf)
+        budget = ExactBudget(
+            self._config.estimate.target_error, exact.max_seconds, exact.max_evaluations or math.inf, exact.n_independent
+        )
         try:
             self._ladder.run(budget, tick=tick, frames=self._frames.add)
         except EstimateError as error:

@@ -134,11 +134,18 @@ def require_same_request(before: Mapping[str, Any], given: Mapping[str, Any]) ->
     """
     for name in ("variables", "replicate", "elements", "strain"):
         value, stored = given.get(name), before.get(name, {})
-        value = list(value) if isinstance(value, tuple) else value
-        if value and ({**stored, **value} if name == "variables" else value) != stored:
+        if not value:
+            continue
+        same = {**stored, **value} == stored if isinstance(value, Mapping) and name == "variables" else _plain(value) == stored
+        if not same:
             raise ConfigError(
                 f"expected --resume with the {name} of the run, {stored}, got {value}; start a new run with another -out"
             )
+
+
+def _plain(value: object) -> object:
+    """As JSON knows it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def finished_code(out: Path, config: Config, reporter: Reporter, what: str, *, allow_red: bool) -> int | None:

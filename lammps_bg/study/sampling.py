@@ -103,7 +103,7 @@ def sample(
     Raises:
         Interrupted: A signal came; the record holds the samples so far.
     """
-    stop, record = stop or StopFlag(), record or Unrecorded()
+    stop, record = StopFlag() if stop is None else stop, record or Unrecorded()  # a flag is false before a signal
     wanted = config.sample.n_samples
     chunks = chunks_of(wanted, problem.crystal.n_sites, config.sample.batch_size)
     done = [some for some in chunks if some.stop <= len(record.rows)]

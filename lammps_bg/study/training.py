@@ -141,7 +141,7 @@ def train(
         Interrupted: A signal came; the record holds the last step.
         TrainingError: Diverging steps keep happening.
     """
-    stop, record = stop or StopFlag(), record or Unrecorded()
+    stop, record = StopFlag() if stop is None else stop, record or Unrecorded()  # a flag is false before a signal
     moved_at_once = problem.crystal.n_sites * config.train.batch_size // parallel.size()
     with reporter.stage("base"), threads_for(moved_at_once):
         prepared = _prepared(problem, config, reporter, stop, record)

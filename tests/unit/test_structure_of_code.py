@@ -24,7 +24,7 @@ LAYERS = (
     ("thermo",),
     ("store",),
     ("report",),
-    ("study", "commands"),
+    ("study", "commands", "api", "testsystems"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
