@@ -71,8 +71,12 @@ def test_a_model_on_another_supercell_and_back_from_its_folder(model, samples, t
         model.at(T=1.5)
 
 
-def test_exact_configurations(model):
-    exact = model.sample_exact(100)
+@pytest.fixture(scope="module")
+def exact(model):
+    return model.sample_exact(100)
+
+
+def test_exact_configurations(model, exact):
     assert len(exact) == 100
     assert exact.u.shape == (100, 32, 3)
     assert np.abs(exact.u.mean(1)).max() < 1e-6
@@ -93,8 +97,9 @@ def test_written_frames(samples, tmp_path):
     assert np.isfinite(np.exp(log_w)).all()
 
 
-def test_doctests(crystal, model, samples):
-    names = {"bg": bg, "crystal": crystal, "model": model, "samples": samples, "F": bg.free_energy(samples)}
+def test_doctests(crystal, model, samples, exact):
+    names = {"bg": bg, "crystal": crystal, "model": model, "samples": samples, "exact": exact}
+    names["F"] = bg.free_energy(samples, exact)
     assert doctest.testmod(api, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
 
 
