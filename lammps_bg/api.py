@@ -4,7 +4,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from lammps_bg.report.console import Console
 from lammps_bg.store import lock
 from lammps_bg.study import estimating, exact, sampling, training
 from lammps_bg.study.applying import StoredModel, applied
-from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.energies import choose_source, chosen_before
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.study.run_folder import create_run
 from lammps_bg.study.stored_run import load_trained, stored_request, with_model
@@ -341,7 +341,8 @@ class Model:
         system = self.system.at(replicate=replicate, T=T, variables=variables, strain=strain)
         known = self.trained.model.reference.crystal.unit.cell if self.trained.model else system.problem.crystal.unit.cell
         stored = StoredModel(self.trained.saved, known, Path("model"))
-        return _applied(system, self.config, lambda config: applied(stored, system.problem, config, force=force))
+        choose_source(system.problem, self.config, SILENT)
+        return Model(system, self.config, applied(stored, system.problem, self.config, force=force))
 
     def save(self, folder: str | Path) -> Path:
         """Keep the model with its script and potential files: a run folder, which `load` and the command line know.
@@ -361,13 +362,6 @@ class Model:
     def __repr__(self) -> str:
         config = self.config
         return f"{config.flow.kind} flow on a {config.base.kind} base, {config.train.steps} training steps, of {self.system}"
-
-
-def _applied(system: System, config: Config, make: Callable[[Config], Trained]) -> Model:
-    """A model on a system, for which who evaluates energies is chosen anew."""
-    config = config.model_copy(update={"energy": config.energy.model_copy(update={"chosen": None})})
-    config = choose_potential(system.problem, config, SILENT)
-    return Model(system, config, make(config))
 
 
 def train(
@@ -394,7 +388,7 @@ def train(
     asked = {"train.steps": steps, "seed": seed}
     config = _changed(Config(), {**{key: value for key, value in asked.items() if value is not None}, **(settings or {})})
     reporter = reporter or _default_reporter()
-    config = choose_potential(system.problem, config, reporter)
+    choose_source(system.problem, config, reporter)
     trained = training.train(system.problem, config, reporter)
     if trained.model is not None:
         trained = training.in_state_of(system.problem, trained.model, trained.saved)
@@ -413,7 +407,8 @@ def load(folder: str | Path) -> Model:
     run = with_model(Path(folder))
     config, request = load_config(run.file("config.toml")), stored_request(run)
     system = System(Problem.load(request, config.estimate.length_scale), request, config.estimate.length_scale)
-    return _applied(system, config, lambda chosen: load_trained(run, system.problem, chosen, SILENT))
+    choose_source(system.problem, config, SILENT, before=chosen_before(run))
+    return Model(system, config, load_trained(run, system.problem, config, SILENT))
 
 
 @dataclass(frozen=True)

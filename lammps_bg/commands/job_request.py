@@ -168,7 +168,7 @@ def of_model(source: Path, out: Path | None, typed: Typed) -> Job:
 
 
 def model_and_config(source: Path, overrides: Callable[[Config], Config], command: str) -> tuple[RunDirectory, Config]:
-    """The run of a model, and its configuration for a command that uses it; who evaluates energies is chosen anew.
+    """The run of a model, and its configuration for a command that uses it.
 
     Args:
         source: Folder of the run.
@@ -177,8 +177,6 @@ def model_and_config(source: Path, overrides: Callable[[Config], Config], comman
     """
     run = with_model(source)
     stored = load_config(run.file("config.toml"))
-    # another supercell may want another choice
-    stored = stored.model_copy(update={"energy": stored.energy.model_copy(update={"chosen": None})})
     config = overrides(stored)
     require_kept(command, stored, config)
     return run, config

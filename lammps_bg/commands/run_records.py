@@ -134,12 +134,12 @@ def dump_writer(path: Path, problem: Problem) -> DumpWriter:
     return DumpWriter(path, problem.crystal, units=problem.units.name, triclinic=problem.engine.triclinic)
 
 
-def _identity(run: RunDirectory, config: Config) -> dict[str, Any]:
+def _identity(run: RunDirectory, config: Config, source: str) -> dict[str, Any]:
     """What draws and chains depend on, beside their index."""
     return {
         "model": sha256(run.file("model.pt")),
         "seed": config.seed,
-        "energies": config.energy.chosen or config.energy.source,
+        "energies": source,
         "judge": config.energy.judge,
         "device": config.device,
     }
@@ -159,7 +159,7 @@ class SampleFiles:
     """
 
     def __init__(self, run: RunDirectory, problem: Problem, config: Config) -> None:
-        found = parallel.agreed(_found(run, config) if parallel.first() else np.empty((0, 3)))
+        found = parallel.agreed(_found(run, config, problem.source) if parallel.first() else np.empty((0, 3)))
         chunks = chunks_of(config.sample.n_samples, problem.crystal.n_sites, config.sample.batch_size)
         n_done = max((some.stop for some in chunks if some.stop <= len(found)), default=0)
         self.rows, self.n_states = found[:n_done], config.sample.n_dump
@@ -195,12 +195,12 @@ class SampleFiles:
                 dump.write(index, self._problem.surface.positions(displacement), weight - (self._centre or 0.0))
 
 
-def _found(run: RunDirectory, config: Config) -> Array:
+def _found(run: RunDirectory, config: Config, source: str) -> Array:
     """Rows of samples.csv that belong to this model and these settings, shape [n, 3]."""
     for name in (_DUMP, _RESAMPLED):  # written again from the samples
         run.file(name).unlink(missing_ok=True)
         run.file(f"{name}.partial").unlink(missing_ok=True)
-    of, known = {**_identity(run, config), "batch_size": config.sample.batch_size}, dict[str, Any]()
+    of, known = {**_identity(run, config, source), "batch_size": config.sample.batch_size}, dict[str, Any]()
     with suppress(RunDirectoryError):  # missing or cut short: then nobody knows what the samples belong to
         known = run.read_json(_OF)
     if known == of and run.file("samples.csv").exists():
@@ -249,16 +249,17 @@ class ChainFile:
     Args:
         run: The run directory.
         config: The configuration.
+        source: What evaluates the energies.
         model: The run of the model, whose chains are continued.
     """
 
-    def __init__(self, run: RunDirectory, config: Config, model: RunDirectory) -> None:
-        self._run, self._config, self._model = run, config, model
+    def __init__(self, run: RunDirectory, config: Config, source: str, model: RunDirectory) -> None:
+        self._run, self._config, self._source, self._model = run, config, source, model
 
     def _of(self) -> dict[str, Any]:
         """What the chains depend on, beside the number of their steps."""
         exact = {"chains": self._config.exact.chains, "n_dump": self._config.exact.n_dump}
-        return {**_identity(self._model, self._config), **exact, "n_samples": self._config.sample.n_samples}
+        return {**_identity(self._model, self._config, self._source), **exact, "n_samples": self._config.sample.n_samples}
 
     def stored(self) -> dict[str, Any] | None:
         """The chains of the run, if they are of this model and these settings."""

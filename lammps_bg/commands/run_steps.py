@@ -30,7 +30,7 @@ from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.store.status_reporter import StatusReporter
 from lammps_bg.study import preflight
 from lammps_bg.study.conditional import conditions_of, require_inside
-from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.energies import choose_source, chosen_before
 from lammps_bg.study.estimating import Estimates, Marginal, estimate, marginal_weights
 from lammps_bg.study.exact import sample_exact
 from lammps_bg.study.md_frames import Reference, load_reference
@@ -70,7 +70,7 @@ def execute(job: Job, console: Console, stop: StopFlag, *, draws: bool, allow_re
 
 def _carry_out(job: Job, problem: Problem, console: Console, stop: StopFlag, *, draws: bool, allow_red: bool) -> int:
     """A job on its problem; returns the exit code."""
-    job = replace(job, config=choose_potential(problem, job.config, console))
+    choose_source(problem, job.config, console, before=chosen_before(RunDirectory.open(job.out)) if job.resume else None)
     loaded = load_trained(job.model, problem, job.config, console, force=job.force) if job.model else None
     if loaded is None:
         _require_neighbours(problem, job.config)
@@ -124,7 +124,7 @@ def _evaluated(
 ) -> Estimates | None:
     """Chains where they are needed, estimates, and all that is written and shown of them; None on all ranks but the first."""
     problem, trained, samples, config = drawn.problem, drawn.trained, drawn.samples, drawn.config
-    reporter, record = StatusReporter(console, run), ChainFile(run, config, model)
+    reporter, record = StatusReporter(console, run), ChainFile(run, config, problem.source, model)
     exact = sample_exact(problem, trained, samples.log_w, config, reporter, stop=stop, record=record)
     problem.count_other_ranks()
     if not parallel.first():
@@ -153,7 +153,7 @@ def _write(found: Estimates, drawn: _Drawn, run: RunDirectory) -> None:
     results = results_of(found, problem, drawn.trained, drawn.samples, md=drawn.md)
     results["observables"] = write_observables(run, found.observables, problem)
     seconds = time.monotonic() - drawn.started
-    results["cost"] = {"energy_evaluations": problem.n_evaluations, "wall_seconds": seconds, **problem.native_cost()}
+    results["cost"] = {"energy_evaluations": problem.n_evaluations, "wall_seconds": seconds, **problem.cost_of_source()}
     results["training"] = {"undone_steps": drawn.trained.n_undone}
     run.write_results(with_earlier(results, earlier) if earlier else results)
     best = found.best.shown if found.best else None
@@ -211,7 +211,7 @@ def estimate_again(again: Again, console: Console, stop: StopFlag, *, allow_red:
     rows = parallel.agreed(read_samples(run))
     problem = Problem.load(stored_request(run), config.estimate.length_scale)
     require_same_on_all_ranks(problem, config, run)
-    config = choose_potential(problem, config, console)
+    choose_source(problem, config, console, before=chosen_before(run))
     md = load_reference(again.md, problem) if again.md else None
     trained = load_trained(run, problem, config, console)
     keep = _kept(len(rows[0]), problem, config, md)
@@ -250,7 +250,7 @@ def rehearse(job: Job, console: Console) -> int:
     """Set everything up and say what a run would cost on this many ranks; writes nothing."""
     problem = _problem(job, console)
     preflight.show(preflight.examine(problem, job.config), console)
-    choose_potential(problem, job.config, console)
+    choose_source(problem, job.config, console)
     loaded = load_trained(job.model, problem, job.config, console, force=job.force) if job.model else None
     for line in forecast(problem, job.config, job.out, loaded):
         console.say(line)

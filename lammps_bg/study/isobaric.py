@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,14 +21,14 @@ from lammps_bg.engine.dump import DumpWriter
 from lammps_bg.errors import ConfigError, RunDirectoryError
 from lammps_bg.flow.generator import Generator
 from lammps_bg.interrupt import StopFlag
-from lammps_bg.potentials.native import NativeSurface
+from lammps_bg.potentials.surface import EnergyFunction
 from lammps_bg.report.console import Console
 from lammps_bg.report.numbers import duration, with_error
 from lammps_bg.store.provenance import sha256
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.streams import stream
 from lammps_bg.study.conditional import ConditionalModel
-from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.energies import choose_source, chosen_before
 from lammps_bg.study.entries import system_entry
 from lammps_bg.study.exact import KeptFrames
 from lammps_bg.study.gibbs import pressures_of, states_of
@@ -55,7 +55,6 @@ from lammps_bg.thermo.isobaric import (
 )
 from lammps_bg.thermo.verdict import Verdict, combine
 from lammps_bg.training import checkpoint
-from lammps_bg.training.target import Surface
 
 Array = NDArray[np.float64]
 _STATE, _TABLE, _DUMP = "exact.pt", "exact.csv", "exact.dump.gz"
@@ -184,16 +183,14 @@ class CrystalCells:
         """
         return np.asarray(self.problem.crystal.supercell @ self.deformations(cells))
 
-    def surface(self, cells: Array) -> Surface:
+    def surface(self, cells: Array) -> EnergyFunction:
         """The potential energy surface of a batch, each configuration in its cell.
 
         Args:
             cells: Free cell variables, shape [n, d].
         """
-        surface, potential = self.problem.surface, self.problem.potential
-        if isinstance(potential, NativeSurface) and not self.judged:
-            return _EachInItsCell(partial(potential, deformation=self.deformations(cells)), potential.static_energy)
-        return _EachInItsCell(partial(surface.in_cells, cells=self.supercells(cells)), surface.static_energy)
+        surface = self.problem.surface if self.judged else self.problem.potential
+        return _EachInItsCell(partial(surface.in_cells, deformations=self.deformations(cells)), surface.static_energy)
 
 
 @dataclass
@@ -228,7 +225,8 @@ def execute(plan: Plan, pressure: Pressure, console: Console, stop: StopFlag, *,
     problem = Problem.load(plan.request, plan.config.estimate.length_scale)
     require_same_on_all_ranks(problem, plan.config, plan.model)
     with problem.engine, threads_for(problem.crystal.n_sites * block_size(problem.crystal.n_sites)):
-        plan = replace(plan, config=choose_potential(problem, plan.config, console))
+        before = chosen_before(RunDirectory.open(plan.out)) if plan.resume else None
+        choose_source(problem, plan.config, console, before=before)
         crystal, isobar = _cells_of(plan, pressure, problem, console)
         began = time.monotonic()
         chains, tried = _first_chains(crystal, isobar, plan.config)
@@ -403,7 +401,7 @@ class _Job:
         config = self._config
         return {
             "model": sha256(self._run.file("model.pt")), "seed": config.seed, "chains": config.exact.chains,
-            "n_dump": config.exact.n_dump, "energies": config.energy.chosen or config.energy.source, "judge": config.energy.judge,
+            "n_dump": config.exact.n_dump, "energies": self._crystal.problem.source, "judge": config.energy.judge,
             "device": config.device, "fixed": dict(self._crystal.fixed), "pressure": self._chains.isobar.pressure,
             "names": list(self._crystal.names),
         }  # fmt: skip
@@ -429,7 +427,7 @@ class _Job:
             "verdict": verdict.to_dict(),
             "cost": {
                 "energy_evaluations": crystal.problem.n_evaluations,
-                **crystal.problem.native_cost(),
+                **crystal.problem.cost_of_source(),
                 "wall_seconds": wall_seconds,
             },
         }
