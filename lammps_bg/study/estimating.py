@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lammps_bg import parallel
 from lammps_bg.config import Config
-from lammps_bg.flow.prior import AugmentedPrior
+from lammps_bg.flow.generator import AugmentedPrior
 from lammps_bg.streams import stream
 from lammps_bg.study.comparing import Comparison, compare, judge_energies
 from lammps_bg.study.exact import ExactSamples, judge_structure, source_of

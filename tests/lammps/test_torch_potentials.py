@@ -13,8 +13,8 @@ from lammps_bg.config import load_config, to_toml
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.errors import ConfigError
-from lammps_bg.flow.base import EinsteinBase
-from lammps_bg.flow.prior import Prior
+from lammps_bg.flow.bases.einstein import EinsteinBase
+from lammps_bg.flow.generator import Prior
 from lammps_bg.potentials.pair_styles import own_length, recognised
 from lammps_bg.potentials.pair_styles.sw import read_file
 from lammps_bg.potentials.sources.lammps import LammpsSurface
