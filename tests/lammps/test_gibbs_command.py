@@ -368,7 +368,7 @@ def test_chains_on_two_ranks_give_the_bytes_of_one(models):
         (["-P", "0", "-var", "rc", "1"], "which in.gsw_diamond never uses"),
         (["-P", "0", "--cell", "xy"], "expected a model that was trained over volume, c/a, got one without c/a"),
         (["-P", "0", "-md", "gsw"], "expected results.json in"),
-        (["-P", "0", "--set", "condition.volume=[0,1]"], "expected the model's own flow, base, condition and train"),
+        (["-P", "0", "--set", "condition.volume=[0,1]"], "expected `lammps-bg gibbs` with the condition of the run"),
     ],
 )
 def test_bad_input(refused_by_models, words, message):
