@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the user sees: progress bars on a terminal, plain lines when piped."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+log = logging.getLogger(__name__)
 _LINE_EVERY = 10.0  # seconds between progress lines when the output is no terminal
 
 
@@ -30,6 +32,10 @@ class Console:
         self._out.print(text, markup=False)
         self._out.file.flush()
 
+    def warn(self, text: str) -> None:
+        """One line on standard error, as every warning of the package."""
+        log.warning("%s", text)
+
     def error(self, text: str) -> None:
         """The sentence of an error."""
         self._error.print(f"ERROR: {text}", markup=False, style="red" if sys.stderr.isatty() else None)
@@ -44,14 +50,15 @@ class Console:
         self._out.print(table, markup=False)
 
     @contextmanager
-    def progress(self, stage: str) -> Iterator["ProgressLine"]:
+    def stage(self, name: str) -> Iterator["ProgressLine"]:
         """A bar on a terminal, a line every ten seconds otherwise.
 
         Args:
-            stage: What is being done.
+            name: What is being done, in one word.
         """
+        name = f"{name:<10}"
         if not self._terminal:
-            yield ProgressLine(self, stage, None)
+            yield ProgressLine(self, name, None)
             return
         columns = (
             TextColumn("{task.description}"),
@@ -61,11 +68,11 @@ class Console:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._out, transient=True) as bar:
-            yield ProgressLine(self, stage, bar)
+            yield ProgressLine(self, name, bar)
 
 
 class ProgressLine:
-    """Where one stage stands; made by `Console.progress`."""
+    """Where one stage stands; made by `Console.stage`."""
 
     def __init__(self, console: Console, stage: str, bar: Progress | None) -> None:
         self._console, self._stage, self._bar = console, stage, bar
@@ -74,8 +81,14 @@ class ProgressLine:
         self._first: float | None = None  # share at the first update: a resumed stage does not start at zero
         self._text = ""
 
-    def update(self, share: float, text: str = "") -> float | None:
-        """Show a share between 0 and 1 with a short text; returns the expected seconds to the end, None before 2 % are done."""
+    def update(self, share: float, text: str = "", **numbers: float | None) -> float | None:
+        """Show a share between 0 and 1 with a short text; returns the expected seconds to the end, None before 2 % are done.
+
+        Args:
+            share: Between 0 and 1.
+            text: A few words; empty: those of before.
+            **numbers: For status files; not shown.
+        """
         now = time.monotonic()
         self._text = text or self._text
         if self._first is None:

@@ -155,7 +155,7 @@ def sample_exact(
     job.restore(console)
     began = time.monotonic()
     moved_at_once = problem.crystal.n_sites * block_size(problem.crystal.n_sites)
-    with console.progress("chains    ") as bar, threads_for(moved_at_once):
+    with console.stage("chains") as bar, threads_for(moved_at_once):
         stopped = job.run(bar.update, stop)
     if stopped:
         job.save()

@@ -145,7 +145,7 @@ def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bo
         md = [MdAtCell.load(path, problem) for path in gibbs.md]
         for entry in md:
             require_comparable(entry, model, states, names)
-        with reserved(gibbs.out), console.progress("cells     ") as bar:
+        with reserved(gibbs.out), console.stage("cells") as bar:
             share = Share(bar.update, stop, len(states) * len(cell_design(len(names), config.gibbs.n_volumes)), say=console.say)
             tables = tables_over(model, states, names, config, share)
             found, refused = _at_pressures(model, tables, pressures, config, share)

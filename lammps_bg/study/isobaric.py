@@ -342,7 +342,7 @@ class _Job:
             f"chains     {chains.n_chains} over atoms and cell, {wanted} steps each after {sum(TUNING)} of tuning, at most "
             f"{config.exact.max_seconds:.0f} s and {most}"
         )
-        with console.progress("chains    ") as bar:
+        with console.stage("chains") as bar:
             while chains.tuning_left or (len(chains.records) < wanted and not self._is_spent()):
                 chains.advance()
                 if chains.records:

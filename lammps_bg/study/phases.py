@@ -140,7 +140,7 @@ def execute(phase: PhasePlan, console: Console, stop: StopFlag, *, allow_red: bo
         require_states(phases, outer)
         require_same_potential(phases, outer[0])
         _given_pressures(phase, first)
-        with reserved(phase.out), console.progress("cells     ") as bar:
+        with reserved(phase.out), console.stage("cells") as bar:
             share = Share(bar.update, stop, _cells_of_a_point(phase, phases), parts=len(outer), say=console.say)
             found = []
             for state in outer:

@@ -84,7 +84,7 @@ def sample(
     problem.surface.settle(base.sample(_TYPICAL, stream(config.seed, "skin", 0)).numpy())
     judge = Judge(problem, generator.prior) if config.energy.judge == "lammps" else None
     collected = _Collected(problem, config, run, start.n_done)
-    with collected, console.progress("sampling  ") as bar, FasterThreads() as threads:
+    with collected, console.stage("sampling") as bar, FasterThreads() as threads:
         for chunk in start.chunks(generator, config, collected.n_states):
             collected.add(chunk, new=False)
 

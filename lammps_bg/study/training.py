@@ -302,7 +302,7 @@ def loop(trainer: Trainer, run: RunDirectory, console: Console, stop: StopFlag, 
     columns = [field.name for field in dataclasses.fields(StepRecord)]
     offset = constants.value(constants.beta_static_energy)
     last: dict[str, Any] = {"text": "", "ess": None, "F": None, "told": -math.inf}
-    with run.training_table(columns, keep_until=trainer.step) as table, console.progress("training  ") as bar:
+    with run.training_table(columns, keep_until=trainer.step) as table, console.stage("training") as bar:
 
         def report(record: StepRecord) -> None:
             table.write(*dataclasses.astuple(record))

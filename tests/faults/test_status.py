@@ -196,7 +196,7 @@ def test_expected_time_is_right_after_a_tenth(monkeypatch, begun):
     """
     now, lengths = [1000.0], np.random.default_rng(2).gamma(4.0, 0.25, 100)
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    with console.Console(quiet=True).progress("training") as bar:
+    with console.Console(quiet=True).stage("training") as bar:
         assert bar.update(begun) is None
         for index, length in enumerate(lengths[:10], 1):
             now[0] += length

@@ -15,7 +15,7 @@ ALL_PYTHON = sorted(path for folder in ("lammps_bg", "tests", "examples") for pa
 
 # A module imports only from its own layer and from those on the lines above.
 LAYERS = (
-    ("", "errors", "parallel", "files", "config", "interrupt", "memory", "streams"),
+    ("", "errors", "parallel", "files", "config", "progress", "interrupt", "memory", "streams"),
     ("crystal",),
     ("engine",),
     ("potentials",),
