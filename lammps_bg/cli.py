@@ -15,6 +15,7 @@ from typing import Any
 
 from lammps_bg import parallel
 from lammps_bg.arguments import build_parser
+from lammps_bg.commands import md_job, relax_job
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES
 from lammps_bg.engine import team
@@ -24,8 +25,7 @@ from lammps_bg.files import require_scratch
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.store import lock, status_file
-from lammps_bg.study import gibbs, isobaric, md, phases, preflight, relaxing, reporting, session, slurm, status
-from lammps_bg.study.md import Mode
+from lammps_bg.study import gibbs, isobaric, phases, preflight, reporting, session, slurm, status
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.study.ranks import say_ranks, set_threads
 
@@ -102,7 +102,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
 
 def _relax(args: argparse.Namespace, console: Console) -> int:
     pressure = " ".join(args.pressure) if args.pressure else None
-    return relaxing.execute(relaxing.RelaxPlan(_request(args), args.cell, pressure, args.out, args.argv), console)
+    return relax_job.execute(relax_job.RelaxPlan(_request(args), args.cell, pressure, args.out, args.argv), console)
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
@@ -234,38 +234,23 @@ def _estimate(args: argparse.Namespace, console: Console) -> int:
 
 
 def _md(args: argparse.Namespace, console: Console) -> int:
-    plan = _md_plan(args)
+    crystal = {"variables": _variables(args), "replicate": args.rep, "elements": args.elements, "strain": _strain(args)}
+    asked = md_job.MDRequest(
+        words=args.argv,
+        overrides=lambda start: _config(args, start),
+        mode=args.mode,
+        out=args.out,
+        script=args.script,
+        model=args.model,
+        resume=args.resume,
+        crystal=crystal,
+        flags=_flags(args),
+    )
+    plan = md_job.MDPlan.of(asked)
     if args.dry_run:
-        return md.rehearse(plan, console)
+        return md_job.rehearse(plan, console)
     with StopFlag() as stop:
-        return md.execute(plan, console, stop, allow_red=args.allow_red)
-
-
-def _md_plan(args: argparse.Namespace) -> md.MdPlan:
-    """The plan of `md`: continued, like an earlier run, or from a script."""
-    mode: Mode = args.mode or "nvt"
-    variables = _variables(args)
-    if args.resume:
-        if args.out is None:
-            raise ConfigError("expected -out with the folder of the simulation to --resume, got none; add -out RUN")
-        given = {"variables": variables, "replicate": args.rep, "elements": args.elements, "strain": _strain(args)}
-        return md.resumed(args.out, args.argv, args.mode, lambda start: _config(args, start), script=args.script, given=given)
-    if args.model is not None:
-        if args.script or args.elements:
-            raise ConfigError("expected either -in, with --elements where wanted, or -model, got both; leave one out")
-        request, config = md.like_run(
-            args.model,
-            replicate=args.rep,
-            variables=variables,
-            flags=_flags(args),
-            overrides=lambda start: _config(args, start),
-            strain=_strain(args),
-        )
-        name = args.model.absolute().name
-    else:
-        request, config = _request(args), _config(args)
-        name = request.script.name.removeprefix("in.")
-    return md.fresh(request, config, mode, args.out or Path("runs") / f"{name}_{mode}", args.argv)
+        return md_job.execute(plan, console, stop, allow_red=args.allow_red)
 
 
 def _report(args: argparse.Namespace, console: Console) -> int:

@@ -108,9 +108,7 @@ def _of_script(asked: MDRequest) -> tuple[ScriptRequest, Config, str]:
         raise ConfigError("expected -in with a LAMMPS input script, got none; add -in in.file")
     crystal, (nx, ny, nz) = asked.crystal, asked.crystal["replicate"] or (1, 1, 1)
     elements = tuple(crystal["elements"])
-    request = ScriptRequest(
-        asked.script, crystal["variables"], (nx, ny, nz), asked.flags, elements, strain=crystal["strain"]
-    )
+    request = ScriptRequest(asked.script, crystal["variables"], (nx, ny, nz), asked.flags, elements, strain=crystal["strain"])
     return request, asked.overrides(None), asked.script.name.removeprefix("in.")
 
 
@@ -229,9 +227,7 @@ def rehearse(plan: MDPlan, console: Console) -> int:
     return 0
 
 
-def _finish(
-    plan: MDPlan, found: MDResult | FrenkelLaddResult, run: RunDirectory, n_steps: int, console: Console
-) -> Verdict:
+def _finish(plan: MDPlan, found: MDResult | FrenkelLaddResult, run: RunDirectory, n_steps: int, console: Console) -> Verdict:
     """Write everything and print the summary, on the first rank."""
     md = found.md if isinstance(found, FrenkelLaddResult) else found
     problem, config = md.setup.problem, plan.config

@@ -42,7 +42,5 @@ class _StatusStage:
         eta = self._shown.update(share, text, **numbers)
         if time.monotonic() - self._told > _TOLD:
             self._told, step = time.monotonic(), numbers.get("step")
-            self._run.write_status(
-                self._name, step=None if step is None else int(step), percent=100 * share, eta_seconds=eta
-            )
+            self._run.write_status(self._name, step=None if step is None else int(step), percent=100 * share, eta_seconds=eta)
         return eta

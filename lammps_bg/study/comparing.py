@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from lammps_bg.config import Config
 from lammps_bg.study.entries import estimate_entry
-from lammps_bg.study.md_frames import Reference
-from lammps_bg.study.md_windows import Window, crystal_integral, join_windows, reduced_energies
+from lammps_bg.study.frenkel_ladd import Window, crystal_integral, join_windows, reduced_energies
+from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.problem import Problem
 from lammps_bg.study.sampling import Samples
 from lammps_bg.study.training import Trained
@@ -91,7 +91,7 @@ def compare(
     problem: Problem,
     trained: Trained,
     samples: Samples,
-    reference: Reference,
+    reference: MDFrames,
     config: Config,
     *,
     marginal: Array | None = None,
@@ -147,7 +147,7 @@ def _sources(config: Config) -> tuple[np.random.Generator, np.random.Generator]:
     return first, second
 
 
-def _add_windows(found: Comparison, problem: Problem, reference: Reference, config: Config) -> None:
+def _add_windows(found: Comparison, problem: Problem, reference: MDFrames, config: Config) -> None:
     """-ln Z_u from the windows alone."""
     springs = reference.springs
     if springs is None:
@@ -159,7 +159,7 @@ def _add_windows(found: Comparison, problem: Problem, reference: Reference, conf
 
 
 def _add_joined(
-    found: Comparison, problem: Problem, trained: Trained, samples: Samples, reference: Reference, config: Config
+    found: Comparison, problem: Problem, trained: Trained, samples: Samples, reference: MDFrames, config: Config
 ) -> None:
     """-ln Z_u from windows and flow samples in one MBAR.
 
@@ -266,7 +266,7 @@ def judge_energies(observables: Mapping[str, Any]) -> list[Verdict]:
 
 
 def comparison_entries(
-    found: Comparison, known: CrystalReference, reference: Reference, problem: Problem
+    found: Comparison, known: CrystalReference, reference: MDFrames, problem: Problem
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Entries `estimates` and `comparison` of results.json.
 
@@ -283,7 +283,7 @@ def comparison_entries(
         shown = estimates[name]["beta_F_per_atom"]
         z = found.z.get(name) if found.verdicts[name].reliable and found.is_settled else None
         rows.append({"name": COMPARED[name], "key": name, "value": shown["value"], "error": shown["error"], "z": z})
-    md = {"path": reference.path.name, "mode": reference.mode, "n_frames": reference.n_frames}
+    md = {"path": reference.name, "mode": reference.mode, "n_frames": reference.n_frames}
     entry = {
         "md": {**md, "n_independent": found.n_independent, "temperature": problem.temperature},
         "against": found.against,

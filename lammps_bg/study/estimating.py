@@ -19,7 +19,7 @@ from lammps_bg.study.comparing import COMPARED, compare, comparison_entries, jud
 from lammps_bg.study.entries import conventions_entry, estimate_entry, missing_entry, system_entry
 from lammps_bg.study.exact import ExactSamples, exact_entries, judge_structure, source_of
 from lammps_bg.study.fitting import reference
-from lammps_bg.study.md_frames import Reference
+from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.observing import Source, observe
 from lammps_bg.study.problem import Problem
 from lammps_bg.study.sampling import Samples
@@ -59,7 +59,7 @@ def estimate(
     started: float,
     marginal: Marginal | None,
     earlier: Mapping[str, Any] | None = None,
-    md: Reference | None = None,
+    md: MDFrames | None = None,
     exact: ExactSamples | None = None,
 ) -> Verdict:
     """Write results.json, observables.json and rdf.csv, and print the summary; on the first rank alone.
@@ -144,7 +144,7 @@ def _results(
 
 
 def _sources(
-    problem: Problem, trained: Trained, samples: Samples, verdict: Verdict, config: Config, md: Reference | None
+    problem: Problem, trained: Trained, samples: Samples, verdict: Verdict, config: Config, md: MDFrames | None
 ) -> list[Source]:
     """Base, flow and MD, to be put side by side."""
     n = max(config.estimate.rdf_samples, 2)

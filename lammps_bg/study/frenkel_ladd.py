@@ -95,7 +95,7 @@ class FrenkelLaddResult:
 
     @cached_property
     def free_energy(self) -> EstimateResult:
-        """beta F / N with the terms of the convention, the work of the windows in place of the flow's."""
+        """Beta F / N with the terms of the convention, the work of the windows in place of the flow's."""
         problem = self.md.setup.problem
         crystal, static = problem.crystal, problem.beta * problem.surface.static_energy
         known = CrystalReference(static, self.springs.log_integral, crystal.n_sites, crystal.volume, problem.length_scale)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Molecular dynamics with the script's own potential, at constant volume or pressure, until it holds the independent frames asked for.
 
-    result = run_md(MDSetup.of(problem, "nvt", MdConfig(n_frames=1000)))
-    result.temperature, result.frames.energies, result.verdict
+result = run_md(MDSetup.of(problem, "nvt", MdConfig(n_frames=1000)))
+result.temperature, result.frames.energies, result.verdict
 """
 
 import hashlib
@@ -562,7 +562,10 @@ class MDResult:
         def ln_c_over_a(part: Trajectory) -> Array:
             return np.asarray(np.log(part.cells[:, 2, 2] / np.sqrt(part.cells[:, 0, 0] * part.cells[:, 1, 1])))
 
-        found = {name: self.mean(lambda part, at=place: part.cells[:, *at]) for name, place in _VECTORS.items()}
+        def component(row: int, column: int) -> Callable[[Trajectory], Array]:
+            return lambda part: part.cells[:, row, column]
+
+        found = {name: self.mean(component(*place)) for name, place in _VECTORS.items()}
         found["ln_c_over_a"] = self.mean(ln_c_over_a)
         found["volume"] = self.mean(lambda part: part.volumes)
         found["number_density"] = self.mean(lambda part: n_atoms / part.volumes)

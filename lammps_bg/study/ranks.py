@@ -9,6 +9,7 @@ import torch
 from lammps_bg import parallel
 from lammps_bg.config import Config, to_toml
 from lammps_bg.errors import ConfigError
+from lammps_bg.progress import Reporter
 from lammps_bg.report.console import Console
 from lammps_bg.store.provenance import sha256
 from lammps_bg.store.run_directory import RunDirectory
@@ -70,7 +71,7 @@ def say_ranks(console: Console, threads: int) -> None:
         )  # fmt: skip
 
 
-def say_shares(console: Console, what: str, items: str, n: int) -> None:
+def say_shares(console: Reporter, what: str, items: str, n: int) -> None:
     """How some work is shared out where the ranks do not divide it, and that some have none of it.
 
     Args:

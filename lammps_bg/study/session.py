@@ -18,6 +18,7 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, CrystalError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
+from lammps_bg.store.md_run import load_md_frames
 from lammps_bg.store.provenance import sha256
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study import preflight
@@ -25,7 +26,6 @@ from lammps_bg.study.conditional import conditions_of, require_inside
 from lammps_bg.study.energies import choose_potential
 from lammps_bg.study.estimating import estimate, marginal_weights
 from lammps_bg.study.exact import sample_exact
-from lammps_bg.study.md_frames import load_reference
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.study.ranks import require_same_on_all_ranks
 from lammps_bg.study.rehearsal import disk_bytes, forecast
@@ -324,7 +324,7 @@ def estimate_again(
     problem = Problem.load(stored_request(run), config.estimate.length_scale)
     require_same_on_all_ranks(problem, config, run)
     config = choose_potential(problem, config, console)
-    frames = load_reference(md, problem) if md else None
+    frames = load_md_frames(md, problem) if md else None
     trained = load_trained(run, problem, config, console)
     keep = min(len(energies), max(config.estimate.rdf_samples, config.estimate.marginal_samples))
     if frames and frames.windows:  # their springs are evaluated on every sample

@@ -22,7 +22,7 @@ from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.report.picture import PictureError
 from lammps_bg.store.trajectory import TrajectoryFiles
 from lammps_bg.study import reporting
-from lammps_bg.study.simulation import Simulation
+from lammps_bg.study.md import Simulation
 
 N_ATOMS = 32
 P_AT_HALF = 28.0  # pressure of the script's density at T = 0.5
@@ -383,7 +383,7 @@ import sys
 from lammps_bg import parallel
 from lammps_bg.cli import main
 from lammps_bg.errors import CrystalError
-from lammps_bg.study.simulation import Simulation
+from lammps_bg.study.md import Simulation
 
 def extend(self, *_):
     raise {error} if parallel.rank() == {rank} else SystemExit("both ranks were expected to wait")

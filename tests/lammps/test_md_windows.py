@@ -16,7 +16,7 @@ from lammps_scripts import INPUTS
 from pymbar import MBAR
 
 from lammps_bg import cli
-from lammps_bg.study.simulation import Simulation
+from lammps_bg.study.md import Simulation
 from lammps_bg.thermo.solvable import HarmonicCrystal
 
 SCRIPT = """
@@ -194,7 +194,7 @@ def test_signal_and_resume(capsys, tmp_path, monkeypatch):
     original, calls = Simulation.extend, []
 
     def stopped(self, *arguments):
-        calls.append(self.files.name)
+        calls.append(self.record.name)
         if len(calls) == 4:
             os.kill(os.getpid(), signal.SIGUSR1)
         original(self, *arguments)

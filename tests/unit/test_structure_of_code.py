@@ -22,10 +22,8 @@ LAYERS = (
     ("flow",),
     ("training",),
     ("thermo",),
-    ("store",),
-    ("report",),
-    ("study",),
-    ("arguments", "cli", "__main__"),
+    ("study", "store", "report"),
+    ("arguments", "commands", "cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 BODY_LIMIT = 60

@@ -6,7 +6,8 @@ import pytest
 
 from lammps_bg.engine.dynamics import State
 from lammps_bg.errors import RunDirectoryError
-from lammps_bg.store.trajectory import Trajectory, TrajectoryFiles
+from lammps_bg.store.trajectory import TrajectoryFiles
+from lammps_bg.thermo.trajectory import Trajectory
 
 N_ATOMS = 3
 
