@@ -22,11 +22,6 @@ from lammps_bg.errors import ConfigError
 WORLD = MPI.COMM_WORLD
 SELF = MPI.COMM_SELF
 
-JOBS = ("run", "train", "sample", "md", "estimate", "gibbs", "phase")
-"""Commands that share their work out among MPI ranks, and that a queue may run."""
-PARALLEL_COMMANDS = (*JOBS, "check")
-"""Commands that may be started on several ranks."""
-
 T = TypeVar("T")
 Pair = tuple[np.ndarray, np.ndarray]
 _LONGEST_WAIT = 20.0  # seconds that a stopped rank waits for the others to save their work
@@ -133,6 +128,19 @@ def processes_on_node() -> tuple[int, int]:
 def cores() -> int:
     """Cores for the threads of this rank: its own where the launcher binds ranks to cores, else its share of those of the node."""
     return _layout.cores or max(1, len(os.sched_getaffinity(0)))
+
+
+def threads() -> int:
+    """Threads of this rank: OMP_NUM_THREADS (of nested levels the first), else its cores.
+
+    Raises:
+        ConfigError: OMP_NUM_THREADS is no positive number.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    given = text.split(",")[0].strip()
+    if given and (not given.isdigit() or int(given) == 0):
+        raise ConfigError(f"expected a positive whole number in OMP_NUM_THREADS, got '{text}'; set it to 1 or unset it")
+    return int(given) if given else cores()
 
 
 def processes() -> tuple[int, int]:
@@ -308,17 +316,18 @@ def abort(code: int) -> None:
         os._exit(code)  # it may return, and then this rank would go on until it is killed
 
 
-def check_launcher(command: str) -> None:
+def check_launcher(command: str, *, several: bool) -> None:
     """Refuse several ranks where a command cannot use them, and a launcher of another MPI.
 
     Args:
         command: What is going to be done.
+        several: Whether it can use several ranks.
 
     Raises:
         ConfigError: The command uses one rank, or the launcher started several but each sees only itself.
     """
     n = int(WORLD.Get_size())
-    if n > 1 and command not in PARALLEL_COMMANDS:
+    if n > 1 and not several:
         raise ConfigError(
             f"expected one MPI rank, which is all that `lammps-bg {command}` can use, got {n}; start it without mpirun"
         )

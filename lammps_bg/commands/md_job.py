@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`md`: one simulation in its run folder, new or continued, from its plan to its files and summary."""
 
+import argparse
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lammps_bg import parallel
+from lammps_bg.commands import shared_options as options
 from lammps_bg.config import Config, load_config
-from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.errors import ConfigError, Interrupted, LammpsBGError, RunDirectoryError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
@@ -36,33 +37,6 @@ _RENEWABLE = ("n_frames", "window_frames", "target_error", "max_steps", "replica
 
 
 @dataclass(frozen=True)
-class MDRequest:
-    """What was typed.
-
-    Attributes:
-        words: Arguments after `lammps-bg`.
-        overrides: Applies -config and --set to a stored configuration, or to the defaults where there is none.
-        mode: nvt, npt or mbar; None where it was left out.
-        out: Run directory; None: a name made from the source's and the mode.
-        script: LAMMPS input script.
-        model: Run whose script, replicate and temperature are taken instead.
-        resume: Continue the simulation in `out`.
-        crystal: variables, replicate, elements and strain by name; what was left out is empty.
-        flags: LAMMPS' own flags.
-    """
-
-    words: Sequence[str]
-    overrides: Callable[[Config | None], Config]
-    mode: Mode | None
-    out: Path | None
-    script: Path | None
-    model: Path | None
-    resume: bool
-    crystal: Mapping[str, Any]
-    flags: LammpsFlags
-
-
-@dataclass(frozen=True)
 class MDPlan:
     """What is going to be simulated.
 
@@ -84,68 +58,63 @@ class MDPlan:
     started: float
     resume: bool = False
 
-    @classmethod
-    def of(cls, asked: MDRequest) -> "MDPlan":
-        """A simulation that is continued, one like an earlier run, or one of a script.
 
-        Raises:
-            ConfigError: What was typed does not go together, or changes what is simulated.
-            RunDirectoryError: The output folder holds anything, or there is no simulation to continue.
-        """
-        if asked.resume:
-            return _resumed(asked)
-        request, config, name = _like_run(asked) if asked.model else _of_script(asked)
-        mode: Mode = asked.mode or "nvt"
-        out = asked.out or Path("runs") / f"{name}_{mode}"
-        RunDirectory.check_new(out)
-        parallel.barrier()
-        return cls(request, config, mode, out, asked.words, time.monotonic())
+def planned(args: argparse.Namespace) -> MDPlan:
+    """A simulation that is continued, one like an earlier run, or one of a script.
 
+    Args:
+        args: The arguments of `md`.
 
-def _of_script(asked: MDRequest) -> tuple[ScriptRequest, Config, str]:
-    """Script, configuration and name of a simulation that starts from a script."""
-    if asked.script is None:
-        raise ConfigError("expected -in with a LAMMPS input script, got none; add -in in.file")
-    crystal, (nx, ny, nz) = asked.crystal, asked.crystal["replicate"] or (1, 1, 1)
-    elements = tuple(crystal["elements"])
-    request = ScriptRequest(asked.script, crystal["variables"], (nx, ny, nz), asked.flags, elements, strain=crystal["strain"])
-    return request, asked.overrides(None), asked.script.name.removeprefix("in.")
+    Raises:
+        ConfigError: What was typed does not go together, or changes what is simulated.
+        RunDirectoryError: The output folder holds anything, or there is no simulation to continue.
+    """
+    if args.resume:
+        return _resumed(args)
+    if args.model is not None:
+        request, config = _like_run(args)
+        name = args.model.absolute().name
+    else:
+        request, config = options.request(args), options.config(args)
+        name = request.script.name.removeprefix("in.")
+    mode: Mode = args.mode or "nvt"
+    out = args.out or Path("runs") / f"{name}_{mode}"
+    RunDirectory.check_new(out)
+    parallel.barrier()
+    return MDPlan(request, config, mode, out, args.words, time.monotonic())
 
 
-def _like_run(asked: MDRequest) -> tuple[ScriptRequest, Config, str]:
-    """The same of an earlier run, whose crystal and temperature the simulation shall have."""
-    crystal = asked.crystal
-    if asked.model is None or asked.script or crystal["elements"]:
+def _like_run(args: argparse.Namespace) -> tuple[ScriptRequest, Config]:
+    """Script and configuration of an earlier run, whose crystal and temperature the simulation shall have."""
+    if args.script or args.elements:
         raise ConfigError("expected either -in, with --elements where wanted, or -model, got both; leave one out")
-    run = RunDirectory.open(asked.model)
-    request, config = stored_request(run), asked.overrides(load_config(run.file("config.toml")))
-    nx, ny, nz = crystal["replicate"] or request.replicate
-    variables, strain = {**request.variables, **crystal["variables"]}, crystal["strain"] or request.strain
-    request = replace(request, replicate=(nx, ny, nz), variables=variables, flags=asked.flags, strain=strain)
-    return request, config, asked.model.absolute().name
+    run = RunDirectory.open(args.model)
+    request, config = stored_request(run), options.config(args, load_config(run.file("config.toml")))
+    nx, ny, nz = args.rep or request.replicate
+    variables, strain = {**request.variables, **options.variables(args)}, options.strain(args) or request.strain
+    return replace(request, replicate=(nx, ny, nz), variables=variables, flags=options.flags(args), strain=strain), config
 
 
-def _resumed(asked: MDRequest) -> MDPlan:
-    """Continue the simulation in the output folder: what was typed of the crystal must be that of the simulation."""
-    if asked.out is None:
-        raise ConfigError("expected -out with the folder of the simulation to --resume, got none; add -out RUN")
-    run = RunDirectory.open(asked.out, writable=True)
+def _resumed(args: argparse.Namespace) -> MDPlan:
+    """Continue the simulation in -out: what was typed of the crystal must be that of the simulation."""
+    out, typed = options.require_out(args, "simulation"), options.typed_of_crystal(args)
+    run = RunDirectory.open(out, writable=True)
     before = run.read_json("provenance.json").get("request") or {}
     if before.get("kind") != "md":
-        raise RunDirectoryError(f"expected a run of `lammps-bg md` in {asked.out}, got one of another command; give another -out")
+        raise RunDirectoryError(f"expected a run of `lammps-bg md` in {out}, got one of another command; give another -out")
     mode, stored = before["mode"], load_config(run.file("config.toml"))
-    config = asked.overrides(stored)
+    config = options.config(args, stored)
     kept = stored.md.model_copy(update={name: getattr(config.md, name) for name in _RENEWABLE})
-    if config.md != kept or config.seed != stored.seed or (asked.mode or mode) != mode:
+    if config.md != kept or config.seed != stored.seed or (args.mode or mode) != mode:
         raise ConfigError(
             f"expected --resume of `md --mode {mode}` with the time step, damping, cell and seed of the run, got other "
             "ones; start a new run with another -out"
         )
-    require_same_request(before, asked.crystal)
+    require_same_request(before, typed)
     request = stored_request(run)
-    if asked.script is not None:
-        request = replace(request, script=asked.script, stored=False)
-    return MDPlan(request, config, mode, asked.out, asked.words, time.monotonic(), resume=True)
+    if args.script is not None:
+        request = replace(request, script=args.script, stored=False)
+    return MDPlan(request, config, mode, out, args.words, time.monotonic(), resume=True)
 
 
 def execute(plan: MDPlan, console: Console, stop: StopFlag, *, allow_red: bool) -> int:

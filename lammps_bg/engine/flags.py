@@ -25,7 +25,7 @@ class LammpsFlags:
     package: Sequence[Sequence[str]] = ()
     kokkos: Sequence[str] = ()
     echo: str = ""
-    nocite: bool = True
+    nocite: bool = False
 
     def cmdargs(self) -> list[str]:
         """The flags as a list of words for a LAMMPS instance."""

@@ -6,10 +6,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+if TYPE_CHECKING:  # rich is loaded when something is said: 0.1 s
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 _LINE_EVERY = 10.0  # seconds between progress lines when the output is no terminal
@@ -23,9 +25,13 @@ class Console:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._terminal = sys.stdout.isatty() and not quiet
-        self._out = RichConsole(highlight=False, soft_wrap=True, width=None if self._terminal else 160, quiet=quiet)
-        self._error = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._quiet, self._terminal = quiet, sys.stdout.isatty() and not quiet
+
+    @cached_property
+    def _out(self) -> "RichConsole":
+        from rich.console import Console as RichConsole
+
+        return RichConsole(highlight=False, soft_wrap=True, width=None if self._terminal else 160, quiet=self._quiet)
 
     def say(self, text: str) -> None:
         """One line, at once (queues of batch systems buffer)."""
@@ -38,10 +44,15 @@ class Console:
 
     def error(self, text: str) -> None:
         """The sentence of an error."""
-        self._error.print(f"ERROR: {text}", markup=False, style="red" if sys.stderr.isatty() else None)
+        from rich.console import Console as RichConsole
+
+        console = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        console.print(f"ERROR: {text}", markup=False, style="red" if sys.stderr.isatty() else None)
 
     def table(self, title: str, rows: Sequence[tuple[str, ...]]) -> None:
         """A small table; the first column is left-aligned, the others right-aligned."""
+        from rich.table import Table
+
         table = Table(title=title, show_header=False, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for index in range(max(len(row) for row in rows)):
             table.add_column(justify="right" if index else "left")
@@ -60,6 +71,8 @@ class Console:
         if not self._terminal:
             yield ProgressLine(self, name, None)
             return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -74,7 +87,7 @@ class Console:
 class ProgressLine:
     """Where one stage stands; made by `Console.stage`."""
 
-    def __init__(self, console: Console, stage: str, bar: Progress | None) -> None:
+    def __init__(self, console: Console, stage: str, bar: "Progress | None") -> None:
         self._console, self._stage, self._bar = console, stage, bar
         self._task = bar.add_task(stage, total=1.0, text="") if bar else None
         self._start = self._last = time.monotonic()

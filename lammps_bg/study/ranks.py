@@ -2,13 +2,11 @@
 """What has to be the same on every MPI rank, and what is said about them."""
 
 import logging
-import os
 
 import torch
 
 from lammps_bg import parallel
 from lammps_bg.config import Config, to_toml
-from lammps_bg.errors import ConfigError
 from lammps_bg.progress import Reporter
 from lammps_bg.report.console import Console
 from lammps_bg.store.provenance import sha256
@@ -37,16 +35,8 @@ def require_same_on_all_ranks(problem: Problem, config: Config, model: RunDirect
 
 
 def set_threads() -> int:
-    """Give torch its threads: OMP_NUM_THREADS (of nested levels the first), else this rank's share of the node's cores.
-
-    Raises:
-        ConfigError: OMP_NUM_THREADS is no positive number.
-    """
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    given = text.split(",")[0].strip()
-    if given and (not given.isdigit() or int(given) == 0):
-        raise ConfigError(f"expected a positive whole number in OMP_NUM_THREADS, got '{text}'; set it to 1 or unset it")
-    threads = int(given) if given else parallel.cores()
+    """Give torch its threads; returns their number."""
+    threads = parallel.threads()
     torch.set_num_threads(threads)
     return threads
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A crystal at its minimum of energy plus pressure times volume, and what has changed on the way.
 
-    with Engine(Path("in.si_diamond")) as engine:
-        result = relax_crystal(engine, "iso")
-    result.after.lengths, result.after.space_group
+with Engine(Path("in.si_diamond")) as engine:
+result = relax_crystal(engine, "iso")
+result.after.lengths, result.after.space_group
 """
 
 from dataclasses import dataclass, replace

@@ -23,7 +23,6 @@ from lammps_bg.report.console import Console
 from lammps_bg.report.numbers import NOTHING
 from lammps_bg.store import lock, status_file
 from lammps_bg.store.lock import Holder, LockState
-from lammps_bg.thermo.weights import effective_sample_size
 
 _CHECKPOINTS = ("checkpoint.pt", "exact.pt", "trajectories/*.npz")
 _RESUMABLE = ("run", "train", "sample", "md")
@@ -230,6 +229,8 @@ def _text(value: object) -> str | None:
 
 def _sampled_ess(path: Path) -> float | None:
     """ESS of the samples so far; the last line may be cut short."""
+    from lammps_bg.thermo.weights import effective_sample_size  # with scipy, which is half of the time of this command
+
     try:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         place = lines[0].split(",").index("log_w")

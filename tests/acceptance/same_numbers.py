@@ -20,10 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-SMALL = """base.pilot_steps=0 base.n_samples=50 flow.width=8 train.steps=6 train.batch_size=16 train.evaluate_samples=16 sample.n_samples=64
-sample.n_dump=16 sample.picture=false exact.mode=never estimate.n_bootstraps=50 estimate.rdf_samples=20 estimate.report=false""".split()
-MD = """md.n_frames=50 md.window_frames=50 md.target_error=0.05 md.sample_every=20 md.n_dump=20 sample.picture=false
-estimate.n_bootstraps=50 estimate.rdf_samples=20 estimate.report=false""".split()
+SMALL = ["base.pilot_steps=0", "base.n_samples=50", "flow.width=8", "train.steps=6", "train.batch_size=16", "train.evaluate_samples=16", "sample.n_samples=64", "sample.n_dump=16", "sample.picture=false", "exact.mode=never", "estimate.n_bootstraps=50", "estimate.rdf_samples=20", "estimate.report=false"]
+MD = ["md.n_frames=50", "md.window_frames=50", "md.target_error=0.05", "md.sample_every=20", "md.n_dump=20", "sample.picture=false", "estimate.n_bootstraps=50", "estimate.rdf_samples=20", "estimate.report=false"]
 CHAINS = [*SMALL, "exact.mode=always", "exact.max_evaluations=2500", "exact.n_dump=32"]
 OVER_CELLS = ["condition.volume=[-0.03,0.03]", "gibbs.n_samples=64", "gibbs.n_volumes=5", "gibbs.n_repeats=3"]
 MW, LJ, SI, TIN = "in.mw_cubic", "in.lj_fcc", "in.si_diamond", "in.si_betatin"

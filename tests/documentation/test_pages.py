@@ -8,7 +8,7 @@ import pytest
 from budgets import EXERCISED_ELSEWHERE, REPLACED
 from pages import PAGES, ROOT, blocks_of, commands_in, name_of
 
-from lammps_bg.arguments import build_parser
+from lammps_bg.commands import parse
 from lammps_bg.config import load_config
 
 TREE = "lammps_bg/"  # first line of the list of folders
@@ -84,9 +84,8 @@ def test_recorded_commands_are_those_of_this_version():
     """The commands that the example pages were made with: the parser knows every word, and their scripts are there."""
     records = [line for page in PAGES for block in blocks_of(page) for line in _RECORD.findall(block.text)]
     assert len(records) > 100
-    parser = build_parser()
     for line in records:
-        args = parser.parse_args(shlex.split(line)[1:])
+        args = parse(shlex.split(line)[1:])
         if getattr(args, "script", None):
             assert (ROOT / args.script).is_file(), line
 

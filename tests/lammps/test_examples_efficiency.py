@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib  # noqa: F401  (part of the tested installation)
 import pytest
 
-from lammps_bg.arguments import build_parser
+from lammps_bg.commands import parse
 from lammps_bg.config import load_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -71,7 +71,7 @@ def test_every_command_is_understood(name, words, n_commands, tmp_path):
     commands = [shlex.split(line[1:]) for line in done.stdout.splitlines() if line.startswith("$")]
     assert len(commands) == n_commands
     for command in commands:
-        parsed = build_parser().parse_args(command[1:])
+        parsed = parse(command[1:])
         load_config(None, tuple(parsed.set))
     assert not any(tmp_path.iterdir())
 

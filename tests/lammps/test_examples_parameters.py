@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib  # noqa: F401  (part of the tested installation)
 import pytest
 
-from lammps_bg.arguments import build_parser
+from lammps_bg.commands import parse
 from lammps_bg.config import load_config
 from lammps_bg.report.figures.style import render
 
@@ -123,7 +123,7 @@ def test_every_command_is_valid(modules, name, profile, tmp_path, monkeypatch, c
     lines = [shlex.split(line[1:])[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("$")]
     assert {words[0] for words in lines} == {"train", "md", "gibbs", "phase"}
     for words in lines:
-        given = build_parser().parse_args(words)
+        given = parse(words)
         load_config(overrides=tuple(given.set))
         if words[0] in ("train", "md"):
             assert (ROOT / given.script).exists()

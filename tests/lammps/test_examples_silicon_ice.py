@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import pytest
 
-from lammps_bg.arguments import build_parser
+from lammps_bg.commands import parse
 from lammps_bg.config import load_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -68,7 +68,7 @@ def test_commands_of_a_dry_run_are_valid(modules, name, profile, tmp_path, monke
     assert (counts["phase"] > 0) == (name == "figure7_silicon")
     assert not (tmp_path / "runs").exists()
     for words in commands:
-        options = build_parser().parse_args(words)
+        options = parse(words)
         load_config(None, tuple(options.set))
         if words[0] in ("train", "md"):
             assert (EXAMPLES.parent / options.script).is_file()

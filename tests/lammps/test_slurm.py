@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 from command_line import LJ, TINY, TINY_MD, call, use
 
-from lammps_bg import parallel
+from lammps_bg.commands import slurm
 from lammps_bg.errors import ConfigError
-from lammps_bg.study import slurm
 
 BIN = Path(sys.executable).parent
 RUN = ["run", "-in", "in.lj", "-out", "runs/lj"]
@@ -373,7 +372,7 @@ BAD = {
     "unknown argument": (["--", *RUN, "--setx", "1"], "unrecognized arguments: --setx"),
     "no folder": (["--", "run", "-in", "in.lj"], "expected -out with the run directory in the command after --, got none"),
     "check": (["--", "check", "-in", "in.lj"], "expected after -- one of run, train"),
-    "slurm in slurm": (["--", "slurm", "--", *RUN], "unrecognized arguments: -- run"),
+    "slurm in slurm": (["--", "slurm", "--", *RUN], "expected after -- one of run, train"),
     "help": (["--", "run", "-h"], "got one with -h"),
     "dry run": (["--", *RUN, "--dry-run"], "got one with --dry-run"),
     "time in words": (["--time", "2 days", "--", *RUN], "expected --time as HH:MM:SS or D-HH:MM:SS, got '2 days'"),
@@ -402,17 +401,11 @@ def test_bad_input_is_one_sentence(cluster, capsys, words, message):
     assert message in " ".join(spoken.error.split())
 
 
-def test_ranks_that_a_command_cannot_use(cluster, monkeypatch):
-    parsed = argparse.Namespace(command="md", out=Path("runs/lj"))
-    monkeypatch.setattr(parallel, "PARALLEL_COMMANDS", ("md",))
-    assert slurm.job(MD, parsed, 3).out == Path("runs/lj")
-    parsed.lammps_ranks = 2
+def test_ranks_that_a_command_cannot_use():
+    parsed = argparse.Namespace(command="md", out=Path("runs/lj"), lammps_ranks=2)
     assert not slurm.job(MD, parsed, 4).resumable
     with pytest.raises(ConfigError, match="expected MPI ranks as a multiple of -lammps-ranks 2, got 3"):
         slurm.job(MD, parsed, 3)
-    parsed.command = "gibbs"
-    with pytest.raises(ConfigError, match="expected one MPI rank"):
-        slurm.job(GIBBS, parsed, 2)
 
 
 def test_resume_is_the_scripts_own(printed):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lammps_bg.arguments import build_parser
+from lammps_bg.commands import parse
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -35,4 +35,4 @@ def test_commands_inside_containers_are_understood():
     commands = [found[1].split() for block in blocks for found in re.finditer(r" ((?:run|md) -in .*)$", block, re.MULTILINE)]
     assert len(commands) >= 6
     for words in commands:
-        assert build_parser().parse_args(words).out is not None
+        assert parse(words).out is not None

@@ -23,7 +23,8 @@ LAYERS = (
     ("training",),
     ("thermo",),
     ("study", "store", "report"),
-    ("arguments", "commands", "cli", "__main__"),
+    ("commands",),
+    ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 BODY_LIMIT = 60

@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A batch script for SLURM around one command of this program: it stops in time, is put back into the queue, and goes on."""
+"""`slurm`: a batch script around one command of this program; the job stops in time, is put back into the queue, and goes on."""
 
 import argparse
 import logging
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import jinja2
-
-from lammps_bg import parallel
+from lammps_bg.commands import Work, parse, sharing
+from lammps_bg.commands.command_parser import Parser
 from lammps_bg.errors import ConfigError
+from lammps_bg.report.console import Console
+
+HELP = "print a commented batch script for SLURM around another command, given after --"
+EXAMPLE = "lammps-bg slurm --ranks-per-node 4 -- run -in inputs/in.mw_cubic -rep 2 2 2 -out runs/mw > job.sh"
+WORK = Work.NONE
+PLACE = 10
 
 WARNING = 300
 """Seconds between the signal and the end of the job: time for one step, a checkpoint, and SLURM's habit of being a minute off."""
@@ -24,6 +30,51 @@ _MEMORY = re.compile(r"[1-9]\d*[KMGT]?", re.ASCII)
 _NAME = re.compile(r"[\w.+@:,-]+", re.ASCII)  # #SBATCH lines are split at blanks and know no quotes
 _TEMPLATE = "job.sh.j2"
 log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.usage = "lammps-bg slurm [options] -- COMMAND ... -out RUN > job.sh"
+    default, resources = Resources(), parser.add_argument_group("what is asked for")
+    numbers = {
+        "--nodes": "nodes",
+        "--ranks-per-node": "MPI ranks on each node",
+        "--cores-per-rank": "cores of each rank, which are its threads",
+        "--gpus-per-node": "GPUs on each node, which its ranks share out evenly",
+    }
+    for flag, text in numbers.items():
+        value = getattr(default, flag.strip("-").replace("-", "_"))
+        resources.add_argument(flag, type=int, default=value, metavar="N", help=f"{text} (default: {value})")
+    limit = f"time limit of one start, HH:MM:SS or D-HH:MM:SS (default: {default.time})"
+    resources.add_argument("--time", default=default.time, metavar="TIME", help=limit)
+    resources.add_argument("--memory", metavar="SIZE", help="memory of a node, such as 16G (default: the partition's)")
+    resources.add_argument("--partition", metavar="NAME", help="partition (default: SLURM's)")
+    resources.add_argument("--account", metavar="NAME", help="account to charge (default: SLURM's)")
+    resources.add_argument("--name", metavar="NAME", help="name of the job (default: that of the run directory)")
+    resources.add_argument("--mail", metavar="ADDRESS", help="who is told of end, failure and requeueing (default: nobody)")
+    place = parser.add_argument_group("where the program is").add_mutually_exclusive_group()
+    here = "Python environment on the cluster, with lammps-bg and its mpirun (default: the one of this command)"
+    place.add_argument("--environment", type=Path, metavar="FOLDER", help=here)
+    place.add_argument("--container", type=Path, metavar="IMAGE", help="Apptainer image to use instead (default: none)")
+
+
+def execute(args: argparse.Namespace, console: Console) -> int:
+    resources = Resources(**{field.name: getattr(args, field.name) for field in fields(Resources)})
+    resources.check()
+    command = job(args.job, _parsed(args.job), resources.ranks)
+    sys.stdout.write(script(command, resources, Place(args.environment or Path(sys.prefix), args.container)))
+    return 0
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """The command after -- as the program will understand it."""
+    if not words:
+        raise ConfigError(
+            "expected a command after --, got none; write `lammps-bg slurm [options] -- run -in in.file -out runs/NAME`"
+        )
+    asks = [word for word in words if word in ("-h", "--help", "--version")]
+    if asks:  # the parser would print the answer into the script
+        raise ConfigError(f"expected after -- a command that does its work, got one with {asks[0]}; ask that without slurm")
+    return parse(words)
 
 
 @dataclass(frozen=True)
@@ -150,22 +201,18 @@ def job(words: Sequence[str], parsed: argparse.Namespace, ranks: int) -> Job:
         ranks: MPI ranks of the job.
 
     Raises:
-        ConfigError: It works in no folder of its own, names none, or cannot use so many ranks.
+        ConfigError: It works in no folder of its own, names none, or cannot share so many ranks out.
     """
-    command = parsed.command
-    if command not in parallel.JOBS:
+    command, jobs = parsed.command, sharing()
+    if command not in jobs:
         raise ConfigError(
-            f"expected after -- one of {', '.join(parallel.JOBS)}, got {command}; that takes no batch job, so start it by hand"
+            f"expected after -- one of {', '.join(jobs)}, got {command}; that takes no batch job, so start it by hand"
         )
     if getattr(parsed, "dry_run", False):
         raise ConfigError("expected after -- a command that does its work, got one with --dry-run; start that one by hand")
     if parsed.out is None:
         raise ConfigError(
             "expected -out with the run directory in the command after --, got none; add -out runs/NAME, where a restarted job goes on"
-        )
-    if ranks > 1 and command not in parallel.PARALLEL_COMMANDS:
-        raise ConfigError(
-            f"expected one MPI rank, which is all that `lammps-bg {command}` can use, got {ranks}; leave out --nodes and --ranks-per-node"
         )
     team = getattr(parsed, "lammps_ranks", 1)  # ranks of one LAMMPS
     if team > 0 and ranks % team:
@@ -188,6 +235,8 @@ def script(job: Job, resources: Resources, place: Place) -> str:
         resources: What to ask SLURM for, already checked.
         place: Where the program lies.
     """
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`estimate`: free energies and observables from stored samples."""
+
+import argparse
+from pathlib import Path
+
+from lammps_bg.commands import Work
+from lammps_bg.commands import shared_options as options
+from lammps_bg.commands.command_parser import Parser
+from lammps_bg.interrupt import StopFlag
+from lammps_bg.report.console import Console
+
+HELP = "free energies and observables from the samples of a run"
+EXAMPLE = "lammps-bg estimate -model runs/mw -md runs/mw_mbar"
+WORK = Work.SHARED
+PLACE = 9
+
+
+def add_arguments(parser: Parser) -> None:
+    group = parser.add_argument_group("model")
+    options.add_model_folder(group, "folder of a run with model.pt (required, but not with --resume)", required=True)
+    options.add_configuration(parser)
+    options.add_exact(parser)
+    beside = "compare with MD: folder of `lammps-bg md` (nvt or mbar), or your own dump file (default: no comparison)"
+    parser.add_argument("-md", type=Path, metavar="RUN", help=beside)
+    options.add_out(parser, "folder for the new results (default: results.json of the run is renewed)")
+    options.add_allow_red(parser)
+
+
+def execute(args: argparse.Namespace, console: Console) -> int:
+    from lammps_bg.study import session
+
+    with StopFlag() as stop:
+        return session.estimate_again(
+            args.model,
+            args.out,
+            console,
+            stop,
+            overrides=options.overrides(args),
+            allow_red=args.allow_red,
+            md=args.md,
+        )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`sample`: draws and chains from a trained model."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from lammps_bg.commands import Work, main_job
+from lammps_bg.commands import shared_options as options
+from lammps_bg.commands.command_parser import Parser
+from lammps_bg.errors import ConfigError
+from lammps_bg.interrupt import StopFlag
+from lammps_bg.report.console import Console
+
+HELP = "draw from a trained model, at its own or another replicate"
+EXAMPLE = "lammps-bg sample -model runs/mw -rep 4 4 4 -out runs/mw_512"
+WORK = Work.SHARED
+PLACE = 5
+
+
+def add_arguments(parser: Parser) -> None:
+    options.add_model(parser)
+    options.add_strain(parser)
+    options.add_output(parser)
+    options.add_judge(parser)
+    options.add_exact(parser)
+    pressure = (
+        "of a model over cells: exact samples at this pressure, in the script's unit or with one (-P 1 GPa), in which the cell changes, too "
+        "(default: one cell)"
+    )
+    parser.add_argument("-P", dest="pressure", nargs="+", default=[], metavar="PRESSURE", help=pressure)
+    cell = "with -P: which cell variables are free, as in LAMMPS' fix npt (default: all that the model was trained over)"
+    parser.add_argument("--cell", choices=options.FREE_CELL, help=cell)
+    parser.add_argument("--resume", action="store_true", help="continue the sampling in -out; it has its own copy of the model")
+    another = "another script of the same crystal (default: the run's own); a different potential needs --force"
+    parser.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=another)
+    parser.add_argument(
+        "--force", action="store_true", help="use a model at another temperature or potential than it was trained for"
+    )
+
+
+def execute(args: argparse.Namespace, console: Console) -> int:
+    from lammps_bg.study import isobaric, session
+
+    if args.resume:
+        plan = replace(main_job.resumed(args), force=args.force)
+    else:
+        options.require_model(args)
+        plan = session.from_model(
+            args.model,
+            args.out,
+            args.words,
+            **options.applied(args),
+            script=args.script,
+            force=args.force,
+            strain=options.strain(args),
+        )
+    unfit = {"--strain": bool(args.strain), "--force": args.force}
+    pressure = isobaric.asked_for(plan, args.pressure, args.cell, unfit)
+    if pressure is None:
+        return main_job.carry_out(plan, args, console, sample=True)
+    if args.exact == "never":
+        raise ConfigError("expected chains for samples at constant pressure, got --exact never; leave out --exact")
+    with StopFlag() as stop:
+        return isobaric.execute(plan, pressure, console, stop, allow_red=args.allow_red, dry_run=args.dry_run)
