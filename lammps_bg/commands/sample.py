@@ -40,7 +40,8 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    from lammps_bg.study import isobaric, session
+    from lammps_bg.commands import isobaric_job
+    from lammps_bg.study import session
 
     if args.resume:
         plan = replace(main_job.resumed(args), force=args.force)
@@ -56,10 +57,10 @@ def execute(args: argparse.Namespace, console: Console) -> int:
             strain=options.strain(args),
         )
     unfit = {"--strain": bool(args.strain), "--force": args.force}
-    pressure = isobaric.asked_for(plan, args.pressure, args.cell, unfit)
+    pressure = isobaric_job.asked_for(plan, args.pressure, args.cell, unfit)
     if pressure is None:
         return main_job.carry_out(plan, args, console, sample=True)
     if args.exact == "never":
         raise ConfigError("expected chains for samples at constant pressure, got --exact never; leave out --exact")
     with StopFlag() as stop:
-        return isobaric.execute(plan, pressure, console, stop, allow_red=args.allow_red, dry_run=args.dry_run)
+        return isobaric_job.execute(plan, pressure, console, stop, allow_red=args.allow_red, dry_run=args.dry_run)

@@ -1,46 +1,65 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A reporter that keeps status.json of a run folder, beside whatever shows the progress."""
+"""A reporter that also keeps status.json: where the console shows a bar, the file has its numbers."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from lammps_bg.progress import Reporter, Stage
 from lammps_bg.store.run_directory import RunDirectory
 
-_TOLD = 1.0  # seconds between two entries in status.json
+_SECONDS = 1.0  # between two versions of the file
+_NAMES = {"chains": "exact"}  # stages whose name in status.json is another
 
 
 class StatusReporter:
-    """Tells another reporter and, once in a while, status.json.
+    """Passes on what it is told, and notes each stage in the run directory.
 
     Args:
-        shown: The other reporter.
-        run: The run directory.
+        reporter: Who shows it.
+        run: Whose status.json it is.
     """
 
-    def __init__(self, shown: Reporter, run: RunDirectory) -> None:
-        self._shown, self._run = shown, run
-        self.say, self.warn = shown.say, shown.warn
+    def __init__(self, reporter: Reporter, run: RunDirectory) -> None:
+        self._reporter, self._run = reporter, run
+
+    def say(self, text: str) -> None:
+        """Pass it on."""
+        self._reporter.say(text)
+
+    def warn(self, text: str) -> None:
+        """Pass it on."""
+        self._reporter.warn(text)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
-        """A stretch of work, of this name in status.json, too."""
-        with self._shown.stage(name) as stage:
-            yield _StatusStage(stage, self._run, name)
+        """A stage that is shown and noted; the file has its last numbers also where it ends early."""
+        with self._reporter.stage(name) as shown:
+            noted = _NotedStage(shown, self._run, _NAMES.get(name, name))
+            try:
+                yield noted
+            finally:
+                noted.write()
 
 
-class _StatusStage:
-    """Where one stage stands."""
+class _NotedStage:
+    """A stage with its entry in status.json."""
 
     def __init__(self, shown: Stage, run: RunDirectory, name: str) -> None:
         self._shown, self._run, self._name = shown, run, name
-        self._told = time.monotonic()
+        self._last: dict[str, Any] = {}
+        self.write()
 
     def update(self, share: float, text: str = "", **numbers: float | None) -> float | None:
-        """Tell how far it is; `step` goes into status.json."""
+        """Show it, and note it once in a while."""
         eta = self._shown.update(share, text, **numbers)
-        if time.monotonic() - self._told > _TOLD:
-            self._told, step = time.monotonic(), numbers.get("step")
-            self._run.write_status(self._name, step=None if step is None else int(step), percent=100 * share, eta_seconds=eta)
+        self._last = {**numbers, "percent": 100.0 * share, "eta_seconds": eta}
+        if time.monotonic() - self._told > _SECONDS:
+            self.write()
         return eta
+
+    def write(self) -> None:
+        """Note where it stands."""
+        self._told = time.monotonic()
+        self._run.write_status(self._name, **self._last)

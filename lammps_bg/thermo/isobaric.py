@@ -513,7 +513,7 @@ def compressibility(volumes: Array, kt: float) -> float:
 
 
 @dataclass(frozen=True)
-class IsobaricResult:
+class IsobaricAverages:
     """What the chains say of a crystal at constant pressure.
 
     Attributes:
@@ -544,7 +544,7 @@ class IsobaricResult:
         return self.n_samples / self.inefficiency
 
 
-def result_of(chains: IsobaricChains, nearest_distance: float, keys: Sequence[str]) -> IsobaricResult:
+def averages_of(chains: IsobaricChains, nearest_distance: float, keys: Sequence[str]) -> IsobaricAverages:
     """Averages over the steps that count.
 
     Args:
@@ -568,7 +568,7 @@ def result_of(chains: IsobaricChains, nearest_distance: float, keys: Sequence[st
     near = isobar.near_edge(cells)
     hops = float((chains.series("furthest") > _HOP * nearest_distance).mean())
     n = energies.size
-    return IsobaricResult(
+    return IsobaricAverages(
         over_chains(lambda v: float(v.mean()), volumes), over_chains(lambda v: float(v.var()), volumes),
         over_chains(lambda v: compressibility(v, kt), volumes), over_chains(lambda e: float(e.mean()), energies),
         n, max(1.0, slowest), r_hat, dict(zip(isobar.names, near.tolist(), strict=True)),
