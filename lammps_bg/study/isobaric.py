@@ -276,7 +276,7 @@ def sample_isobaric(
     Raises:
         Interrupted: A signal came; the record holds the chains.
     """
-    return _Sampling(chains, config, record).run(crystal, reporter, stop or StopFlag())
+    return _Sampling(chains, config, record).run(crystal, reporter, StopFlag() if stop is None else stop)
 
 
 class _Sampling:

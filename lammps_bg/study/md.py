@@ -355,7 +355,7 @@ class MDJob:
         reporter: Reporter = SILENT,
         stop: StopFlag | None = None,
     ) -> None:
-        self.setup, self.reporter, self.stop = setup, reporter, stop or StopFlag()
+        self.setup, self.reporter, self.stop = setup, reporter, StopFlag() if stop is None else stop
         self.recorder: MDRecorder = MDInMemory() if recorder is None else recorder
 
     def goal(self, name: str, n_frames: int, ensemble: Ensemble | None = None, series: Series | None = None) -> Goal:
