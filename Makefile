@@ -3,7 +3,9 @@
 # make lint           ruff and mypy
 # make bench          every benchmark in tests/benchmarks
 # make physics        the long physical validation
-# make compatibility  the table of pair styles in the README, measured anew (some minutes)
+# make docs          the pages as a site in build/docs, warnings as errors
+# make same BEFORE=F  whether this checkout gives the numbers of the one in F, to the last bit (three minutes)
+# make compatibility  the table of pair styles in docs/what_works.md, measured anew (some minutes)
 # make faults         a hundred random kills, each resumed (KILLS=100)
 # make containers     the build steps of the container images, in a clean environment (downloads everything once)
 # make clean          remove the environment and the caches; runs stay
@@ -18,7 +20,7 @@ KILLS ?= 100
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test lint bench physics compatibility faults containers clean
+.PHONY: run test lint docs same bench physics compatibility faults containers clean
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -37,6 +39,12 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -W -q -c docs . build/docs
+
+same: $(READY)
+	$(BIN)/python tests/acceptance/same_numbers.py $(BEFORE) . $(ARGS)
 
 bench: $(READY)
 	@for file in tests/benchmarks/bench_*.py; do \
@@ -64,5 +72,5 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("make: expected Python 3.10 or later, " + sys.executable + " is " + sys.version.split()[0] + "; use make PYTHON=python3.x" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,ovito,plot]" --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,docs,ovito,plot]" --constraint constraints.txt
 	@touch $@

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Measures the catalogue and writes the table of what works into the README: `make compatibility` (some minutes)."""
+"""Measures the catalogue and writes the table of what works into docs/what_works.md: `make compatibility` (some minutes)."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from catalogue import ENTRIES, Entry
 from measuring import Measured, complaints, difference, measure, refusal
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "what_works.md"
 _BEGIN, _END = "<!-- compatibility: begin -->", "<!-- compatibility: end -->"
 _HEADER = """\
 | pair style | crystal | atoms | energies | bound, kT per atom | ESS | rerun | works |
@@ -20,8 +20,8 @@ _HEADER = """\
 
 
 def page() -> str:
-    """The README."""
-    return README.read_text(encoding="utf-8")
+    """The page."""
+    return PAGE.read_text(encoding="utf-8")
 
 
 def table_names(text: str) -> list[str]:
@@ -92,7 +92,7 @@ def _small(value: float) -> str:
 def main() -> None:
     """Measure all entries, or print the lines of some."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="entries whose lines are printed; none: all, into the README")
+    parser.add_argument("names", nargs="*", help="entries whose lines are printed; none: all, into docs/what_works.md")
     names = parser.parse_args().names
     os.environ["OMP_NUM_THREADS"] = "1"
     rows = []
@@ -103,7 +103,7 @@ def main() -> None:
             rows.append(line(entry, Path(folder)))
         sys.stderr.write(f"{rows[-1]}\n")
     if not names:
-        README.write_text(with_table(page(), rows), encoding="utf-8")
+        PAGE.write_text(with_table(page(), rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

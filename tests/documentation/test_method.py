@@ -7,7 +7,7 @@ import re
 import pytest
 from pages import PAGES, ROOT, name_of
 
-PAGE = ROOT / "examples" / "method.md"
+PAGE = ROOT / "docs" / "method.md"
 _CITED = re.compile(r"`(lammps_bg/[\w/]+\.py)`(?::((?:\s*`[\w.]+`,?)+))?")
 
 

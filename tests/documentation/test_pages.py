@@ -11,7 +11,6 @@ from pages import PAGES, ROOT, blocks_of, commands_in, name_of
 from lammps_bg.commands import parse
 from lammps_bg.config import load_config
 
-TREE = "lammps_bg/"  # first line of the list of folders
 LANGUAGES = {"sh", "python", "text", "toml"}
 NOT_SHOWN = {"report"}  # lines that the settings of the test switch off
 _RECORD = re.compile(r"^ +\d+ s  (lammps-bg .*)$", re.MULTILINE)  # what an example page lists: seconds and command
@@ -55,15 +54,8 @@ def test_blocks_run_in_their_order(page, workshop):
 
 
 def is_output(block):
-    """Whether a text block is what commands printed, and not a list of commands or of folders."""
-    return not _RECORD.search(block.text) and not block.text.startswith(TREE)
-
-
-def test_the_tree_of_folders_is_that_of_the_package():
-    trees = [block.text for page in PAGES for block in blocks_of(page) if block.text.startswith(TREE)]
-    assert len(trees) == 1
-    packages = {path.parent.name for path in (ROOT / TREE).glob("*/__init__.py")}
-    assert set(re.findall(r"^  (\w+)/ ", trees[0], re.MULTILINE)) == packages
+    """Whether a text block is what commands printed, and not a list of commands."""
+    return not _RECORD.search(block.text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

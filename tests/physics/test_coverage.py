@@ -184,7 +184,7 @@ def test_promises_over_all_distributions(name, n):
 def test_what_no_draw_can_see():
     """A rare component that carries a seventh of the weight: where a draw misses it green is wrong, and it is seen once 20 are drawn.
 
-    The limit of every one-sided estimate, stated in examples/reading_the_report.md.
+    The limit of every one-sided estimate, stated in docs/reading_the_report.md.
     """
     case = mixture(1e-3, 5.0, 0.3)
     few, enough = judged(case, 512, 200, seed=5), judged(case, 20_000, 60, seed=5)
