@@ -56,12 +56,6 @@ class Pressure:
 def asked_for(plan: Plan, words: Sequence[str], cell: str | None, unfit: Mapping[str, bool]) -> Pressure | None:
     """What `sample` is asked for at constant pressure; None where it samples one cell.
 
-    Args:
-        plan: The plan of `sample`.
-        words: The pressure as typed.
-        cell: iso, xy, aniso or tri.
-        unfit: Other options, and whether they were given.
-
     Raises:
         ConfigError: The options exclude each other, or a run goes on with other ones.
     """
@@ -92,16 +86,7 @@ def _stored(plan: Plan) -> Pressure | None:
 
 
 def execute(plan: Plan, pressure: Pressure, console: Console, stop: StopFlag, *, allow_red: bool, dry_run: bool = False) -> int:
-    """Carry out `sample -P`; returns the exit code.
-
-    Args:
-        plan: Model, script, configuration and folder.
-        pressure: What is asked for.
-        console: Where to report.
-        stop: Set by signals.
-        allow_red: Return 0 in spite of a red verdict.
-        dry_run: Say what it would cost, and write nothing.
-    """
+    """Carry out `sample -P`; returns the exit code."""
     code = finished_code(plan.out, plan.config, console, "samples", allow_red=allow_red) if plan.resume else None
     if code is not None:
         return code

@@ -62,9 +62,6 @@ class MDPlan:
 def planned(args: argparse.Namespace) -> MDPlan:
     """A simulation that is continued, one like an earlier run, or one of a script.
 
-    Args:
-        args: The arguments of `md`.
-
     Raises:
         ConfigError: What was typed does not go together, or changes what is simulated.
         RunDirectoryError: The output folder holds anything, or there is no simulation to continue.
@@ -118,14 +115,7 @@ def _resumed(args: argparse.Namespace) -> MDPlan:
 
 
 def execute(plan: MDPlan, console: Console, stop: StopFlag, *, allow_red: bool) -> int:
-    """Carry out a plan; returns the exit code.
-
-    Args:
-        plan: What to simulate.
-        console: Where to report.
-        stop: Set by signals.
-        allow_red: Return 0 in spite of a red verdict.
-    """
+    """Carry out a plan; returns the exit code."""
     if plan.resume:
         code = finished_code(plan.out, plan.config, console, "independent frames", allow_red=allow_red)
         if code is not None:
@@ -173,12 +163,7 @@ def _leave(plan: MDPlan, run: RunDirectory, error: Exception) -> None:
 
 
 def rehearse(plan: MDPlan, console: Console) -> int:
-    """Set everything up, run a few steps, and say what the simulation would cost; writes nothing.
-
-    Args:
-        plan: What would be simulated.
-        console: Where to report.
-    """
+    """Set everything up, run a few steps, and say what the simulation would cost; writes nothing."""
     problem, options = Problem.load(plan.request, plan.config.estimate.length_scale), plan.config.md
     setup = MDSetup.of(problem, plan.mode, options, seed=plan.config.seed)
     console.say(f"md         {setup}")

@@ -43,12 +43,7 @@ class RelaxPlan:
 
 
 def execute(plan: RelaxPlan, console: Console) -> int:
-    """Relax, write the script, check it by reading it again, and print what has changed; returns the exit code.
-
-    Args:
-        plan: What to relax.
-        console: Where to report.
-    """
+    """Relax, write the script, check it by reading it again, and print what has changed; returns the exit code."""
     target = target_file(plan.request.script, plan.out)
     check_target(target)
     with Engine(plan.request.script, variables=plan.request.variables, flags=plan.request.flags) as engine:

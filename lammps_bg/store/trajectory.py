@@ -38,10 +38,6 @@ class TrajectoryFiles:
     def append(self, frames: Trajectory, state: State) -> None:
         """Write a block in one step.
 
-        Args:
-            frames: The frames since the last block.
-            state: Where the dynamics stands after them.
-
         Raises:
             RunDirectoryError: The disk is full (FullDiskError) or the folder unwritable; earlier blocks stay.
         """
@@ -81,11 +77,7 @@ class TrajectoryFiles:
 
 
 class MDFolder:
-    """What molecular dynamics keeps in a run folder while it goes on: trajectories, and the springs of lambda windows.
-
-    Args:
-        run: The run directory.
-    """
+    """What molecular dynamics keeps in a run folder while it goes on: trajectories, and the springs of lambda windows."""
 
     def __init__(self, run: RunDirectory) -> None:
         self._run, self._folder = run, run.file("trajectories")

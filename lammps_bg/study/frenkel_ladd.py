@@ -221,12 +221,7 @@ class _Windows:
 
 
 def springs_of(stiffness: Mapping[int, float], problem: Problem) -> SpringCrystal:
-    """The crystal on springs.
-
-    Args:
-        stiffness: Spring constant of each atom type, energy per length squared.
-        problem: Crystal and temperature.
-    """
+    """The crystal on springs."""
     return SpringCrystal([stiffness[int(kind)] for kind in problem.crystal.types], problem.beta)
 
 

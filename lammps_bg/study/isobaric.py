@@ -38,11 +38,11 @@ from lammps_bg.thermo.isobaric import (
     whole_blocks,
 )
 from lammps_bg.thermo.timeseries import Fixed
+from lammps_bg.thermo.trajectory import cell_quantities
 from lammps_bg.thermo.verdict import Verdict, combine
 from lammps_bg.training.target import Surface
 
 Array = NDArray[np.float64]
-_VECTORS = {"lx": (0, 0), "ly": (1, 1), "lz": (2, 2), "xy": (1, 0), "xz": (2, 0), "yz": (2, 1)}
 _TYPICAL = 32  # configurations that show LAMMPS how far atoms move
 _USUAL_LEAPS = 3  # of a trajectory, before it is tuned
 
@@ -237,9 +237,7 @@ class IsobaricResult:
 
     def cell_averages(self) -> dict[str, EstimateResult | Fixed]:
         """Means of lengths and tilts (length units), ln(c / sqrt(a b)), and number density, by name, with errors over chains."""
-        a, b, c = (self.boxes[..., axis, axis] for axis in range(3))
-        found = {name: _mean(self.boxes[..., row, column]) for name, (row, column) in _VECTORS.items()}
-        found["ln_c_over_a"] = _mean(np.log(c / np.sqrt(a * b)))
+        found = {name: _mean(values) for name, values in cell_quantities(self.boxes).items()}
         found["number_density"] = _mean(self.crystal.n_sites / self.chains.isobar.volumes(self.cells))
         return found
 

@@ -32,7 +32,7 @@ from lammps_bg.study.problem import Problem
 from lammps_bg.study.ranks import say_shares
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.timeseries import SHORTEST, Decorrelated, Fixed, correlated_mean, equilibrated_mean, slowest
-from lammps_bg.thermo.trajectory import Trajectory, TrajectoryInMemory, TrajectoryRecord
+from lammps_bg.thermo.trajectory import Trajectory, TrajectoryInMemory, TrajectoryRecord, cell_quantities
 from lammps_bg.thermo.verdict import RED_OVERLAP, RELIABLE, Verdict, combine
 from lammps_bg.thermo.weights import EstimateError
 
@@ -57,7 +57,6 @@ _KEPT = 0.5  # share of the atoms that must still be recognised
 _TAIL = 0.5  # share of the trajectory, its end, that is looked at
 _TEMPERATURE_OFF, _TEMPERATURE_Z = 0.05, 4.5  # allowed share, and standard errors that noise hardly reaches
 _ENOUGH = 50  # independent frames below which an average is not reported
-_VECTORS = {"lx": (0, 0), "ly": (1, 1), "lz": (2, 2), "xy": (1, 0), "xz": (2, 0), "yz": (2, 1)}
 
 
 # ---- what is simulated
@@ -364,12 +363,7 @@ class MDJob:
         return Goal(simulation, n_frames, series or self.setup.series)
 
     def reach(self, goals: Sequence[Goal], stage: str) -> None:
-        """Make trajectories longer until each has its independent frames or md.max_steps are done.
-
-        Args:
-            goals: What is wanted, the same on every rank.
-            stage: Name of the work, for the progress line.
-        """
+        """Make trajectories longer until each has its independent frames or md.max_steps are done."""
         # file systems of other nodes may lag behind, and all ranks have to share out the same work
         while any(missing := parallel.agreed([self._missing(goal) for goal in goals])):
             mine = parallel.share([(goal, n) for goal, n in zip(goals, missing, strict=True) if n])
@@ -516,24 +510,19 @@ class MDResult:
         """Frames that are independent in their energies, and at constant pressure in their volumes."""
         return sum(one.n_independent for one in self.decorrelated)
 
-    def mean(self, of: Callable[[Trajectory], Array]) -> EstimateResult | Fixed:
-        """Mean of a quantity over the equilibrated frames, with an error for correlated data.
-
-        Args:
-            of: The quantity of each frame of a trajectory, shape [n].
-        """
-        parts = zip(self.trajectories, self.decorrelated, strict=True)
-        return equilibrated_mean([of(part)[one.start :] for part, one in parts])
+    def mean(self, series: Sequence[Array]) -> EstimateResult | Fixed:
+        """Mean over the equilibrated frames of a quantity, one series for each replica, with an error for correlated data."""
+        return equilibrated_mean([values[one.start :] for values, one in zip(series, self.decorrelated, strict=True)])
 
     @cached_property
     def temperature(self) -> EstimateResult | Fixed:
         """Mean kinetic temperature, temperature units."""
-        return self.mean(lambda part: part.temperatures)
+        return self.mean([part.temperatures for part in self.trajectories])
 
     @cached_property
     def pressure(self) -> EstimateResult | Fixed:
         """Mean pressure, pressure units."""
-        return self.mean(self.pressures)
+        return self.mean([self.pressures(part) for part in self.trajectories])
 
     @cached_property
     def energy(self) -> EstimateResult:
@@ -557,18 +546,11 @@ class MDResult:
 
     def cell_averages(self) -> dict[str, EstimateResult | Fixed]:
         """Means of lengths and tilts (length units), ln(c / sqrt(a b)), volume and number density, by name."""
-        n_atoms = self.setup.problem.crystal.n_sites
-
-        def ln_c_over_a(part: Trajectory) -> Array:
-            return np.asarray(np.log(part.cells[:, 2, 2] / np.sqrt(part.cells[:, 0, 0] * part.cells[:, 1, 1])))
-
-        def component(row: int, column: int) -> Callable[[Trajectory], Array]:
-            return lambda part: part.cells[:, row, column]
-
-        found = {name: self.mean(component(*place)) for name, place in _VECTORS.items()}
-        found["ln_c_over_a"] = self.mean(ln_c_over_a)
-        found["volume"] = self.mean(lambda part: part.volumes)
-        found["number_density"] = self.mean(lambda part: n_atoms / part.volumes)
+        volumes = [part.volumes for part in self.trajectories]
+        parts = [cell_quantities(part.cells) for part in self.trajectories]
+        found = {name: self.mean([part[name] for part in parts]) for name in parts[0]}
+        found["volume"] = self.mean(volumes)
+        found["number_density"] = self.mean([self.setup.problem.crystal.n_sites / volume for volume in volumes])
         return found
 
     @cached_property
@@ -583,12 +565,7 @@ class MDResult:
 
 
 def observed(trajectories: Sequence[Trajectory], decorrelated: Sequence[Decorrelated]) -> Source:
-    """The independent frames of all replicas with the mean energy of all equilibrated ones, to be put beside other sources.
-
-    Args:
-        trajectories: All frames of each replica.
-        decorrelated: Which of them are independent.
-    """
+    """The independent frames of all replicas with the mean energy of all equilibrated ones, to be put beside other sources."""
     frames = Trajectory.joined([part[one.indices] for part, one in zip(trajectories, decorrelated, strict=True)])
     mean = correlated_mean(*(part.energies for part in trajectories), minimum=1)
     return Source("md", frames.energies, frames.displacements, virials=frames.virials, mean_energy=mean)
@@ -625,10 +602,6 @@ def judge_temperature(measured: EstimateResult | Fixed, wanted: float) -> list[V
 
 def require_stable(problem: Problem, trajectory: Trajectory) -> Stability:
     """Refuse a trajectory that left its crystal.
-
-    Args:
-        problem: The crystal.
-        trajectory: Frames with displacements from its sites.
 
     Raises:
         CrystalError: Atoms melted, hopped to other sites, or formed another structure.

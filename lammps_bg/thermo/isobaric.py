@@ -165,12 +165,7 @@ class CellNoise:
 
     @classmethod
     def of(cls, centre: Array, covariance: Array) -> "CellNoise | None":
-        """The noise of a Gaussian of cells, somewhat widened; None where the covariance is none.
-
-        Args:
-            centre: Shape [d].
-            covariance: Shape [d, d].
-        """
+        """The noise of a Gaussian of cells, somewhat widened; None where the covariance is none."""
         try:
             return cls(centre, np.asarray(np.linalg.cholesky(_WIDER * np.atleast_2d(covariance)), dtype=np.float64))
         except np.linalg.LinAlgError:
@@ -277,12 +272,7 @@ def first_cells(
 
 
 def whole_blocks(n_chains: int, n_sites: int) -> int:
-    """A number of chains, rounded up to whole blocks.
-
-    Args:
-        n_chains: Number of chains.
-        n_sites: Number of atoms N.
-    """
+    """A number of chains, rounded up to whole blocks."""
     size = block_size(n_sites)
     return size * -(-n_chains // size)
 
@@ -447,11 +437,7 @@ class IsobaricChains:
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`, on any number of ranks.
-
-        Args:
-            state: What `state` gave on the first rank.
-        """
+        """Go on from a `state`, on any number of ranks."""
         x, cells = state["x"], state["cells"].numpy()
         if tuple(x.shape) != (self.n_chains, self._model.channels, self._model.n_sites, 3):
             raise ValueError("white noise of another crystal")
@@ -503,12 +489,7 @@ def over_chains(statistic: Callable[..., float], *tables: Array) -> EstimateResu
 
 
 def compressibility(volumes: Array, kt: float) -> float:
-    """Isothermal compressibility -d ln V / dP = Var V / (kT <V>), volume per energy.
-
-    Args:
-        volumes: At constant pressure, any shape.
-        kt: kT, energy.
-    """
+    """Isothermal compressibility -d ln V / dP = Var V / (kT <V>), volume per energy."""
     return float(volumes.var() / (kt * volumes.mean()))
 
 

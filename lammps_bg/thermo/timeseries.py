@@ -94,9 +94,6 @@ def decorrelate_replicas(replicas: Sequence[ArrayLike], *, minimum: int = FEWEST
 def slowest(series: Sequence[ArrayLike]) -> Decorrelated:
     """The decorrelation of the series that leaves the fewest independent frames: those are independent in all of them.
 
-    Args:
-        series: Of one trajectory, each of shape [n].
-
     Raises:
         EstimateError: One of them is too short, constant or not finite.
     """
@@ -104,12 +101,7 @@ def slowest(series: Sequence[ArrayLike]) -> Decorrelated:
 
 
 def evenly_spaced(n: int, most: int) -> NDArray[np.int64]:
-    """Places of at most `most` frames spread over a series of `n`, its ends included, ascending.
-
-    Args:
-        n: Length of the series.
-        most: Frames to pick.
-    """
+    """Places of at most `most` frames spread over a series of `n`, its ends included, ascending."""
     return np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(np.int64))
 
 
@@ -151,11 +143,7 @@ class Fixed:
 
 
 def equilibrated_mean(parts: Sequence[Array]) -> EstimateResult | Fixed:
-    """Mean of a quantity over the equilibrated frames of each replica, with an error for correlated data where it moves at all.
-
-    Args:
-        parts: One series for each replica, equilibrated in whatever is slowest, each of shape [n].
-    """
+    """Mean of a quantity over the equilibrated frames of each replica, with an error for correlated data where it moves at all."""
     every = np.concatenate(parts)
     if np.ptp(every) <= 1e-12 * abs(every.mean()):
         return Fixed(float(every.mean()), len(every))
@@ -208,11 +196,7 @@ def _cautious_inefficiency(parts: Sequence[Array]) -> float:
 
 
 def inefficiency(parts: Sequence[Array]) -> float:
-    """Statistical inefficiency of series of one quantity around their common mean, in frames; their length where they are constant.
-
-    Args:
-        parts: The series, each of shape [n].
-    """
+    """Statistical inefficiency of series of one quantity around their common mean, in frames; their length where they are constant."""
     if sum(map(len, parts)) < 3 or np.ptp(np.concatenate(parts)) == 0.0:
         return float(sum(map(len, parts)))
     with quiet_pymbar() as pymbar:

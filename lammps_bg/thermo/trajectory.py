@@ -50,6 +50,13 @@ class Trajectory:
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
+def cell_quantities(cells: Array) -> dict[str, Array]:
+    """Lengths and tilts (length units) and ln(c / sqrt(a b)) of cells [..., 3, 3] by name, shape [...]."""
+    vectors = {"lx": (0, 0), "ly": (1, 1), "lz": (2, 2), "xy": (1, 0), "xz": (2, 0), "yz": (2, 1)}
+    found = {name: cells[..., row, column] for name, (row, column) in vectors.items()}
+    return {**found, "ln_c_over_a": np.log(found["lz"] / np.sqrt(found["lx"] * found["ly"]))}
+
+
 class TrajectoryRecord(Protocol):
     """Where one trajectory is kept while it grows: in memory, or in files (`store.trajectory`)."""
 
