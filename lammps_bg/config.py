@@ -2,13 +2,16 @@
 """Strict typed configuration: one TOML file, overridden by --set; unknown keys are errors that name the closest key."""
 
 import difflib
+import functools
 import json
+import logging
 import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from lammps_bg.errors import ConfigError
 
@@ -17,6 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+log = logging.getLogger(__name__)
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -31,15 +35,45 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
+@functools.cache
+def _hint(text: str) -> None:
+    """Tell once, in one line, what has another name now."""
+    log.warning("%s", text)
+
+
+def _files_of(folder: str) -> list[str]:
+    """What can be chosen by the name of its file in a folder of the package; found without loading it."""
+    return sorted(file.stem for file in (Path(__file__).parent / folder).glob("*.py") if file.stem != "__init__")
+
+
+def _energy_source(name: str) -> str:
+    """A file of potentials/sources, or auto."""
+    if name == "native":
+        _hint("energy.source=native is called torch now")
+        name = "torch"
+    known = ["auto", *_files_of("potentials/sources")]
+    if name not in known:
+        listed = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        raise PydanticCustomError("energy_source", "Input should be {listed}", {"listed": listed})
+    return name
+
+
+def _earlier_choice(name: str | None) -> str | None:
+    """A result that earlier versions kept in the configuration of a run."""
+    if name is not None:
+        _hint(
+            "energy.chosen is no setting: what energy.source=auto came to is kept in provenance.json; it is read in runs of earlier versions"
+        )
+    return "torch" if name == "native" else name
+
+
 class EnergyConfig(_Block):
     """What evaluates the energies of training and sampling."""
 
-    source: Literal["auto", "lammps", "native"] = Field(
-        "auto", description="LAMMPS, or its potential in torch (lj/cut and sw) where that is faster; or one of them"
+    source: Annotated[str, AfterValidator(_energy_source)] = Field(
+        "auto", description="lammps, or torch: the same potential there, for some pair styles; auto: the fastest of them"
     )
-    chosen: Literal["lammps", "native"] | None = Field(
-        None, description="what auto came to; set by the program, kept with the run"
-    )
+    chosen: Annotated[Literal["lammps", "native"] | None, AfterValidator(_earlier_choice)] = Field(None, exclude=True)
     judge: Literal["none", "lammps"] = Field(
         "none", description="lammps: LAMMPS evaluates all samples again, for the final weights"
     )
@@ -229,7 +263,7 @@ class Config(_Block):
 
     seed: Annotated[int, Field(ge=0, lt=2**62)] = Field(1, description="seed of every random number")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where flow and native energies run; auto: on a GPU where torch finds one"
+        "auto", description="where the flow and energies in torch run; auto: on a GPU where torch finds one"
     )
     energy: EnergyConfig = EnergyConfig()
     base: BaseConfig = BaseConfig()
@@ -276,7 +310,8 @@ def known_keys() -> dict[str, tuple[Any, str]]:
     for name, field in Config.model_fields.items():
         if isinstance(field.default, _Block):
             for inner, entry in type(field.default).model_fields.items():
-                keys[f"{name}.{inner}"] = (entry.default, entry.description or "")
+                if not entry.exclude:
+                    keys[f"{name}.{inner}"] = (entry.default, entry.description or "")
         else:
             keys[name] = (field.default, field.description or "")
     return keys

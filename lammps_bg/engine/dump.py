@@ -103,7 +103,7 @@ class DumpWriter:
         self._triclinic = triclinic
         self._use_cell(np.asarray(crystal.supercell, dtype=np.float64))
         self._last_timestep = -1
-        self._lines: dict[bool, str] = {}
+        self._template = self._atom_lines()
         if self.path.exists():
             raise RunDirectoryError(f"expected a new file for the dump but {self.path} exists; remove it or give another name")
         try:
@@ -123,7 +123,6 @@ class DumpWriter:
         positions: ArrayLike,
         log_weight: float | None,
         energy: float | None = None,
-        forces: ArrayLike | None = None,
         cell: ArrayLike | None = None,
     ) -> None:
         """Append one configuration.
@@ -133,7 +132,6 @@ class DumpWriter:
             positions: Positions in site order, any periodic image, shape [N, 3], length units.
             log_weight: log w of the sample, column `c_logw`; None for frames of equal weight, which have no such column.
             energy: Total potential energy, column `c_pe` (the same on every line).
-            forces: Forces in site order, shape [N, 3], columns `fx fy fz`.
             cell: Cell vectors of this frame as rows, with the crystal's origin; None for the crystal's own.
 
         Raises:
@@ -149,11 +147,10 @@ class DumpWriter:
         same = {name: float(value) for name, value in given.items() if value is not None}
         if cell is not None:
             self._use_cell(np.asarray(cell, dtype=np.float64))
-        values = self._wrapped(positions) + (() if forces is None else (np.asarray(forces, np.float64),))
-        numbers = np.concatenate(values, axis=1)[self._order]
-        names = ["id type element x y z ix iy iz", *(["fx fy fz"] if forces is not None else []), *same]
-        header = f"ITEM: TIMESTEP\n{timestep}\nITEM: NUMBER OF ATOMS\n{len(numbers)}\n{self._box}ITEM: ATOMS {' '.join(names)}\n"
-        template = self._template(forces is not None).replace("\n", "".join(f" {value!r}" for value in same.values()) + "\n")
+        numbers = np.concatenate(self._wrapped(positions), axis=1)[self._order]
+        names = " ".join(["id type element x y z ix iy iz", *same])
+        header = f"ITEM: TIMESTEP\n{timestep}\nITEM: NUMBER OF ATOMS\n{len(numbers)}\n{self._box}ITEM: ATOMS {names}\n"
+        template = self._template.replace("\n", "".join(f" {value!r}" for value in same.values()) + "\n")
         self._put(header + template % tuple(numbers.ravel().tolist()))
         self._last_timestep = timestep
         self.n_frames += 1
@@ -199,15 +196,13 @@ class DumpWriter:
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
-    def _template(self, with_forces: bool) -> str:
+    def _atom_lines(self) -> str:
         """Format string of all atom lines, without the columns that are equal on every line."""
-        if with_forces not in self._lines:
-            crystal, slots = self._crystal, "%r %r %r %d %d %d" + " %r %r %r" * with_forces
-            # ASE refuses names that are no element; X is its symbol for an unknown one
-            names = [label if label in chemical_symbols else "X" for label in crystal.labels]
-            ids, types = np.asarray(crystal.atom_ids), np.asarray(crystal.types)
-            self._lines[with_forces] = "".join(f"{ids[i]} {types[i]} {names[types[i] - 1]} {slots}\n" for i in self._order)
-        return self._lines[with_forces]
+        crystal = self._crystal
+        # ASE refuses names that are no element; X is its symbol for an unknown one
+        names = [label if label in chemical_symbols else "X" for label in crystal.labels]
+        ids, types = np.asarray(crystal.atom_ids), np.asarray(crystal.types)
+        return "".join(f"{ids[i]} {types[i]} {names[types[i] - 1]} %r %r %r %d %d %d\n" for i in self._order)
 
     def _wrapped(self, positions: Array) -> tuple[Array, ...]:
         """Positions inside the cell, and the image flags that lead back: position = wrapped + images @ cell."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Molecular dynamics of an engine's crystal; afterwards the engine evaluates energies as before."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 from types import TracebackType
@@ -8,15 +9,14 @@ from types import TracebackType
 import numpy as np
 
 from lammps_bg.crystal.structure import Array
-from lammps_bg.engine import describe
 from lammps_bg.engine.ensembles import PREFIX, Ensemble, Facts
-from lammps_bg.engine.interpreter import lammps_message
+from lammps_bg.engine.evaluator import Loan
 from lammps_bg.engine.lammps_engine import Engine
+from lammps_bg.engine.library import lammps_message
 from lammps_bg.errors import CrystalError, StateError
 
 _PRESSURE = f"{PREFIX}pressure"
 _MAX_SEED = 900_000_000  # of LAMMPS' Marsaglia generator
-_REMOVE = (("fix", "unfix {}"), ("compute", "uncompute {}"), ("variable", "variable {} delete"), ("group", "group {} delete"))
 
 
 @dataclass(frozen=True)
@@ -80,51 +80,43 @@ class Dynamics:
         self._is_set_up = self._failed = False
 
     def __enter__(self) -> "Dynamics":
-        engine = self._engine
-        self._before = engine.cell, engine.origin, engine.triclinic
-        self._old_timestep = float(engine.lammps.extract_global("dt"))
-        self._old_velocities = engine._gather("v")
-        self._masses = _masses(engine)
-        try:
+        with contextlib.ExitStack() as stack:
+            self._lammps = stack.enter_context(self._engine.borrowed())
             self._install()
-        except BaseException:
-            self._failed = True
-            self._restore()
-            raise
+            self._loan = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._restore()
+        self._loan.close()
 
-    # ---- start and end
+    # ---- the start
 
     def _install(self) -> None:
         """Put the atoms on the sites, where springs are fixed, define the ensemble, then go to the start."""
-        engine, start = self._engine, self._start
+        lammps, start = self._lammps, self._start
         if start is not None:
-            engine.set_cell(start.cell, start.origin)
+            lammps.set_cell(start.cell, start.origin)
         if self._ensemble.triclinic:
-            engine._make_triclinic()
-        engine._hold()
-        # LAMMPS' box vectors are these combinations of the engine's: the same lattice with small tilts
-        self._combination = np.rint(engine.cell @ np.linalg.inv(describe.box(engine.lammps)[0]))
+            lammps.make_triclinic()
+        lammps.hold()
+        self._masses = _masses(lammps)
         facts = Facts(
-            n_types=len(engine.structure.masses),
+            n_types=len(self._engine.structure.masses),
             seed=int(self._random.integers(1, _MAX_SEED)),
-            has_gjf=engine.lammps.has_style("fix", "gjf"),
+            has_gjf=lammps.library.has_style("fix", "gjf"),
         )
         for command in (
             f"timestep {self._timestep!r}",
             f"compute {_PRESSURE} all pressure NULL virial",
             *self._ensemble.commands(facts),
         ):
-            engine._instance.command(command)
-        engine._thermo(f"step pe c_{_PRESSURE}")  # what thermo output needs is tallied on the last step of a run
+            lammps.command(command)
+        lammps.tally(f"c_{_PRESSURE}")
         if start is None:
-            self._write_velocities(self._drawn_velocities())
+            lammps.write_velocities(self._drawn_velocities())
         else:
-            self._write_positions(start.positions)
-            self._write_velocities(start.velocities)
+            lammps.write_positions(start.positions)
+            lammps.write_velocities(start.velocities)
 
     def _drawn_velocities(self) -> Array:
         """Velocities without total momentum at twice the temperature: half goes into the potential energy of the sites."""
@@ -133,46 +125,10 @@ class Dynamics:
         velocities = deviation * self._random.standard_normal((len(mass), 3))
         return np.asarray(velocities - (mass * velocities).sum(axis=0) / mass.sum())
 
-    def _write_velocities(self, velocities: Array) -> None:
-        self._engine._instance.atoms.write({"v": velocities})
-
-    def _write_positions(self, positions: Array) -> None:
-        """Write unwrapped positions as positions in the box, since LAMMPS moves them by one box length only, and images."""
-        engine = self._engine
-        cell, origin = describe.box(engine.lammps)
-        total = positions + engine._offsets @ engine.cell
-        images = np.floor((total - origin) @ np.linalg.inv(cell))
-        flags = describe.encoded_images(engine._instance, images.astype(np.int64))
-        engine._instance.atoms.write({"x": total - images @ cell}, flags)
-
-    def _restore(self) -> None:
-        """Remove everything that was installed and bring the engine's cell and settings back."""
-        engine = self._engine
-        cell, origin, triclinic = self._before
-        engine._use_cell(cell, origin)
-        try:
-            engine._thermo("step pe")
-            for category, command in _REMOVE:
-                for name in engine.lammps.available_ids(category):
-                    if name.startswith(PREFIX):
-                        engine._instance.command(command.format(name))
-            engine._instance.command(f"timestep {self._old_timestep!r}")
-            self._write_velocities(self._old_velocities)
-            engine._change_box()
-            if not triclinic:
-                engine._make_orthogonal()
-            if self._failed:
-                engine._hold()
-        except Exception:  # LAMMPS is beyond repair
-            engine._restart()
-
     # ---- the run
 
     def run(self, steps: int) -> Snapshot:
         """Go on for a number of steps.
-
-        Args:
-            steps: Number of time steps.
 
         Raises:
             CrystalError: The run became unstable.
@@ -181,7 +137,7 @@ class Dynamics:
             raise CrystalError("expected a stable run of molecular dynamics, but this one failed before; start another one")
         command = f"run {steps} pre no post no" if self._is_set_up else f"run {steps} post no"
         try:
-            self._engine.lammps.command(command)
+            self._lammps.library.command(command)
         except Exception as error:  # LAMMPS raises plain Exception
             raise self._failure(steps, f"LAMMPS says '{lammps_message(error)}'") from None
         self._is_set_up = True
@@ -200,23 +156,14 @@ class Dynamics:
 
     def state(self) -> State:
         """The present state; everything but the noise to come and, of `fix npt`, its thermostat and barostat."""
-        cell, origin = self._cell()
-        return State(self._positions(cell), self._engine._gather("v"), cell, origin)
+        cell, origin = self._lammps.cell()
+        return State(self._lammps.positions(cell), self._lammps.gather("v"), cell, origin)
 
     def _snapshot(self) -> Snapshot:
-        instance = self._engine._instance
-        cell, origin = self._cell()
-        pressure = float(self._engine.lammps.extract_compute(_PRESSURE, 0, 0))
-        energy = instance.potential_energy()
-        return Snapshot(self._positions(cell), energy, pressure, self._temperature(), cell, origin, self._steps)
-
-    def _cell(self) -> tuple[Array, Array]:
-        cell, origin = describe.box(self._engine.lammps)
-        return self._combination @ cell, origin
-
-    def _positions(self, cell: Array) -> Array:
-        """Unwrapped positions, without the image flags that the script left."""
-        return describe.unwrapped(self._engine._instance) - self._engine._offsets @ cell
+        lammps = self._lammps
+        cell, origin = lammps.cell()
+        pressure = float(lammps.library.extract_compute(_PRESSURE, 0, 0))
+        return Snapshot(lammps.positions(cell), lammps.energy(), pressure, self._temperature(), cell, origin, self._steps)
 
     def _temperature(self) -> float:
         """Kinetic temperature.
@@ -224,18 +171,17 @@ class Dynamics:
         With noise, all 3 N degrees of freedom are at the temperature, and of the discrete scheme it is the velocities half a step
         before and after, v -+ dt f / 2 m, that have it exactly (in harmonic wells); their mean square is taken.
         """
-        engine, mass = self._engine, self._masses[:, None]
-        squares = mass * engine._gather("v") ** 2 * engine.units.mvv2e
+        units, mass = self._engine.units, self._masses[:, None]
+        squares = mass * self._lammps.gather("v") ** 2 * units.mvv2e
         freedom = squares.size - 3
         if self._ensemble.stochastic:
-            squares += (0.5 * self._timestep * engine._gather("f")) ** 2 / (mass * engine.units.mvv2e)
+            squares += (0.5 * self._timestep * self._lammps.gather("f")) ** 2 / (mass * units.mvv2e)
             freedom += 3
-        return float(squares.sum() / (freedom * engine.units.boltzmann))
+        return float(squares.sum() / (freedom * units.boltzmann))
 
 
-def _masses(engine: Engine) -> Array:
+def _masses(lammps: Loan) -> Array:
     """Mass of each atom ordered by id, shape [N], mass units."""
-    if engine.lammps.extract_setting("rmass_flag"):
-        return engine._gather("rmass")
-    of_type = np.asarray(engine.lammps.numpy.extract_atom("mass"), dtype=np.float64).ravel()
-    return np.asarray(of_type[engine._gather("type")])
+    if lammps.library.extract_setting("rmass_flag"):
+        return lammps.gather("rmass")
+    return np.asarray(lammps.library.per_type("mass")[lammps.gather("type")])

@@ -69,11 +69,7 @@ class Canonical:
         _check_positive(temperature=self.temperature, damp=self.damp)
 
     def commands(self, facts: Facts) -> list[str]:
-        """LAMMPS commands that start it.
-
-        Args:
-            facts: Of LAMMPS and its crystal.
-        """
+        """LAMMPS commands that start it."""
         noise = f"{_numbers(self.temperature, self.temperature, self.damp)} {facts.seed}"
         # velocities at the time of the positions: together they are the whole state, so that a run can go on from them
         if facts.has_gjf:
@@ -110,11 +106,7 @@ class FrenkelLadd:
             raise StateError(f"expected a coupling from 0 (springs only) to 1 (crystal only), got {self.coupling}")
 
     def commands(self, facts: Facts) -> list[str]:
-        """LAMMPS commands that start it, to be sent with the atoms on the sites: there the springs are fixed.
-
-        Args:
-            facts: Of LAMMPS and its crystal.
-        """
+        """LAMMPS commands that start it, to be sent with the atoms on the sites: there the springs are fixed."""
         if len(self.stiffness) != facts.n_types:
             raise StateError(f"expected a spring constant for each of {facts.n_types} atom types, got {len(self.stiffness)}")
         springs = [] if self.coupling == 1.0 else [*self._scaled_forces(), *self._springs()]
@@ -169,11 +161,7 @@ class IsothermalIsobaric:
         return self.free == "tri"
 
     def commands(self, facts: Facts) -> list[str]:
-        """LAMMPS commands that start it; the dynamics is deterministic.
-
-        Args:
-            facts: Not used.
-        """
+        """LAMMPS commands that start it; the dynamics is deterministic."""
         temperature = f"temp {_numbers(self.temperature, self.temperature, self.damp)}"
         pressure = f"{self.free} {_numbers(self.pressure, self.pressure, self.pressure_damp)}"
         # a flipped box is the same lattice in other vectors: then fractional coordinates of the sites would change

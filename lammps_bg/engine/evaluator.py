@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Batched energies and forces: one LAMMPS instance, one neighbour list built at the sites."""
 
+import contextlib
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from lammps_bg.crystal.scale import natural_unit
 from lammps_bg.crystal.structure import Array, Structure
-from lammps_bg.crystal.symmetry import nearest_distance
-from lammps_bg.engine import describe, rules
-from lammps_bg.engine.descent import descend
+from lammps_bg.engine import describe
 from lammps_bg.engine.instance import Instance
-from lammps_bg.engine.interpreter import lammps_message
+from lammps_bg.engine.library import Lammps, lammps_message
+from lammps_bg.engine.script import rules
 from lammps_bg.errors import CrystalError, PotentialError
 
 log = logging.getLogger(__name__)
@@ -27,23 +24,7 @@ _SKIN_QUANTILE = 0.99
 _SKIN_STEP = 0.05  # skins are multiples of this many default skins
 _SKIN_RANGE = (0.5, 2.0)  # in default skins
 _MANY_OUTSIDE = 0.1
-UNSUITED = "not used: in these units atoms are too small for it"
-_LONGEST = 0.05  # step of a descent, in nearest-neighbour distances
-
-
-@dataclass(frozen=True)
-class AtRest:
-    """Where a minimisation of the atoms at constant cell ended.
-
-    Attributes:
-        positions: Cartesian positions ordered by id, shape [N, 3], length units.
-        largest_force: Largest force component left, energy per length.
-        stopped: Why LAMMPS' own minimiser stopped, in its words.
-    """
-
-    positions: Array
-    largest_force: float
-    stopped: str
+_REMOVE = {"fix": "unfix {}", "compute": "uncompute {}", "variable": "variable {} delete", "group": "group {} delete"}
 
 
 class Evaluator:
@@ -55,15 +36,16 @@ class Evaluator:
     Attributes:
         n_evaluations: Configurations evaluated so far.
         n_nonfinite: Those of them without a finite energy and finite forces.
+        energy_per_atom: Size of the energy of the script's sites per atom, energy units.
 
     Args:
-        make: Makes the LAMMPS instance, at the start and again should it be lost.
+        instance: The LAMMPS instance, which is closed with this object.
         structure: The sites in the instance's cell, ordered by id.
+        remake: Makes another such instance should this one be lost.
     """
 
-    def __init__(self, make: Callable[[], Instance], structure: Structure) -> None:
-        self._make = make
-        self._instance = make()
+    def __init__(self, instance: Instance, structure: Structure, remake: Callable[[], Instance]) -> None:
+        self._instance, self._remake = instance, remake
         self._fractional = structure.fractional
         inverse = np.linalg.inv(structure.cell)
         self._offsets = np.rint((describe.unwrapped(self._instance) - structure.positions) @ inverse)  # the script's image flags
@@ -95,11 +77,11 @@ class Evaluator:
         if not math.isfinite(self._instance.potential_energy()):
             self.close()
             raise PotentialError("expected a finite energy of the script's structure, got none; do atoms overlap?")
-        self._atom_energy = abs(self._instance.potential_energy()) / len(self._sites)
+        self.energy_per_atom = abs(self._instance.potential_energy()) / len(self._sites)
 
     @property
-    def lammps(self) -> Any:  # noqa: ANN401
-        """The LAMMPS library object; call `invalidate` after changing its state."""
+    def lammps(self) -> Lammps:
+        """The LAMMPS library object: for questions; whoever changes its state goes through `borrowed`."""
         return self._instance.lammps
 
     # ---- cell
@@ -175,10 +157,6 @@ class Evaluator:
             self._instance.command(command)
         self._held = False
 
-    def invalidate(self) -> None:
-        """Say that LAMMPS' state was changed from outside: the next evaluation sets everything up again."""
-        self._change_box()
-
     # ---- evaluation
 
     def energies(self, positions: Array) -> Array:
@@ -212,7 +190,7 @@ class Evaluator:
         return energies
 
     def _evaluate_piece(self, positions: Array, forces: Array | None) -> Array:
-        displacements, reach = self._displacements(positions)
+        displacements, reach = self.displacements(positions)
         self._tune(reach)
         energies = np.full(len(displacements), np.inf)
         held = (reach < _HELD * 0.5 * self._skin) & (not self._needs_setup)
@@ -224,7 +202,7 @@ class Evaluator:
                 forces[index] = found
         return energies
 
-    def _displacements(self, positions: Array) -> tuple[Array, Array]:
+    def displacements(self, positions: Array) -> tuple[Array, Array]:
         """Displacements to the nearest image of the site, and the longest in each configuration (infinity: not usable)."""
         positions = np.asarray(positions, dtype=np.float64)
         if positions.ndim != 3 or positions.shape[1:] != self._sites.shape:
@@ -296,7 +274,7 @@ class Evaluator:
         """Replace the LAMMPS instance by a new one, in the present cell."""
         said = self._instance.warnings
         self._instance.close()
-        self._instance = self._make()
+        self._instance = self._remake()
         self._instance.warnings = said
         self._change_box()
         self._send_skin()
@@ -309,16 +287,7 @@ class Evaluator:
         """The neighbour skin in use, length units."""
         return self._skin
 
-    def set_skin(self, skin: float) -> None:
-        """Set the neighbour skin and stop its automatic choice; it changes the speed, never the energy.
-
-        Args:
-            skin: Skin, length units.
-        """
-        self._skin, self._fixed_skin = float(skin), True
-        self._send_skin()
-
-    def settle_skin(self, positions: Array) -> None:
+    def keep_neighbour_skin(self, positions: Array) -> None:
         """Choose the skin for configurations like these and keep it, so that energies do not depend on what came before, to the last bit.
 
         Args:
@@ -326,7 +295,7 @@ class Evaluator:
         """
         if self._needs_setup:
             return
-        _, reach = self._displacements(positions)
+        _, reach = self.displacements(positions)
         self._skin, self._fixed_skin = self._wanted_skin(reach[np.isfinite(reach)]), True
         self._send_skin()
 
@@ -363,7 +332,7 @@ class Evaluator:
         Args:
             positions: Cartesian positions ordered by id, any image, shape [n, N, 3], length units.
         """
-        displacements, reach = self._displacements(positions)
+        displacements, reach = self.displacements(positions)
         self._instance.command("compute lammps_bg_pressure all pressure NULL virial")
         self._thermo("step pe c_lammps_bg_pressure")
         try:
@@ -384,69 +353,43 @@ class Evaluator:
         for command in self._instance.thermo_commands(columns):
             self._instance.command(command)
 
-    def relaxed(self, small: float) -> "AtRest":
-        """The energy minimum at the present cell that is downhill from the sites; the state is restored.
+    # ---- lending
 
-        LAMMPS' minimiser goes first; where it stalls, a descent by forces alone goes on from there.
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator["Loan"]:
+        """Lend the LAMMPS instance; afterwards it is as it was before, in a new instance where LAMMPS is beyond repair.
 
-        Args:
-            small: Largest force component with which atoms count as at rest, energy per length.
-
-        Raises:
-            CrystalError: There are no forces to follow.
+        Cell, velocities, time step, thermo output, neighbour lists and minimiser are set again, what was defined meanwhile is removed, and
+        the atoms are on the sites. Meanwhile the engine itself must not be used.
         """
-        start, stopped = np.zeros_like(self._sites), UNSUITED
-        if self.suits_minimize:
-            start, stopped = self._minimised()
-        force = self._force(start)
-        if force is not None and np.abs(force).max() < small:
-            return AtRest(self._sites + start, float(np.abs(force).max()), stopped)
-        return self._descended(start, small, stopped)
-
-    @property
-    def suits_minimize(self) -> bool:
-        """Whether lengths and energies have the size that LAMMPS' minimisers take for granted: steps of 0.1, changes above 1e-8."""
-        spacing = float(abs(np.linalg.det(self._cell)) / len(self._sites)) ** (1 / 3)
-        return natural_unit(spacing, 12) == 1 and (self._atom_energy == 0 or natural_unit(self._atom_energy, 24) == 1)
-
-    def _minimised(self) -> tuple[Array, str]:
-        """Displacements that LAMMPS' minimiser comes to, shape [N, 3], and why it stopped there."""
-        self._hold()
+        before = self._cell, self._origin, bool(self.lammps.extract_setting("triclinic"))
+        ids = {kind: set(self.lammps.available_ids(kind)) for kind in _REMOVE}
+        timestep, velocities = float(self.lammps.extract_global("dt")), self._gather("v")
         try:
-            stopped = self._instance.minimise("1e-12 1e-8 2000 20000")
-            displacements, reach = self._displacements(self._gather("x")[None])
-        except Exception as error:  # LAMMPS raises plain Exception
-            self._recover()
-            return np.zeros_like(self._sites), lammps_message(error)
-        self._held = False
-        return (displacements[0] if math.isfinite(reach[0]) else np.zeros_like(self._sites)), stopped
+            yield Loan(self)
+        finally:
+            self._use_cell(*before[:2])
+            try:
+                self._remove_all_but(ids)
+                for command in (*self._instance.settings(), f"timestep {timestep!r}"):
+                    self._instance.command(command)
+                self._instance.atoms.write({"v": velocities})
+                self._send_skin()
+                self._change_box()
+                if not before[2]:
+                    self._make_orthogonal()
+                self._hold()
+            except Exception:  # LAMMPS raises plain Exception
+                self._restart()
 
-    def _force(self, displacement: Array) -> Array | None:
-        """Forces at displacements from the sites, shape [N, 3]; None where there are none."""
-        forces = np.full((1, *self._sites.shape), np.nan)
-        energy = self._several(displacement[None], False, forces)
-        return forces[0] if math.isfinite(energy[0]) else None
-
-    def _descended(self, start: Array, small: float, stopped: str) -> "AtRest":
-        """Go on by forces alone from displacements where LAMMPS stopped."""
-        size = nearest_distance(self._cell, self._sites - self._origin)
-        first = self._force(start)
-        if first is None or not np.isfinite(first).all():
-            raise CrystalError(
-                f"expected forces that lead to the nearest energy minimum, got none (LAMMPS' minimiser: '{stopped}'); check for overlapping atoms"
-            )
-        scale = float(np.abs(first).max())
-
-        def slope(x: Array) -> tuple[Array, float]:
-            force = self._force(size * x.reshape(-1, 3))
-            if force is None:
-                return np.full(x.shape, np.nan), math.inf
-            force = force - force.mean(0)
-            return -force.ravel() / scale, float(np.abs(force).max())
-
-        found = descend(slope, start.ravel() / size, enough=0.1 * min(small, scale), longest=_LONGEST)
-        self._held = False
-        return AtRest(self._sites + size * found.x.reshape(-1, 3), found.residual, stopped)
+    def _remove_all_but(self, ids: Mapping[str, set[str]]) -> None:
+        for kind, command in _REMOVE.items():
+            present = self.lammps.available_ids(kind)
+            if not ids[kind] <= set(present):
+                raise PotentialError(f"expected every {kind} of the script after a loan, got none of {ids[kind] - set(present)}")
+            for name in present:
+                if name not in ids[kind]:
+                    self._instance.command(command.format(name))
 
     # ---- end
 
@@ -462,3 +405,92 @@ def _reduced(cell: Array) -> Array:
     b -= np.rint(b[0] / a[0]) * a
     c -= np.rint(c[0] / a[0]) * a
     return np.stack([a, b, c])
+
+
+class Loan:
+    """An engine's LAMMPS instance while somebody else drives it, see `Evaluator.borrowed`.
+
+    Cells and positions are those of the engine: LAMMPS' own box may be the same lattice in other vectors with smaller tilts, and its image
+    flags those that the script left.
+    """
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+
+    @property
+    def _instance(self) -> Instance:
+        return self._evaluator._instance  # a configuration that LAMMPS refuses may have cost the one of before
+
+    @property
+    def library(self) -> Lammps:
+        """The library object, for questions and for `run`, whose refusal is LAMMPS' own exception."""
+        return self._evaluator.lammps
+
+    def command(self, text: str) -> None:
+        """Send a command; LAMMPS' refusal is a PotentialError."""
+        self._instance.command(text)
+
+    def tally(self, columns: str) -> None:
+        """Let LAMMPS compute thermo columns such as `c_ID` on the last step of a run, besides the potential energy."""
+        for command in self._instance.thermo_commands(f"step pe {columns}"):
+            self._instance.command(command)
+
+    def minimise(self, tolerances: str) -> str:
+        """Run LAMMPS' minimiser with the four numbers of `minimize`; why it stopped, in its own words."""
+        return self._instance.minimise(tolerances)
+
+    # ---- cell
+
+    def set_cell(self, cell: Array, origin: Array) -> None:
+        """Change the cell; the sites keep their fractional coordinates.
+
+        Args:
+            cell: Cell vectors as rows, lower triangular, shape [3, 3], length units.
+            origin: Lower corner, shape [3], length units.
+        """
+        self._evaluator.set_cell(cell, origin)
+
+    def make_triclinic(self) -> None:
+        """Let LAMMPS hold the box as triclinic."""
+        self._evaluator._make_triclinic()
+
+    def cell(self) -> tuple[Array, Array]:
+        """LAMMPS' present cell in the engine's vectors, shape [3, 3], and its lower corner, shape [3], length units."""
+        cell, origin = describe.box(self.library)
+        return np.rint(self._evaluator._cell @ self._evaluator._inverse) @ cell, origin
+
+    # ---- atoms, in id order
+
+    def hold(self) -> None:
+        """Put the atoms on the sites and set up, so that energy and forces are theirs."""
+        self._evaluator._hold()
+
+    def gather(self, name: str) -> Array:
+        """A per-atom quantity by LAMMPS' name (`v`, `f`, `type`, `rmass`), shape [N, 3] or [N]."""
+        return self._evaluator._gather(name)
+
+    def energy(self) -> float:
+        """Potential energy of what LAMMPS last computed, energy units."""
+        return self._instance.potential_energy()
+
+    def positions(self, cell: Array) -> Array:
+        """Positions, continuous over a run, in LAMMPS' present cell as `cell` gives it, shape [N, 3], length units."""
+        return describe.unwrapped(self._instance) - self._evaluator._offsets @ cell
+
+    def write_positions(self, positions: Array) -> None:
+        """Write continuous positions, shape [N, 3]: in the box with image flags, since LAMMPS moves them by one box length only."""
+        cell, origin = describe.box(self.library)
+        total = positions + self._evaluator._offsets @ self._evaluator._cell
+        images = np.floor((total - origin) @ np.linalg.inv(cell))
+        flags = describe.encoded_images(self._instance, images.astype(np.int64))
+        self._instance.atoms.write({"x": total - images @ cell}, flags)
+
+    def write_velocities(self, velocities: Array) -> None:
+        """Write velocities, shape [N, 3], length per time units."""
+        self._instance.atoms.write({"v": velocities})
+
+    def forces_at(self, displacement: Array) -> Array | None:
+        """Forces at displacements from the sites in the cell that was set, shape [N, 3]; None where there is no energy."""
+        forces = np.full((1, *displacement.shape), np.nan)
+        energy = self._evaluator._several(displacement[None], False, forces)
+        return forces[0] if math.isfinite(energy[0]) else None

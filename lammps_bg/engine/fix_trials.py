@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lammps_bg.crystal.structure import Array
-from lammps_bg.engine import describe, hidden_degrees, rules
-from lammps_bg.engine.hidden_degrees import ScriptFix
+from lammps_bg.engine import describe
 from lammps_bg.engine.instance import Instance
+from lammps_bg.engine.script import rules
+from lammps_bg.engine.script.rules import ScriptFix
 from lammps_bg.errors import PotentialError, ScriptError
 
 _SAME = 1e-10  # relative difference of energies and forces that is rounding
@@ -40,18 +41,14 @@ def require_position_energies(instance: Instance, load_alone: Callable[[], Insta
 
     What is known by name costs nothing; an instance of its own is made for what has to be tried.
 
-    Args:
-        instance: The instance of the script.
-        load_alone: Makes another one.
-
     Raises:
         PotentialError: The energy changes with an attribute of the atoms that is not sampled.
         ScriptError: A fix changes forces and is not known, or adds forces without their energy.
     """
     fixes = list(instance.reader.fixes.values())
-    unknown = [fix for fix in fixes if not (fix.kept or hidden_degrees.fix_is_innocent(fix.style))]
+    unknown = [fix for fix in fixes if not (fix.kept or rules.fix_is_innocent(fix.style))]
     pushing = [fix for fix in fixes if rules.fix_pushes(fix.style)]
-    attributes = [style for style in instance.atom_styles() if style in hidden_degrees.TRIED_ATOMS]
+    attributes = [style for style in instance.atom_styles() if style in rules.TRIED_ATOMS]
     if not (unknown or pushing or attributes):
         return
     with contextlib.closing(load_alone()) as scratch:
@@ -67,20 +64,16 @@ def require_position_energies(instance: Instance, load_alone: Callable[[], Insta
 
 
 def unlike_the_run(instance: Instance) -> list[str]:
-    """What the script's own dynamics do otherwise than the samples, one sentence each: atoms without an integrator, fixes gone since.
-
-    Args:
-        instance: The instance of the script.
-    """
+    """What the script's own dynamics do otherwise than the samples, one sentence each: atoms without an integrator, fixes gone since."""
     reader = instance.reader
     present = {(fix.group, fix.style) for fix in reader.fixes.values()}
     gone = [fix for fix in reader.run_fixes if (fix.group, fix.style) not in present]
     lines = [
         f"{fix} is in force in the last run of the script, but not at its end: the samples know nothing of it"
         for fix in gone
-        if fix.kept or hidden_degrees.fix_refusal(fix.style)
+        if fix.kept or rules.fix_refusal(fix.style)
     ]
-    movers = [fix for fix in (*reader.fixes.values(), *gone) if hidden_degrees.fix_integrates(fix.style)]
+    movers = [fix for fix in (*reader.fixes.values(), *gone) if rules.fix_integrates(fix.style)]
     total = int(instance.lammps.get_natoms())
     groups = {fix.group for fix in movers}
     moved = total if "all" in groups or not movers else _count(groups, instance)
@@ -105,11 +98,7 @@ def _count(groups: set[str], instance: Instance) -> int | None:
 
 
 class _Trial:
-    """Energies and forces of slightly displaced atoms, with and without what is tried.
-
-    Args:
-        scratch: An instance for nothing else.
-    """
+    """Energies and forces of slightly displaced atoms, with and without what is tried."""
 
     def __init__(self, scratch: Instance) -> None:
         self._instance = scratch
@@ -137,11 +126,7 @@ class _Trial:
     # ---- a fix that is left out
 
     def require_no_effect(self, fix: ScriptFix) -> None:
-        """Refuse a fix that is left out although it changes energies or forces.
-
-        Args:
-            fix: The fix.
-        """
+        """Refuse a fix that is left out although it changes energies or forces."""
         without = self._evaluate()
         try:
             with _elsewhere():  # it may open files
@@ -153,30 +138,25 @@ class _Trial:
         if not _same(without, present):
             energy, forces = present[0] - without[0], np.abs(present[1] - without[1]).max()
             clause = f"changes the energy by {energy:.3g} and forces by up to {forces:.3g}, and is not known to have an energy of the positions"
-            raise ScriptError(f"{fix.file.name} line {fix.line}: {hidden_degrees.refused_fix(fix, clause)}")
+            raise ScriptError(f"{fix.file.name} line {fix.line}: {rules.refused_fix(fix, clause)}")
 
     # ---- attributes of atoms
 
     def require_independence(self, style: str) -> None:
-        """Refuse an atom style whose attribute the energy depends on.
-
-        Args:
-            style: The atom style.
-        """
+        """Refuse an atom style whose attribute the energy depends on."""
         for fix in self._instance.reader.fixes.values():
             if fix.kept and rules.base_style(fix.style).startswith("efield"):  # else only its torque would tell
                 self._instance.command(f"fix_modify {fix.name} energy yes")
         before = self._evaluate()
         getattr(self, f"_change_{style}")()
         if not _same(before, self._evaluate()):
-            what = hidden_degrees.TRIED_ATOMS[style]
-            sentence = hidden_degrees.unsampled_sentence(f"atom_style {style}", what)
+            what = rules.TRIED_ATOMS[style]
+            sentence = rules.unsampled_sentence(f"atom_style {style}", what)
             raise PotentialError(f"{self._instance.place_of('atom_style')}: {sentence} (the energy changes with them)")
 
     def _attribute(self, name: str) -> Array:
         """LAMMPS' own array of a per-atom quantity, one row for each atom."""
-        lammps = self._instance.lammps
-        return np.asarray(lammps.numpy.extract_atom(name))[: lammps.extract_setting("nlocal")]
+        return self._instance.lammps.per_atom(name)
 
     def _change_sphere(self) -> None:
         self._attribute("radius")[...] *= 1.01
@@ -214,34 +194,20 @@ class _Trial:
         return list(_STEP * self._spacing * np.random.default_rng(1).standard_normal(shape))
 
     def push(self, fix: ScriptFix) -> tuple[Push, Push]:
-        """Energies and forces with a fix, and without it: the fix is gone afterwards.
-
-        Args:
-            fix: The fix.
-        """
+        """Energies and forces with a fix, and without it: the fix is gone afterwards."""
         present = Push(self.energies_along(), self._evaluate()[1])
         self._instance.command(f"unfix {fix.name}")
         return present, Push(self.energies_along(), self._evaluate()[1])
 
     def has_energy(self, present: Array, without: Push, forces: Array) -> bool:
-        """Whether the forces of a fix are the slope of its energy.
-
-        Args:
-            present: Energies along the steps with the fix, shape [n, 2].
-            without: Energies and forces without it.
-            forces: Forces with it, shape [N, 3].
-        """
+        """Whether the forces of a fix are the slope of its energy."""
         work = np.array([((forces - without.forces) * step).sum() for step in self._steps()])
         drop = -np.diff((present - without.energies)[:, ::-1], axis=1)[:, 0] / 2
         rounding = _ROUNDING * np.abs(without.energies).max()
         return bool((np.abs(drop - work) <= _MISSING * np.abs(work) + rounding).all())
 
     def switch_energy_on(self, fix: ScriptFix) -> bool:
-        """Let LAMMPS add the energy of a fix to the potential energy; whether it has one.
-
-        Args:
-            fix: The fix.
-        """
+        """Let LAMMPS add the energy of a fix to the potential energy; whether it has one."""
         try:
             self._instance.command(f"fix_modify {fix.name} energy yes")
         except PotentialError:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from lammps_bg import parallel
-from lammps_bg.engine import hidden_degrees, rules, team
+from lammps_bg.engine import team
 from lammps_bg.engine.atoms import Atoms
 from lammps_bg.engine.flags import LammpsFlags
-from lammps_bg.engine.guard import ScriptReader
-from lammps_bg.engine.interpreter import lammps_message
+from lammps_bg.engine.library import lammps_message
+from lammps_bg.engine.script import rules
+from lammps_bg.engine.script.reader import ScriptReader
 from lammps_bg.errors import PotentialError, ScriptError
 
 # the atom order must not change, and every id must be findable
@@ -26,6 +27,7 @@ _SAFE_SETTINGS = (
     "timer off timeout off",
     "neigh_modify delay 0 every 1 check yes once no",
 )
+_MINIMISER = ("min_style cg", "min_modify dmax 0.1 line quadratic")  # LAMMPS' defaults
 # said of runs, which are not executed, or of this program's own way to set up
 _OURS = ("No fixes with time integration, atoms won't move",)
 
@@ -74,34 +76,26 @@ class Instance:
             raise
 
     def command(self, text: str) -> None:
-        """Send one command; LAMMPS' refusal is a PotentialError, since scripts are read elsewhere.
-
-        Args:
-            text: The command.
-        """
+        """Send one command; LAMMPS' refusal is a PotentialError, since scripts are read elsewhere."""
         try:
             self.lammps.command(text)
         except Exception as error:
             raise PotentialError(f"LAMMPS says '{lammps_message(error)}' to `{text}`") from None
 
     def minimise(self, tolerances: str) -> str:
-        """Run LAMMPS' minimiser, and return why it stopped in LAMMPS' own words.
-
-        Args:
-            tolerances: The four numbers of `minimize`.
-        """
+        """Run LAMMPS' minimiser with the four numbers of `minimize`, and return why it stopped in LAMMPS' own words."""
         with self._logged() as said:
             self.lammps.command(f"minimize {tolerances}")
         found = re.search(r"Stopping criterion = (.*)", said[0])
         return found[1].strip() if found else "no reason given"
 
+    def settings(self) -> tuple[str, ...]:
+        """Commands that set again, but for the neighbour skin, what a run or a minimisation may have set otherwise."""
+        return (*_SAFE_SETTINGS, *self.thermo_commands("step pe"), *_MINIMISER, *self.reader.minimiser)
+
     @staticmethod
     def thermo_commands(columns: str) -> tuple[str, ...]:
-        """Commands that make LAMMPS compute the given thermo columns and nothing else.
-
-        Args:
-            columns: Names of the columns.
-        """
+        """Commands that make LAMMPS compute the given thermo columns and nothing else."""
         return ("thermo 0", f"thermo_style custom {columns}", "thermo_modify norm no lost error flush no")
 
     # ---- reading and checking
@@ -176,12 +170,12 @@ class Instance:
         pair = self.reader.pair_style if self.pair_style.startswith("hybrid") else [self.pair_style]
         bond = [traced.text.split()[1:] for traced in self.reader.trace.commands if traced.name == "bond_style"]
         for command, words in (("pair_style", pair), *(("bond_style", words) for words in bond[-1:])):
-            if found := hidden_degrees.unsampled_style(words):
-                sentence = hidden_degrees.unsampled_sentence(f"{command} {found[0]}", found[1])
+            if found := rules.unsampled_style(words):
+                sentence = rules.unsampled_sentence(f"{command} {found[0]}", found[1])
                 raise PotentialError(f"{self.place_of(command)}: {sentence}")
         for style in self.atom_styles():
-            if what := hidden_degrees.unsampled_atoms(style):
-                sentence = hidden_degrees.unsampled_sentence(f"atom_style {style}", what)
+            if what := rules.unsampled_atoms(style):
+                sentence = rules.unsampled_sentence(f"atom_style {style}", what)
                 raise PotentialError(f"{self.place_of('atom_style')}: {sentence}")
         self.reader.require_free_atoms()
 
@@ -197,11 +191,7 @@ class Instance:
         return [rules.base_style(style) for style in line.split("=")[1].split()[1:]]
 
     def place_of(self, command: str) -> str:
-        """Where the script last has a command, or the script where a file brings what it does.
-
-        Args:
-            command: Name of the command.
-        """
+        """Where the script last has a command, or the script where a file brings what it does."""
         said = [traced for traced in self.reader.trace.commands if traced.name == command]
         return f"{said[-1].file.name} line {said[-1].line}" if said else self.reader.script_files[0].name
 
@@ -224,7 +214,7 @@ class Instance:
 
     def close(self) -> None:
         """Free the instance; a second call does nothing."""
-        if self.atoms.library.lmp:
+        if self.atoms.library.is_open:
             self.atoms.close()
             self.reader.files.close()
 

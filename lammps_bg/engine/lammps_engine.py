@@ -5,25 +5,30 @@ import contextlib
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from lammps_bg import parallel
-from lammps_bg.engine import describe, numbering, parameters, state_variables
+from lammps_bg.crystal.structure import Structure
+from lammps_bg.engine import describe
 from lammps_bg.engine.evaluator import Evaluator
 from lammps_bg.engine.fix_trials import require_position_energies, unlike_the_run
 from lammps_bg.engine.flags import LammpsFlags
-from lammps_bg.engine.guard import ScriptReader
 from lammps_bg.engine.instance import Instance
-from lammps_bg.engine.interpreter import SkippedCommand, lammps_message
-from lammps_bg.engine.pair_style import PairStyle
+from lammps_bg.engine.library import lammps_message
+from lammps_bg.engine.script import parameters
+from lammps_bg.engine.script.left_out import SkippedCommand
+from lammps_bg.engine.script.reader import ScriptReader
+from lammps_bg.engine.script.variables import own_value
 from lammps_bg.errors import CrystalError, PotentialError, ScriptError
 
 __all__ = ["Engine", "LammpsFlags", "SkippedCommand"]
+_SAME = 1e-6  # of a cell vector
 _ACCURATE = 1e-8  # of a long-range solver: relative error of the forces
 
 
@@ -56,62 +61,14 @@ class Engine(Evaluator):
         stored: bool = False,
         most_atoms: float = math.inf,
     ) -> None:
-        self._given = dict(variables or {})
-        self._parameters: dict[str, str] = {}
+        source = _Source(Path(script), dict(variables or {}), tuple(replicate), flags or LammpsFlags(), stored)
+        instance, self.script_structure, self.unlike_the_run = source.first(most_atoms)
+        self.structure = describe.structure(instance)
+        super().__init__(instance, self.structure, source.instance)
+        self._source = source
         self._usable: set[frozenset[str]] = set()  # parameters that were checked
-
-        self._rows: NDArray[np.int64] | None = None  # of the atoms by LAMMPS' id, in a team
-
-        def load(*, alone: bool = False, used: LammpsFlags | None = None) -> Instance:
-            values = {**(variables or {}), **{name: [value] for name, value in self._parameters.items()}}
-            used = used or (LammpsFlags() if alone else flags or LammpsFlags())
-            return Instance(Path(script), values, used, stored=stored, alone=alone)
-
-        def make() -> Instance:
-            instance = self._numbered(load)
-            _replicate(instance, replicate)
-            return instance
-
-        first: list[Instance] = [self._numbered(load)]
-        if not stored:
-            silent = replace(flags or LammpsFlags(), log="none", screen="none")
-            try:
-                require_position_energies(first[0], lambda: load(alone=True, used=silent))
-            except BaseException:
-                first[0].close()
-                raise
-        self.unlike_the_run = unlike_the_run(first[0])
-        self.units = describe.units(first[0].lammps)
-        self.script_structure = describe.structure(first[0])
-        wanted = self.script_structure.n_atoms * math.prod(replicate)
-        if wanted > most_atoms:
-            first[0].close()
-            raise CrystalError(
-                f"expected at most {most_atoms:.0f} atoms, which fit into the memory of this machine, got {wanted}; "
-                "use a smaller -rep (a model trained on a small crystal is applied to a larger one with `lammps-bg sample -rep`)"
-            )
-        _replicate(first[0], replicate)
-        self.structure = describe.structure(first[0])
+        self.units = describe.units(self.lammps)
         self.atom_ids: NDArray[np.int64] = np.arange(1, self.structure.n_atoms + 1)
-        if self.structure.n_atoms < 2:
-            first[0].close()
-            raise ScriptError("expected at least 2 atoms, got 1; use a larger cell or -rep")
-        super().__init__(lambda: first.pop() if first else make(), self.structure)
-
-    def _numbered(self, load: Callable[..., Instance]) -> Instance:
-        """An instance, with the atoms numbered as on one rank."""
-        if parallel.team().Get_size() == 1:
-            return load()
-        if self._rows is not None:
-            instance = load()
-        else:
-            # first alone: what is wrong with a script LAMMPS often says on one rank of a team only, which ends the job
-            with contextlib.closing(load(alone=True)) as alone:
-                reference = describe.structure(alone)
-            instance = load()
-            self._rows = numbering.rows_as(reference, describe.structure(instance))
-        instance.atoms.renumber(self._rows)
-        return instance
 
     @property
     def reader(self) -> ScriptReader:
@@ -149,9 +106,9 @@ class Engine(Evaluator):
         return self._instance.pair_style
 
     @property
-    def pair(self) -> PairStyle:
+    def pair(self) -> describe.PairStyle:
         """What the script says of its pair style."""
-        return PairStyle.of(self._instance)
+        return describe.PairStyle.of(self._instance)
 
     @property
     def version(self) -> str:
@@ -164,11 +121,7 @@ class Engine(Evaluator):
         return bool(self.lammps.extract_setting("triclinic"))
 
     def variable(self, name: str) -> float | None:
-        """Numeric value of a LAMMPS variable after the script, or nothing.
-
-        Args:
-            name: Name of the variable.
-        """
+        """Numeric value of a LAMMPS variable after the script, or nothing."""
         if not self.lammps.has_id("variable", name):
             return None
         try:
@@ -177,31 +130,19 @@ class Engine(Evaluator):
             return None
 
     def state_variable(self, name: str) -> str | None:
-        """What the user says by T, P or Lambda: the value by -var, else the script's own number, or nothing.
-
-        Args:
-            name: Name of the variable.
-        """
-        given = self._given.get(name)
-        return given[0] if given else state_variables.own(self.reader.stale, name, self.variable_text(name))
+        """What the user says by T, P or Lambda: the value by -var, else the script's own number, or nothing."""
+        given = self._source.variables.get(name)
+        return given[0] if given else own_value(self.reader.stale, name, self.variable_text(name))
 
     def script_value(self, name: str) -> str:
-        """Value that the script itself gives to an index variable, which -var replaces; empty where it gives none.
-
-        Args:
-            name: Name of the variable.
-        """
+        """Value that the script itself gives to an index variable, which -var replaces; empty where it gives none."""
         for command in self.reader.trace.commands:
             if command.target == name and command.kind == "variable":
                 return command.text.split()[3]
         return ""
 
     def variable_text(self, name: str) -> str | None:
-        """Value of a LAMMPS variable as text, or nothing where the script has none of that name.
-
-        Args:
-            name: Name of the variable.
-        """
+        """Value of a LAMMPS variable as text, or nothing where the script has none of that name."""
         if not self.lammps.has_id("variable", name):
             return None
         try:
@@ -212,15 +153,12 @@ class Engine(Evaluator):
     def tried(self, commands: Sequence[str]) -> Evaluator:
         """Another instance of the same crystal with further commands after the script, to see what they change; close it afterwards.
 
-        Args:
-            commands: LAMMPS commands.
-
         Raises:
             PotentialError: LAMMPS refuses one of them.
         """
 
         def make() -> Instance:
-            instance = self._make()
+            instance = self._source.instance()
             try:
                 for command in commands:
                     instance.command(command)
@@ -229,7 +167,7 @@ class Engine(Evaluator):
                 raise
             return instance
 
-        trial = Evaluator(make, self.structure)
+        trial = Evaluator(make(), self.structure, make)
         trial.set_cell(self.cell, self.origin)
         return trial
 
@@ -247,9 +185,6 @@ class Engine(Evaluator):
 
     def parameter_use(self, name: str) -> list[str]:
         """The commands of the script by which a variable changes the potential, each with its place.
-
-        Args:
-            name: Name of an index variable.
 
         Raises:
             ConfigError: It is no parameter of the potential alone.
@@ -285,7 +220,7 @@ class Engine(Evaluator):
             raise PotentialError(
                 f"expected a value that the potential can have, got {given}: {lammps_message(error)}; choose another one"
             ) from None
-        self._parameters |= changed
+        self._source.parameters |= changed
 
     def _apply(self, values: Mapping[str, str]) -> None:
         """Send the potential with these values, and evaluate the sites."""
@@ -314,10 +249,6 @@ class Engine(Evaluator):
         reach = float(lines[0].split("=")[1]) - self._skin if lines else 0.0
         return reach if reach > 0 else None
 
-    def length_scale(self) -> tuple[float, str] | None:
-        """The potential's own length, in length units, and how it is known; nothing where there is no single one."""
-        return describe.length_scale(self._instance)
-
     def __enter__(self) -> "Engine":
         return self
 
@@ -325,16 +256,105 @@ class Engine(Evaluator):
         self.close()
 
 
-def _replicate(instance: Instance, copies: tuple[int, int, int]) -> None:
-    if tuple(copies) == (1, 1, 1):
-        return
-    # they hold numbers of every atom, with which LAMMPS refuses to replicate; the charges are found anew anyway
-    charges = dict(instance.reader.charge_fixes)
-    with instance.listening():
-        for name in charges:
-            instance.command(f"unfix {name}")
-        # without this, a bond over a face of the cell goes on to the far side of the supercell
-        bonds = " bond/periodic" if instance.lammps.extract_global("nbonds") else ""
-        instance.command("replicate {} {} {}".format(*copies) + bonds)
-        for command in itertools.chain(*charges.values()):
-            instance.command(command)
+@dataclass
+class _Source:
+    """A script with what the user gave with it, which makes instances of its crystal.
+
+    Attributes:
+        script: The script.
+        variables: Index variables and their values by -var.
+        replicate: Copies along the three vectors of the script's box.
+        flags: LAMMPS' own flags.
+        stored: See `Engine`.
+        parameters: Values of the potential's parameters that go before all others.
+        rows: Of the script's atoms by LAMMPS' id, where a team holds the instance.
+    """
+
+    script: Path
+    variables: dict[str, Sequence[str]]
+    replicate: tuple[int, ...]
+    flags: LammpsFlags
+    stored: bool
+    parameters: dict[str, str] = field(default_factory=dict)
+    rows: NDArray[np.int64] | None = None
+
+    def instance(self) -> Instance:
+        """An instance with the supercell."""
+        made = self._numbered()
+        self._replicate(made)
+        return made
+
+    def first(self, most_atoms: float) -> tuple[Instance, Structure, list[str]]:
+        """The same after all checks, the structure before it was replicated, and `Engine.unlike_the_run`."""
+        made = self._numbered()
+        try:
+            if not self.stored:
+                silent = replace(self.flags, log="none", screen="none")
+                require_position_energies(made, lambda: self._loaded(silent, alone=True))
+            unlike, structure = unlike_the_run(made), describe.structure(made)
+            wanted = structure.n_atoms * math.prod(self.replicate)
+            if wanted > most_atoms:
+                raise CrystalError(
+                    f"expected at most {most_atoms:.0f} atoms, which fit into the memory of this machine, got {wanted}; use a smaller "
+                    "-rep (a model trained on a small crystal is applied to a larger one with `lammps-bg sample -rep`)"
+                )
+            self._replicate(made)
+            if wanted < 2:
+                raise ScriptError("expected at least 2 atoms, got 1; use a larger cell or -rep")
+        except BaseException:
+            made.close()
+            raise
+        return made, structure, unlike
+
+    def _loaded(self, flags: LammpsFlags, *, alone: bool = False) -> Instance:
+        values = {**self.variables, **{name: [value] for name, value in self.parameters.items()}}
+        return Instance(self.script, values, flags, stored=self.stored, alone=alone)
+
+    def _numbered(self) -> Instance:
+        """An instance, with the atoms numbered as on one rank."""
+        if parallel.team().Get_size() == 1:
+            return self._loaded(self.flags)
+        if self.rows is not None:
+            instance = self._loaded(self.flags)
+        else:
+            # first alone: what is wrong with a script LAMMPS often says on one rank of a team only, which ends the job
+            with contextlib.closing(self._loaded(LammpsFlags(), alone=True)) as alone:
+                reference = describe.structure(alone)
+            instance = self._loaded(self.flags)
+            self.rows = rows_as(reference, describe.structure(instance))
+        instance.atoms.renumber(self.rows)
+        return instance
+
+    def _replicate(self, instance: Instance) -> None:
+        if self.replicate == (1, 1, 1):
+            return
+        # they hold numbers of every atom, with which LAMMPS refuses to replicate; the charges are found anew anyway
+        charges = dict(instance.reader.charge_fixes)
+        with instance.listening():
+            for name in charges:
+                instance.command(f"unfix {name}")
+            # without this, a bond over a face of the cell goes on to the far side of the supercell
+            bonds = " bond/periodic" if instance.lammps.extract_global("nbonds") else ""
+            instance.command("replicate {} {} {}".format(*self.replicate) + bonds)
+            for command in itertools.chain(*charges.values()):
+                instance.command(command)
+
+
+def rows_as(reference: Structure, structure: Structure) -> NDArray[np.int64]:
+    """Row in the reference of each atom of the same crystal, shape [N].
+
+    Raises:
+        ScriptError: It is another crystal.
+    """
+    same = structure.n_atoms == reference.n_atoms and np.allclose(structure.cell, reference.cell, rtol=1e-12, atol=0.0)
+    if same:
+        tree = cKDTree(reference.fractional % 1.0 % 1.0, boxsize=1.0)  # % 1.0 of -1e-17 is 1.0
+        distances, rows = tree.query(structure.fractional % 1.0 % 1.0)
+        one_to_one = np.array_equal(np.sort(rows), np.arange(len(rows)))
+        same = distances.max() < _SAME and one_to_one and np.array_equal(reference.types[rows], structure.types)
+    if not same:
+        raise ScriptError(
+            "expected a script that makes the same crystal on every number of MPI ranks, got another one with -lammps-ranks than without; "
+            "name atoms by region or type instead of id, take commands with random numbers out, or leave -lammps-ranks out"
+        )
+    return np.asarray(rows, dtype=np.int64)

@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Relaxing a crystal with its cell by LAMMPS' minimiser; afterwards the engine evaluates energies as before."""
+"""Relaxing a crystal, in its cell or with it: by LAMMPS' minimiser, and where that stalls by forces and pressure alone.
+
+Afterwards the engine evaluates energies as before.
+"""
 
 import math
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
+from lammps_bg.crystal.scale import natural_unit
 from lammps_bg.crystal.structure import Array
-from lammps_bg.engine import describe
-from lammps_bg.engine.descent import descend
+from lammps_bg.crystal.symmetry import nearest_distance
 from lammps_bg.engine.ensembles import PREFIX
-from lammps_bg.engine.evaluator import UNSUITED
-from lammps_bg.engine.interpreter import lammps_message
+from lammps_bg.engine.evaluator import Evaluator, Loan
 from lammps_bg.engine.lammps_engine import Engine
+from lammps_bg.engine.library import lammps_message
 from lammps_bg.errors import CrystalError
 
 Free = Literal["none", "iso", "xy", "aniso", "tri"]
@@ -43,7 +48,13 @@ _ROUNDS = 30  # of minimisation: the strain of `fix box/relax` refers to the cel
 _MINIMISE = "0.0 1e-12 500 5000"
 _CONVERGED = 1e-9  # of energy per volume (pressure) and of energy per nearest distance (force), both per atom
 _USABLE = 1e-4  # the same where cutoffs without a shift leave small steps in the energy
-_LONGEST = 0.05  # step of a descent, in spacings or as a strain
+_LONGEST = 0.05  # step of a descent, in distances of neighbours or as a strain
+_UNSUITED = "not used: in these units atoms are too small for it"
+# of a descent
+_MEMORY = 20
+_PROGRESS = 0.9  # of the smallest residual so far
+_FIRST = 0.01  # of the longest step: the first one, whose right length nobody knows
+_UPHILL = 10.0  # times the smallest residual: there it starts anew from the best point
 _VOLUMES = (0.4, 2.5)  # of the start's volume: beyond, it is no longer the same crystal
 
 
@@ -96,24 +107,98 @@ class Relaxed:
         return self.residual < 10 * _CONVERGED
 
 
+def suits_minimiser(engine: Evaluator) -> bool:
+    """Whether lengths and energies have the size that LAMMPS' minimisers take for granted: steps of 0.1, changes above 1e-8."""
+    energy, spacing = engine.energy_per_atom, float(abs(np.linalg.det(engine.cell)) / len(engine.sites)) ** (1 / 3)
+    return natural_unit(spacing, 12) == 1 and (energy == 0 or natural_unit(energy, 24) == 1)
+
+
 def static_state(engine: Engine) -> StaticState:
-    """Energy, pressure tensor and largest force of the atoms at rest on their sites.
+    """Energy, pressure tensor and largest force of the atoms at rest on their sites; the engine stays as it is."""
+    with engine.borrowed() as lammps:
+        _install(lammps)
+        lammps.hold()
+        return _measured(lammps)
+
+
+# ---- the atoms in their cell
+
+
+@dataclass(frozen=True)
+class AtRest:
+    """Where a minimisation of the atoms at constant cell ended.
+
+    Attributes:
+        positions: Cartesian positions ordered by id, shape [N, 3], length units.
+        largest_force: Largest force component left, energy per length.
+        stopped: Why LAMMPS' own minimiser stopped, in its words.
+    """
+
+    positions: Array
+    largest_force: float
+    stopped: str
+
+
+def at_rest(engine: Evaluator, small: float) -> AtRest:
+    """The energy minimum at the present cell that is downhill from the sites; the engine stays as it is.
+
+    LAMMPS' minimiser goes first; where it stalls, a descent by forces alone goes on from there.
 
     Args:
-        engine: The engine; its state stays as it is.
+        engine: The engine; its present cell and sites are the start.
+        small: Largest force component with which atoms count as at rest, energy per length.
+
+    Raises:
+        CrystalError: There are no forces to follow.
     """
-    _install(engine)
+    start, stopped = _minimised(engine) if suits_minimiser(engine) else (np.zeros_like(engine.sites), _UNSUITED)
+    with engine.borrowed() as lammps:
+        force = lammps.forces_at(start)
+        if force is not None and np.abs(force).max() < small:
+            return AtRest(engine.sites + start, float(np.abs(force).max()), stopped)
+        return _descended_at_rest(engine, lammps, start, small, stopped)
+
+
+def _minimised(engine: Evaluator) -> tuple[Array, str]:
+    """Displacements that LAMMPS' minimiser comes to, shape [N, 3], and why it stopped there."""
+    still = np.zeros_like(engine.sites)
     try:
-        engine._hold()
-        return _measured(engine)
-    finally:
-        _remove(engine)
+        with engine.borrowed() as lammps:
+            lammps.hold()
+            stopped = lammps.minimise("1e-12 1e-8 2000 20000")
+            found = lammps.gather("x")
+    except Exception as error:  # LAMMPS raises plain Exception
+        return still, lammps_message(error)
+    displacements, reach = engine.displacements(found[None])
+    return (displacements[0] if math.isfinite(reach[0]) else still), stopped
+
+
+def _descended_at_rest(engine: Evaluator, lammps: Loan, start: Array, small: float, stopped: str) -> AtRest:
+    """Go on by forces alone from displacements where LAMMPS stopped."""
+    size = nearest_distance(engine.cell, engine.sites - engine.origin)
+    first = lammps.forces_at(start)
+    if first is None or not np.isfinite(first).all():
+        raise CrystalError(
+            f"expected forces that lead to the nearest energy minimum, got none (LAMMPS' minimiser: '{stopped}'); check for overlapping atoms"
+        )
+    scale = float(np.abs(first).max())
+
+    def slope(x: Array) -> tuple[Array, float]:
+        force = lammps.forces_at(size * x.reshape(-1, 3))
+        if force is None:
+            return np.full(x.shape, np.nan), math.inf
+        force = force - force.mean(0)
+        return -force.ravel() / scale, float(np.abs(force).max())
+
+    found = descend(slope, start.ravel() / size, enough=0.1 * min(small, scale), longest=_LONGEST)
+    return AtRest(engine.sites + size * found.x.reshape(-1, 3), found.residual, stopped)
+
+
+# ---- the atoms and the cell
 
 
 def relax(engine: Engine, free: Free, pressure: float) -> Relaxed:
-    """Minimise energy plus pressure times volume; the engine's cell and settings are as before afterwards.
-
-    Only the minimiser's own settings (`min_style cg`, quadratic line search) stay: `fix box/relax` works with no other.
+    """Minimise energy plus pressure times volume; the engine stays as it is.
 
     Args:
         engine: The engine; its present cell and sites are the start.
@@ -123,61 +208,55 @@ def relax(engine: Engine, free: Free, pressure: float) -> Relaxed:
     Raises:
         CrystalError: The minimisation fails or does not end.
     """
-    before = engine.cell, engine.origin, engine.triclinic
-    _install(engine)
+    suited = suits_minimiser(engine)
     try:
-        if free == "tri":
-            engine._make_triclinic()
-        engine._hold()
-        found, stopped = _rounds(engine, free, pressure) if engine.suits_minimize else (None, UNSUITED)
-        if found is None or not found.residual < _USABLE:
-            found = _descended(engine, free, pressure, found, stopped)
-        return found
+        with engine.borrowed() as lammps:
+            _install(lammps)
+            if free == "tri":
+                lammps.make_triclinic()
+            lammps.hold()
+            found, stopped = _rounds(engine, lammps, free, pressure) if suited else (None, _UNSUITED)
+            if found is None or not found.residual < _USABLE:
+                found = _descended(engine, lammps, (free, pressure), found, stopped)
+            return found
     except CrystalError:
         raise
     except Exception as error:  # LAMMPS raises plain Exception
         raise CrystalError(
             f"LAMMPS cannot relax the script's structure: '{lammps_message(error)}'; check that it is near an energy minimum"
         ) from None
-    finally:
-        _restore(engine, *before)
 
 
-def _rounds(engine: Engine, free: Free, pressure: float) -> tuple[Relaxed, str]:
+def _rounds(engine: Engine, lammps: Loan, free: Free, pressure: float) -> tuple[Relaxed, str]:
     """Minimise again and again until pressure and forces are at their targets, or get no closer; and why LAMMPS stopped at last."""
-    instance = engine._instance
-    # LAMMPS' box vectors are these combinations of the engine's: the same lattice with small tilts
-    combination = np.rint(engine.cell @ np.linalg.inv(describe.box(engine.lammps)[0]))
-    for command in ("min_style cg", "min_modify dmax 0.1 line quadratic"):
-        instance.command(command)
+    for command in ("min_style cg", "min_modify dmax 0.1 line quadratic"):  # `fix box/relax` works with no other
+        lammps.command(command)
     volume, best = abs(np.linalg.det(engine.cell)), math.inf
     for _ in range(_ROUNDS):
         if free != "none":
             target = _KEYWORDS[free].format(repr(float(pressure)))
-            instance.command(f"fix {_FIX} all box/relax {target} vmax 0.01 nreset 20")
-        stopped = instance.minimise(_MINIMISE)
+            lammps.command(f"fix {_FIX} all box/relax {target} vmax 0.01 nreset 20")
+        stopped = lammps.minimise(_MINIMISE)
         if free != "none":
-            instance.command(f"unfix {_FIX}")
-        engine.lammps.command("run 0 post no")
-        cell, low = describe.box(engine.lammps)
+            lammps.command(f"unfix {_FIX}")
+        lammps.library.command("run 0 post no")
+        cell, low = lammps.cell()
         _require_same_density(abs(np.linalg.det(cell)) / volume)
-        state = _measured(engine)
-        residual = _residual(engine, state, free, pressure)
+        state = _measured(lammps)
+        residual = _residual(engine, volume, state, free, pressure)
         if residual < _CONVERGED or best < 10 * _CONVERGED:
             break
         best = min(best, residual)
-    cell = combination @ cell
-    positions = describe.unwrapped(instance) - engine._offsets @ cell
-    return Relaxed(cell, engine.origin, (positions - low) @ np.linalg.inv(cell), state, residual), stopped
+    return Relaxed(cell, engine.origin, (lammps.positions(cell) - low) @ np.linalg.inv(cell), state, residual), stopped
 
 
-def _descended(engine: Engine, free: Free, pressure: float, found: Relaxed | None, stopped: str) -> Relaxed:
+def _descended(engine: Engine, lammps: Loan, aim: tuple[Free, float], found: Relaxed | None, stopped: str) -> Relaxed:
     """Go on without LAMMPS' minimiser: the strain of the cell follows the pressure, and at each strain the atoms their forces.
 
     Raises:
         CrystalError: It stalls, too.
     """
-    path = _Descent(engine, free, pressure)
+    path = _Descent(engine, lammps, *aim)
     rest = path.from_start() if found is None else path.from_relaxed(found)
     if not rest.residual < _USABLE:
         raise CrystalError(
@@ -195,19 +274,14 @@ class _Descent:
 
     Attributes:
         n_evaluations: Evaluations so far.
-
-    Args:
-        engine: The engine; its present cell and sites are the start.
-        free: What of the cell may change.
-        pressure: Target pressure, pressure units.
     """
 
-    def __init__(self, engine: Engine, free: Free, pressure: float) -> None:
-        self._engine, self._free, self._pressure = engine, free, pressure
+    def __init__(self, engine: Engine, lammps: Loan, free: Free, pressure: float) -> None:
+        self._engine, self._lammps, self._free, self._pressure = engine, lammps, free, pressure
         self._cell, self._origin, self._sites = engine.cell, engine.origin, engine.sites - engine.origin
         self._volume = abs(float(np.linalg.det(self._cell)))
         self._spacing = (self._volume / len(self._sites)) ** (1 / 3)
-        self._energy = engine._atom_energy or 1.0
+        self._energy = engine.energy_per_atom or 1.0
         self._moved = np.zeros_like(self._sites)
         self._modes = _STRAINS[free]
         self._best: Relaxed | None = None
@@ -236,34 +310,33 @@ class _Descent:
         deformation = np.eye(3) + np.tensordot(strain, self._modes, 1)
         if np.diag(deformation).min() <= 0:
             return np.full(strain.shape, np.nan), math.inf
-        cell, engine = self._cell @ deformation, self._engine
+        cell = self._cell @ deformation
         volume = abs(float(np.linalg.det(cell)))
         _require_same_density(volume / self._volume)
-        engine._use_cell(cell, self._origin)
-        engine._change_box()
+        self._lammps.set_cell(cell, self._origin)
         point = descend(
             lambda x: self._force(x, deformation), self._moved.ravel() / self._spacing, enough=0.1 * _CONVERGED, longest=_LONGEST
         )
         if not math.isfinite(self._force(point.x, deformation)[1]):
             return np.full(strain.shape, np.nan), math.inf
         self._moved = self._spacing * point.x.reshape(-1, 3)
-        state = _measured(engine)
-        residual = _residual(engine, state, self._free, self._pressure)
+        state = _measured(self._lammps)
+        residual = _residual(self._engine, volume, state, self._free, self._pressure)
         if self._best is None or residual < self._best.residual:
             fractional = (self._sites + self._moved) @ np.linalg.inv(self._cell)
             self._best = Relaxed(cell, self._origin, fractional, state, residual)
         xx, yy, zz, xy, xz, yz = state.stress
         excess = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) - self._pressure * np.eye(3)
-        work = -volume / engine.units.nktv2p * np.linalg.solve(deformation.T, excess)
+        work = -volume / self._engine.units.nktv2p * np.linalg.solve(deformation.T, excess)
         return np.tensordot(self._modes, work, 2) / (len(self._sites) * self._energy), residual
 
     def _force(self, x: Array, deformation: Array) -> tuple[Array, float]:
         """Derivative with respect to displacements in spacings, in cohesive energies, and its largest component."""
         self.n_evaluations += 1
-        moved, forces = self._spacing * x.reshape(-1, 3), np.full((1, *self._sites.shape), np.nan)
-        if not math.isfinite(self._engine._several((moved @ deformation)[None], False, forces)[0]):
+        forces = self._lammps.forces_at(self._spacing * x.reshape(-1, 3) @ deformation)
+        if forces is None:
             return np.full(x.shape, np.nan), math.inf
-        slope = -(forces[0] - forces[0].mean(0)) @ deformation.T * (self._spacing / self._energy)
+        slope = -(forces - forces.mean(0)) @ deformation.T * (self._spacing / self._energy)
         return slope.ravel(), float(np.abs(slope).max())
 
 
@@ -275,9 +348,9 @@ def _require_same_density(ratio: float) -> None:
         )
 
 
-def _residual(engine: Engine, state: StaticState, free: Free, pressure: float) -> float:
+def _residual(engine: Engine, volume: float, state: StaticState, free: Free, pressure: float) -> float:
     """Deviation from the targets relative to what the cohesive energy amounts to per volume, and per spacing of the atoms."""
-    volume, n = abs(np.linalg.det(engine.cell)), engine.structure.n_atoms
+    n = engine.structure.n_atoms
     energy = max(abs(state.energy), abs(pressure) * volume / engine.units.nktv2p) / n
     if energy == 0:
         raise CrystalError(
@@ -289,34 +362,95 @@ def _residual(engine: Engine, state: StaticState, free: Free, pressure: float) -
     return float(max(off / (engine.units.nktv2p * energy / spacing**3), state.largest_force / (energy / spacing)))
 
 
-def _install(engine: Engine) -> None:
-    engine._instance.command(f"compute {_COMPUTE} all pressure NULL virial")
-    engine._thermo(f"step pe c_{_COMPUTE}")  # what thermo output needs is tallied on the last step of a run
+def _install(lammps: Loan) -> None:
+    lammps.command(f"compute {_COMPUTE} all pressure NULL virial")
+    lammps.tally(f"c_{_COMPUTE}")
 
 
-def _measured(engine: Engine) -> StaticState:
+def _measured(lammps: Loan) -> StaticState:
     """What LAMMPS has just computed."""
-    tensor = engine.lammps.extract_compute(_COMPUTE, 0, 1)
+    tensor = lammps.library.extract_compute(_COMPUTE, 0, 1)
     stress = np.array([tensor[index] for index in range(6)])
-    return StaticState(engine._instance.potential_energy(), stress, float(np.abs(engine._gather("f")).max()))
+    return StaticState(lammps.energy(), stress, float(np.abs(lammps.gather("f")).max()))
 
 
-def _remove(engine: Engine) -> None:
-    engine._thermo("step pe")
-    if engine.lammps.has_id("fix", _FIX):
-        engine._instance.command(f"unfix {_FIX}")
-    engine._instance.command(f"uncompute {_COMPUTE}")
-    engine._held = False
+# ---- a minimiser that looks at forces only and knows no unit
+#
+# LAMMPS' line searches compare energies, and stop at a change of 1e-8 energy units: in `units si` that is more than a crystal has, and
+# where the energy is a little rough (grids of long-range solvers, unshifted cutoffs) no step is ever good enough for them.
 
 
-def _restore(engine: Engine, cell: Array, origin: Array, triclinic: bool) -> None:
-    """Bring the engine's cell and settings back."""
-    engine._use_cell(cell, origin)
-    try:
-        _remove(engine)
-        engine._change_box()
-        if not triclinic:
-            engine._make_orthogonal()
-        engine._hold()
-    except Exception:  # LAMMPS is beyond repair
-        engine._restart()
+@dataclass(frozen=True)
+class Point:
+    """Where a descent has got to.
+
+    Attributes:
+        x: Coordinates, shape [d].
+        residual: What remains there, of whatever has to vanish.
+        n_evaluations: Evaluations that it took.
+    """
+
+    x: Array
+    residual: float
+    n_evaluations: int
+
+
+def descend(
+    gradient: Callable[[Array], tuple[Array, float]],
+    start: Array,
+    *,
+    enough: float,
+    longest: float,
+    most: int = 3000,
+    patience: int = 60,
+) -> Point:
+    """Limited-memory BFGS without a line search: steps of bounded length to where the gradient vanishes.
+
+    Args:
+        gradient: Gradient at coordinates [d], and the residual there; not finite where there is no energy.
+        start: Coordinates to start from, of comparable stiffness, shape [d].
+        enough: Residual at which it ends.
+        longest: Largest change of a coordinate in one step.
+        most: Largest number of evaluations.
+        patience: Evaluations without progress after which it will not get any better.
+
+    Returns:
+        The best point found, good enough or not.
+    """
+    slope, residual = gradient(start)
+    best, best_slope, last_progress = Point(start, residual, 1), slope, 1
+    x, pairs = start, deque[tuple[Array, Array]](maxlen=_MEMORY)
+    for n in range(2, most + 1):
+        if best.residual < enough or n - last_progress > patience or not np.isfinite(slope).all():
+            break
+        step = _step(slope, pairs, longest)
+        new_slope, residual = gradient(x + step)
+        if not residual < _UPHILL * best.residual:
+            longest, x, slope = 0.5 * longest, best.x, best_slope
+            pairs.clear()
+            continue
+        change = new_slope - slope
+        if step @ change > 0:
+            pairs.append((step, change))
+        x, slope = x + step, new_slope
+        if residual < best.residual:
+            last_progress = n if residual < _PROGRESS * best.residual else last_progress
+            best, best_slope = Point(x, residual, n), slope
+    return Point(best.x, best.residual, n)
+
+
+def _step(slope: Array, pairs: deque[tuple[Array, Array]], longest: float) -> Array:
+    """The quasi-Newton step of the two-loop recursion, no longer than allowed, shape [d]."""
+    direction, weights = -slope, []
+    for step, change in reversed(pairs):
+        weight = (step @ direction) / (step @ change)
+        direction = direction - weight * change
+        weights.append(weight)
+    if pairs:
+        step, change = pairs[-1]
+        direction = direction * ((step @ change) / (change @ change))
+    for (step, change), weight in zip(pairs, reversed(weights), strict=True):
+        direction = direction + (weight - (change @ direction) / (step @ change)) * step
+    size = float(np.abs(direction).max())
+    largest = longest if pairs else _FIRST * longest
+    return direction * (largest / size) if size > largest or not pairs else direction

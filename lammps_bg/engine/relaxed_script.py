@@ -10,11 +10,10 @@ import numpy as np
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.symmetry import nearest_distance
-from lammps_bg.engine import rules
-from lammps_bg.engine.guard import quoted
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import Relaxed
-from lammps_bg.engine.script_text import read_lines
+from lammps_bg.engine.script import rules
+from lammps_bg.engine.script.text import quoted, read_lines
 
 _MOVED = 1e-8  # in nearest-neighbour distances: less is rounding, and the script's own place is kept
 _SQUARE = 1e-9  # tilts below this part of a box length are rounding
@@ -49,12 +48,7 @@ class Place:
 
 
 def settled(relaxed: Relaxed, engine: Engine) -> Relaxed:
-    """The relaxed crystal without rounding noise: tilts of zero, and the script's coordinates where atoms have not moved.
-
-    Args:
-        relaxed: As it came out of the minimiser.
-        engine: The engine of the unrelaxed script.
-    """
+    """The relaxed crystal without rounding noise: tilts of zero, and the script's coordinates where atoms have not moved."""
     cell = np.tril(relaxed.cell)
     small = np.abs(cell) < _SQUARE * np.diag(cell).max()
     cell[small & ~np.eye(3, dtype=bool)] = 0.0
@@ -93,11 +87,7 @@ def _set_atom(number: int | np.integer, position: Array) -> str:
 
 
 def places(engine: Engine) -> list[Place]:
-    """Where the lines may go, the best first: before anything acts or integrates, before it acts, at the end.
-
-    Args:
-        engine: The engine of the script.
-    """
+    """Where the lines may go, the best first: before anything acts or integrates, before it acts, at the end."""
     script = engine.script_files[0]
     lines = read_lines(script)
     acting, fixing = [], []
@@ -120,11 +110,7 @@ def places(engine: Engine) -> list[Place]:
 
 
 def script_text(path: Path) -> str:
-    """Text of a script with every byte of it kept.
-
-    Args:
-        path: The file.
-    """
+    """Text of a script with every byte of it kept."""
     return path.read_bytes().decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n")
 
 
@@ -155,11 +141,5 @@ def edited(
 
 
 def renamed(text: str, old: str, new: str) -> tuple[str, int]:
-    """The script with another name of a file, and how often it was there.
-
-    Args:
-        text: The script.
-        old: Name as written.
-        new: Name to write.
-    """
+    """The script with another name of a file, and how often it was there."""
     return re.subn(rf"(?<![^\s\"']){re.escape(old)}(?![^\s\"'])", lambda _: new, text)

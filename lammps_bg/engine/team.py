@@ -20,11 +20,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import numpy as np
 
 from lammps_bg import parallel
-from lammps_bg.engine.interpreter import lammps_message
+from lammps_bg.engine.library import lammps_message
 from lammps_bg.errors import LammpsBGError
-
-# isort: split
-from lammps import MPIAbortException
 
 _CONFIRMING = 8.0  # seconds within which all ranks report an error that all of them have
 _EAGER = 200  # looks at the mailbox without a pause: batches follow each other at once
@@ -249,6 +246,8 @@ def _wait(request: Any, patience: float | None) -> bool:  # noqa: ANN401
 
 def _confirmed(error: Exception) -> Exception:
     """An error once it is sure that every rank of the team has it; of LAMMPS' own and of others a `Refusal`."""
+    from lammps import MPIAbortException
+
     alone = isinstance(error, MPIAbortException)  # LAMMPS' error->one
     if not alone and _wait(parallel.confirming().Ibarrier(), _CONFIRMING):
         return error if isinstance(error, LammpsBGError) else Refusal(str(error))

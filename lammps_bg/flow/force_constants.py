@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Force constants of a crystal: block-circulant on the grid of unit cells, Hermitian at every wave vector."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -12,9 +11,9 @@ from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import UnstableCrystalError
 from lammps_bg.flow.group_average import Complex, GroupAverage
+from lammps_bg.potentials.surface import EnergiesForces
 
-ForceField = Callable[[Array], tuple[Array, Array]]
-"""Energies [n] and forces [n, N, 3] of displacements [n, N, 3] in grid order."""
+ForceField = EnergiesForces
 
 _RELATIVE_FLOOR = 1e-6  # modes softer than this fraction of the stiffest one count as unstable
 

@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Batched potentials in torch, equal to LAMMPS, for scripts whose pair style is one of them; LAMMPS stays the judge."""
+"""What evaluates energies, behind one protocol (`surface.EnergySurface`).
+
+A new energy source is one file in `sources`, a new pair style in torch one file in `pair_styles`; both are found by their file names. LAMMPS
+remains the reference that the others are compared with, and `conformance` holds the test that every surface must pass.
+"""

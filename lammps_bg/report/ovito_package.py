@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lammps_bg.crystal.scale import periodic_pairs
 from lammps_bg.errors import LammpsBGError
 
 GRADIENT = [(0.09, 0.10, 0.36), (0.11, 0.33, 0.62), (0.16, 0.60, 0.68), (0.95, 0.72, 0.30), (0.91, 0.42, 0.22)]
@@ -60,15 +59,3 @@ def configuration(positions: ArrayLike, cell: NDArray[np.float64], origin: Array
     data = ovito.DataCollection()
     data.objects.extend([box, particles])
     return data
-
-
-def nearest_distance(sites: NDArray[np.float64], cell: NDArray[np.float64]) -> float:
-    """Nearest-neighbour distance of a crystal, length units.
-
-    Args:
-        sites: Shape [N, 3], length units.
-        cell: Cell vectors as rows, shape [3, 3], length units.
-    """
-    # No packing puts nearest neighbours further apart than 1.13 v^(1/3).
-    reach = 1.2 * float(abs(np.linalg.det(cell)) / len(sites)) ** (1 / 3)
-    return float(periodic_pairs("d", cell, sites, reach)[0].min())

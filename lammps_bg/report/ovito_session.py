@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lammps_bg.crystal.scale import natural_unit
+from lammps_bg.crystal.symmetry import nearest_distance
 from lammps_bg.engine.dump import Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.files import replaced
@@ -23,7 +24,6 @@ from lammps_bg.report.ovito_package import (
     GRADIENT,
     OvitoError,
     configuration,
-    nearest_distance,
     ovito_module,
     species_colour,
 )
@@ -67,7 +67,7 @@ def save_session(
         raise RunDirectoryError(
             f"expected {len(lattice)} atoms, one per site, but {dump_path} has {len(frame.ids)}; give this crystal's dump"
         )
-    spacing = nearest_distance(lattice, frame.cell)
+    spacing = nearest_distance(frame.cell, lattice)
     if natural_unit(spacing, 12) != 1:
         raise OvitoError(
             f"expected lengths of order one for an OVITO session, which shows the dump as it is, got a nearest distance of {spacing:.3g} "

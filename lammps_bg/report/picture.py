@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from lammps_bg.crystal.scale import natural_unit, periodic_pairs
+from lammps_bg.crystal.symmetry import nearest_distance
 from lammps_bg.engine.dump import Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.files import replaced
-from lammps_bg.report.ovito_package import GRADIENT, OvitoError, nearest_distance, ovito_module, species_colour
+from lammps_bg.report.ovito_package import GRADIENT, OvitoError, ovito_module, species_colour
 from lammps_bg.thermo.weights import systematic_indices
 
 Array = NDArray[np.float64]
@@ -84,14 +85,14 @@ def render_samples(
     drawn, cell, origin = _in_front(sites, frames[0], view)
     camera = _camera(cell, origin, size[0] / size[1], view, _LEGEND[colour])
     data = _scene(frames, sites, labels, drawn)
-    data.objects.append(_box(cell, origin, nearest_distance(sites, frames[0].cell)))
+    data.objects.append(_box(cell, origin, nearest_distance(frames[0].cell, sites)))
     note = "" if len(drawn) == len(sites) else f"{len(drawn)} of {len(sites)} atoms"
     _render(data, Path(png_path), camera, colour=colour, unit=length_unit, size=size, note=note)
 
 
 def _in_view(frames: list[Frame], sites: Array, length_unit: str) -> tuple[list[Frame], Array, str]:
     """Frames and sites in lengths of order one, which OVITO can draw, with the name of their unit, such as 1e-10 m."""
-    spacing = nearest_distance(sites, frames[0].cell)
+    spacing = nearest_distance(frames[0].cell, sites)
     if natural_unit(spacing) == 1:
         return frames, sites, length_unit
     unit = 10.0 ** math.floor(math.log10(spacing))
@@ -223,7 +224,7 @@ def _sticks(sites: Array, cell: Array) -> tuple[NDArray, NDArray, NDArray, float
 
     Close-packed crystals get no sticks: with 8 or 12 at each site they would hide the clouds.
     """
-    spacing = nearest_distance(sites, cell)
+    spacing = nearest_distance(cell, sites)
     i, j, image = periodic_pairs("ijS", cell, sites, 1.15 * spacing)
     if len(i) > 6 * len(sites):
         i, j, image = i[:0], j[:0], image[:0]
@@ -236,7 +237,7 @@ def _view(sites: Array, frame: Frame) -> Array:
     cosines, sines, still = np.cos(_TURNS), np.sin(_TURNS), np.zeros(len(_TURNS))
     x, y, z = _VIEW / np.linalg.norm(_VIEW)
     views = np.stack([cosines * x - sines * y, sines * x + cosines * y, still + z], axis=1)
-    radius = _HIDDEN * nearest_distance(sites, frame.cell)
+    radius = _HIDDEN * nearest_distance(frame.cell, sites)
     drawn = [sites[_in_front(sites, frame, view)[0]] @ np.stack(_axes(view), axis=1) for view in views]
     hidden = np.array([len(cKDTree(points).query_pairs(radius)) for points in drawn])
     return np.asarray(views[0 if hidden[0] <= 1.5 * hidden.min() else hidden.argmin()])

@@ -41,7 +41,7 @@ class IsobaricChainFile:
         config = self._config
         return {
             "model": sha256(self._run.file("model.pt")), "seed": config.seed, "chains": config.exact.chains,
-            "n_dump": config.exact.n_dump, "energies": config.energy.chosen or config.energy.source, "judge": config.energy.judge,
+            "n_dump": config.exact.n_dump, "energies": self._crystal.problem.source, "judge": config.energy.judge,
             "device": config.device, "fixed": dict(self._crystal.fixed), "pressure": self._isobar.pressure,
             "names": list(self._crystal.names),
         }  # fmt: skip

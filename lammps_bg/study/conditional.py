@@ -4,7 +4,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -19,11 +18,9 @@ from lammps_bg.flow.family import GeneratorFamily
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.model import build_family
 from lammps_bg.flow.self_consistent import FittedBase
-from lammps_bg.potentials.native import NativeSurface
-from lammps_bg.potentials.stacked import stack
 from lammps_bg.study.fitting import fit_base
 from lammps_bg.study.problem import Problem
-from lammps_bg.training.target import MixedTarget, SoftenedTarget, StackedTarget, Surface, TrainingTarget
+from lammps_bg.training.target import BatchedTarget, MixedTarget, SoftenedTarget, TrainingTarget
 from lammps_bg.training.task import Join, ManyStates, State
 
 SAME_CELL = 1e-6  # of a cell variable that is no condition
@@ -247,41 +244,22 @@ def task_of(model: ConditionalModel, config: Config, *, known: FittedFamily | No
         return State(generator, problem.softened_target(config.train.softening), problem.exact_target(), integral)
 
     pool = model.conditions.pool(config.condition.pool, config.seed)
-    join = _stacked(model) if isinstance(model.reference.potential, NativeSurface) else MixedTarget
-    return ManyStates(pool, make, states_per_batch=config.condition.states_per_batch, join=join)
+    return ManyStates(pool, make, states_per_batch=config.condition.states_per_batch, join=_join(model))
 
 
-def _stacked(model: ConditionalModel) -> Join:
-    """How targets of a potential in torch are joined: all samples of a batch, each in its cell and with its parameters, in one call."""
-    conditions = model.conditions
-    corners = [model.reference.at(conditions.values(tuple(context))).potential for context in conditions.design()]
-    # a table that holds every pair within the longest cutoff of all
-    own = _native(model.reference.potential)
-    shared = NativeSurface(stack([_potential(c) for c in corners]), model.reference.crystal, None, own.device, own.counts)
-    cell = model.reference.crystal.unit.cell
+def _join(model: ConditionalModel) -> Join:
+    """How the targets of a batch are joined: all samples in one call where the energy source has such a one, else one after the other."""
+    conditions, reference = model.conditions, model.reference
+    batched = reference.potential.batched(
+        reference.at(conditions.values(tuple(context))).potential for context in conditions.design()
+    )
+    if batched is None:
+        return MixedTarget
 
     def join(targets: Sequence[SoftenedTarget], counts: Sequence[int], offsets: Sequence[float]) -> TrainingTarget:
-        potential = stack([_potential(target.surface) for target in targets])
-        deformations = [np.linalg.solve(cell, _native(target.surface).crystal.unit.cell) for target in targets]
-        deformation, member = np.repeat(deformations, counts, axis=0), np.repeat(np.arange(len(counts)), counts)
-
-        def energies_forces(u: Array) -> tuple[Array, Array]:
-            shared.use(potential)
-            return shared(u, deformation, member)
-
-        return StackedTarget(energies_forces, targets, counts, offsets)
+        return BatchedTarget(batched([target.surface for target in targets], counts), targets, counts, offsets)
 
     return join
-
-
-def _native(surface: Surface) -> NativeSurface:
-    if not isinstance(surface, NativeSurface):
-        raise TypeError("a state of a potential in torch has lost it")
-    return surface
-
-
-def _potential(surface: Surface) -> Any:  # noqa: ANN401  (one of the kinds that can be stacked)
-    return _native(surface).potential
 
 
 def at_another_size(fitted: FittedFamily, trained: Problem, config: Config) -> FittedFamily:

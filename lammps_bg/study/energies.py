@@ -9,17 +9,17 @@ import numpy as np
 import torch
 
 from lammps_bg import parallel
-from lammps_bg.config import Config
+from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import ConfigError
 from lammps_bg.flow.model import torch_device
 from lammps_bg.flow.prior import Prior
-from lammps_bg.potentials.native import NativeSurface
-from lammps_bg.potentials.recognise import recognise
-from lammps_bg.report.console import Console
+from lammps_bg.potentials import sources
+from lammps_bg.potentials.surface import EnergySurface
+from lammps_bg.progress import Reporter
+from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo.sampler import Chunk
-from lammps_bg.training.target import Surface
 
 log = logging.getLogger(__name__)
 _TRIED = 2048  # atoms in the configurations on which both are timed
@@ -27,50 +27,66 @@ _DISPLACEMENT = 0.04  # of these configurations, in nearest-neighbour distances
 _SAME = 1e-9  # relative difference of energies and forces up to which two implementations are one potential
 
 
-def choose_potential(problem: Problem, config: Config, console: Console) -> Config:
-    """Let training and sampling use the faster of LAMMPS and the potential in torch, or the one that was asked for.
-
-    Returns the configuration with the choice: a run that is resumed or repeated must not choose again, for the last digits of both differ.
+def choose_source(problem: Problem, config: Config, reporter: Reporter, *, before: str | None = None) -> str:
+    """Let training and sampling use the fastest of the energy sources, or the one that was asked for; returns its name.
 
     Args:
-        problem: Its `potential` is set.
+        problem: Its `potential` and `source` are set.
         config: `energy.source` and `device`.
-        console: Where to say which one it is, if there is a choice.
+        reporter: Who hears which one it is, if there is a choice.
+        before: What was chosen when the run was begun: one that goes on or is repeated must not choose again, for the last digits of
+            the sources differ.
 
     Raises:
-        ConfigError: The potential in torch was asked for, and there is none for this script.
+        ConfigError: A source was asked for that does not have this script's potential.
     """
-    wanted = config.energy.source if config.energy.source != "auto" else config.energy.chosen
+    wanted = config.energy.source
+    if wanted == "auto":
+        wanted = before or wanted
     if wanted == "lammps":
-        return config
-    known = recognise(problem.engine.pair, problem.units.name)
-    native = None if known is None else NativeSurface(known, problem.crystal, problem.surface, torch_device(config.device))
-    if native is None or not _agree(problem, native):
-        if wanted == "native":
-            only = "a potential that only LAMMPS has" if native is None else "one that gives other energies in torch"
-            raise ConfigError(
-                f"expected pair_style lj/cut or sw with nothing added for energy.source=native, got {only} "
-                f"({problem.engine.pair_style}); leave energy.source out"
-            )
-        return _chosen(config, "lammps")
-    if wanted == "native":
-        problem.potential = native
-        console.say(f"energies   {problem.engine.pair_style} in torch")
-        return config
+        return problem.use("lammps", problem.surface)
+    if wanted != "auto":
+        problem.use(wanted, _asked_for(problem, wanted, config))
+        reporter.say(f"energies   {problem.engine.pair_style} in {wanted}")
+        return wanted
+    found = {name: _surface(problem, name, config) for name in sources.names()}
+    usable = {name: s for name, s in found.items() if s is not None and (s is problem.surface or _agree(problem, name, s))}
+    if len(usable) == 1:
+        return problem.use("lammps", problem.surface)
     # timings differ from rank to rank
-    lammps_ms, native_ms = parallel.agreed(tuple(_milliseconds(s, _trials(problem)) for s in (problem.surface, native)))
-    faster = native_ms < lammps_ms
-    problem.potential = native if faster else problem.surface
-    chosen, other = ("torch", "LAMMPS") if faster else ("LAMMPS", "torch")
-    console.say(
-        f"energies   {problem.engine.pair_style} by {chosen}, {min(lammps_ms, native_ms):.2f} ms for a configuration; "
-        f"{other} would take {max(lammps_ms, native_ms):.2f}"
+    times = parallel.agreed({name: _milliseconds(s, _trials(problem)) for name, s in usable.items()})
+    fastest, *others = sorted(times, key=lambda name: times[name])
+    named = {name: "LAMMPS" if name == "lammps" else name for name in times}
+    reporter.say(
+        f"energies   {problem.engine.pair_style} by {named[fastest]}, {times[fastest]:.2f} ms for a configuration; "
+        + ", ".join(f"{named[name]} would take {times[name]:.2f}" for name in others)
     )
-    return _chosen(config, "native" if faster else "lammps")
+    return problem.use(fastest, usable[fastest])
 
 
-def _chosen(config: Config, source: str) -> Config:
-    return config.model_copy(update={"energy": config.energy.model_copy(update={"chosen": source})})
+def chosen_before(run: RunDirectory) -> str | None:
+    """The energy source that a run was begun with; None where it left no choice.
+
+    Args:
+        run: The run.
+    """
+    recorded = run.read_json("provenance.json").get("request", {}).get("energies")
+    return recorded or load_config(run.file("config.toml")).energy.chosen
+
+
+def _surface(problem: Problem, name: str, config: Config) -> EnergySurface | None:
+    return sources.load(name).surface(problem.surface, torch_device(config.device))
+
+
+def _asked_for(problem: Problem, name: str, config: Config) -> EnergySurface:
+    """The surface of a source that must have the script's potential."""
+    found = _surface(problem, name, config)
+    if found is None or not _agree(problem, name, found):
+        only = "a potential that only LAMMPS has" if found is None else f"one that gives other energies in {name}"
+        raise ConfigError(
+            f"expected {sources.load(name).NEEDS} for energy.source={name}, got {only} ({problem.engine.pair_style}); leave energy.source out"
+        )
+    return found
 
 
 def _trials(problem: Problem) -> Array:
@@ -80,21 +96,22 @@ def _trials(problem: Problem) -> Array:
     return scale * np.random.default_rng(0).standard_normal((n, problem.crystal.n_sites, 3))
 
 
-def _agree(problem: Problem, native: NativeSurface) -> bool:
+def _agree(problem: Problem, name: str, surface: EnergySurface) -> bool:
     """Whether both give the same energies and forces; a script may hold more than is understood of it."""
     u = _trials(problem)[:4]
-    (energies, forces), (own, own_forces) = problem.surface(u), native(u)
+    (energies, forces), (own, own_forces) = problem.surface(u), surface(u)
     same = np.allclose(own, energies, rtol=_SAME, atol=_SAME * abs(problem.surface.static_energy))
     if same and np.allclose(own_forces, forces, rtol=0, atol=_SAME * np.abs(forces).max()):
         return True
     log.warning(
-        "%s in torch does not give LAMMPS' energies for this script, so LAMMPS evaluates them all; please report this script",
+        "%s in %s does not give LAMMPS' energies for this script, so LAMMPS evaluates them all; please report this script",
         problem.engine.pair_style,
+        name,
     )
     return False
 
 
-def _milliseconds(surface: Surface, u: Array) -> float:
+def _milliseconds(surface: EnergySurface, u: Array) -> float:
     """Shorter of two timings of energies and forces, for each configuration."""
     seconds = []
     for _ in range(2):

@@ -101,7 +101,7 @@ def estimate(
     if exact:
         verdict = combine([verdict, *judge_structure(results["observables"])])
     results["verdict"] = verdict.to_dict()
-    cost = {"energy_evaluations": problem.n_evaluations, "wall_seconds": time.monotonic() - started} | problem.native_cost()
+    cost = {"energy_evaluations": problem.n_evaluations, "wall_seconds": time.monotonic() - started} | problem.cost_of_source()
     results |= {"timings": _timings(trained, samples), "cost": cost, "training": {"undone_steps": trained.n_undone}}
     results |= {name: earlier[name] for name in ("cost", "training") if earlier and name in earlier}
     if exact and earlier and "cost" in earlier:  # chains go on from those of an earlier command

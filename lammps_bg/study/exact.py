@@ -324,7 +324,7 @@ class _Job:
             "chains": config.exact.chains,
             "n_dump": config.exact.n_dump,
             "n_samples": config.sample.n_samples,
-            "energies": config.energy.chosen or config.energy.source,
+            "energies": self._problem.source,
             "judge": config.energy.judge,
             "device": config.device,
         }

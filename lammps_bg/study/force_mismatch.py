@@ -7,7 +7,7 @@ import numpy as np
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
-from lammps_bg.engine.guard import quoted
+from lammps_bg.engine.script.text import quoted
 from lammps_bg.errors import LammpsBGError
 from lammps_bg.study.problem import Problem
 

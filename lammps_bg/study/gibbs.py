@@ -18,7 +18,7 @@ from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.conditional import ConditionalModel
-from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.gibbs_md import MdAtCell, compare_with_md, require_comparable
 from lammps_bg.study.gibbs_results import show, write
 from lammps_bg.study.gibbs_state import GibbsState, Outcome
@@ -94,7 +94,6 @@ def plan(
     """
     run = with_model(source)
     stored = load_config(run.file("config.toml"))
-    stored = stored.model_copy(update={"energy": stored.energy.model_copy(update={"chosen": None})})
     config = overrides(stored)
     if any(getattr(config, name) != getattr(stored, name) for name in ("flow", "base", "condition", "train")):
         raise ConfigError("expected the model's own flow, base, condition and train, got other ones; leave them out of --set")
@@ -137,7 +136,8 @@ def execute(gibbs: GibbsPlan, console: Console, stop: StopFlag, *, allow_red: bo
     problem = Problem.load(gibbs.request, gibbs.config.estimate.length_scale)
     require_same_on_all_ranks(problem, gibbs.config, gibbs.model)
     with problem.engine:
-        config = choose_potential(problem, gibbs.config, console)
+        config = gibbs.config
+        choose_source(problem, config, console)
         model = load_conditional(gibbs.model, problem, config, console)
         names = free_variables(model.conditions, gibbs.cell)
         pressures = pressures_of(gibbs.pressures, problem)

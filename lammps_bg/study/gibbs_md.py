@@ -12,7 +12,7 @@ import numpy as np
 from lammps_bg.config import Config
 from lammps_bg.crystal.cell_variables import FREE, cell_variables
 from lammps_bg.crystal.conditions import TEMPERATURE
-from lammps_bg.engine.parameters import same
+from lammps_bg.engine.script.parameters import same
 from lammps_bg.errors import CrystalError, RunDirectoryError, StateError
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.conditional import SAME_CELL, ConditionalModel

@@ -16,7 +16,7 @@ from lammps_bg.config import Config
 from lammps_bg.crystal.cell_variables import deformation
 from lammps_bg.flow.generator import Generator
 from lammps_bg.interrupt import StopFlag
-from lammps_bg.potentials.native import NativeSurface
+from lammps_bg.potentials.surface import EnergyFunction
 from lammps_bg.progress import SILENT, Reporter
 from lammps_bg.streams import stream
 from lammps_bg.study.conditional import ConditionalModel
@@ -40,7 +40,6 @@ from lammps_bg.thermo.isobaric import (
 from lammps_bg.thermo.timeseries import Fixed
 from lammps_bg.thermo.trajectory import cell_quantities
 from lammps_bg.thermo.verdict import Verdict, combine
-from lammps_bg.training.target import Surface
 
 Array = NDArray[np.float64]
 _TYPICAL = 32  # configurations that show LAMMPS how far atoms move
@@ -128,12 +127,10 @@ class CrystalCells:
         """Cell vectors as rows of cells [n, d], shape [n, 3, 3], length units."""
         return np.asarray(self.problem.crystal.supercell @ self.deformations(cells))
 
-    def surface(self, cells: Array) -> Surface:
+    def surface(self, cells: Array) -> EnergyFunction:
         """The potential energy surface of a batch, each configuration in its cell, shape [n, d]."""
-        surface, potential = self.problem.surface, self.problem.potential
-        if isinstance(potential, NativeSurface) and not self.judged:
-            return _EachInItsCell(partial(potential, deformation=self.deformations(cells)), potential.static_energy)
-        return _EachInItsCell(partial(surface.in_cells, cells=self.supercells(cells)), surface.static_energy)
+        surface = self.problem.surface if self.judged else self.problem.potential
+        return _EachInItsCell(partial(surface.in_cells, deformations=self.deformations(cells)), surface.static_energy)
 
 
 @dataclass

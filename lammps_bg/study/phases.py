@@ -24,7 +24,7 @@ from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.store.provenance import MODELS, sha256
 from lammps_bg.store.run_directory import RunDirectory
-from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.gibbs import numbers, pressures_of
 from lammps_bg.study.helmholtz import HelmholtzTable, cell_design, free_variables, tables_over
 from lammps_bg.study.phase_checks import Phase, require_comparable, require_same_potential, require_states
@@ -175,7 +175,7 @@ def _load(phase: PhasePlan, index: int, console: Console, stack: ExitStack) -> P
     stored = load_config(run.file("config.toml"))
     config = stored.model_copy(
         update={
-            "energy": stored.energy.model_copy(update={"chosen": None, "source": phase.config.energy.source}),
+            "energy": stored.energy.model_copy(update={"source": phase.config.energy.source}),
             "estimate": phase.config.estimate,
             "exact": phase.config.exact,
             "gibbs": phase.config.gibbs,
@@ -189,7 +189,7 @@ def _load(phase: PhasePlan, index: int, console: Console, stack: ExitStack) -> P
     problem = Problem.load(request, config.estimate.length_scale)
     stack.enter_context(problem.engine)
     require_same_on_all_ranks(problem, config, run)
-    config = choose_potential(problem, config, console)
+    choose_source(problem, config, console)
     model = load_conditional(run, problem, config, console)
     cell = (phase.cell[index] if len(phase.cell) > 1 else phase.cell[0]) if phase.cell else None
     return Phase(run.path.name, model, free_variables(model.conditions, cell), config)

@@ -15,19 +15,20 @@ from lammps_bg import parallel
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES, deformation, require_no_flip
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.connection import PIECES, connection
+from lammps_bg.crystal.operations import kept_by_forces
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.symmetry import match_sites, nearest_distance, typical_distance
 from lammps_bg.crystal.system import Counts, Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
-from lammps_bg.engine.surface import EnergySurface
+from lammps_bg.engine.relaxation import at_rest
 from lammps_bg.errors import ConfigError, CrystalError, LammpsBGError, PotentialError
-from lammps_bg.potentials.native import NativeSurface
-from lammps_bg.potentials.recognise import recognise
+from lammps_bg.potentials.sources.lammps import LammpsSurface
+from lammps_bg.potentials.surface import EnergySurface
 from lammps_bg.study.pressure import script_pressure
 from lammps_bg.study.script_state import WAVELENGTH, script_length_scale, script_temperature, thermal_wavelength
 from lammps_bg.study.skipped_states import warn_of_skipped_states
-from lammps_bg.training.target import ExactTarget, SoftenedTarget, Surface
+from lammps_bg.training.target import ExactTarget, SoftenedTarget
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
@@ -73,18 +74,20 @@ class Problem:
         temperature: In the script's unit.
         length_scale: Lambda of the absolute free energy, length units.
         length_source: How that length is known.
-        potential: What training and sampling evaluate: LAMMPS, or the same potential in torch.
+        potential: What training and sampling evaluate: LAMMPS, or another source of the same energies.
+        source: Name of that source.
     """
 
-    surface: EnergySurface
+    surface: LammpsSurface
     temperature: float
     length_scale: float
     length_source: str
-    potential: Surface = field(init=False)
+    potential: EnergySurface = field(init=False)
+    source: str = field(default="lammps", init=False)
 
     def __post_init__(self) -> None:
         self.potential = self.surface
-        self._elsewhere, self._native = 0, dict[str, int]()  # evaluations of other ranks, and in torch those of all
+        self._elsewhere, self._cost = 0, dict[str, int]()  # evaluations of other ranks, and what the source counted on all
 
     @classmethod
     def load(cls, request: ScriptRequest, length_scale: float | None = None) -> "Problem":
@@ -113,13 +116,14 @@ class Problem:
         crystal = Crystal.from_structure(engine.script_structure).replicated(request.replicate, engine.structure)
         crystal = _named(crystal, request.elements).deformed(deformation(request.strain))
         require_no_flip(crystal.supercell)
-        surface = EnergySurface(engine, crystal)
+        surface = LammpsSurface(engine, crystal)
         problem = cls(surface, temperature, *script_length_scale(engine, crystal, temperature, length_scale))
         problem._require_apart()
         problem._require_bulk()
         problem._require_crystal()
         problem._require_interaction()
         problem._require_free_centre()
+        problem._keep_symmetry_of_energies()
         for line in engine.unlike_the_run:
             log.warning("%s", line)
         problem._warn_of_defects()
@@ -127,6 +131,16 @@ class Problem:
         if not request.stored:
             warn_of_skipped_states(problem, request)
         return problem
+
+    def use(self, source: str, surface: EnergySurface) -> str:
+        """Let another source evaluate energies; returns its name.
+
+        Args:
+            source: Its name.
+            surface: Its surface in this state.
+        """
+        self.source, self.potential = source, surface
+        return source
 
     @property
     def engine(self) -> Engine:
@@ -156,20 +170,18 @@ class Problem:
     @property
     def n_evaluations(self) -> int:
         """Configurations evaluated so far, by whatever."""
-        native = self.potential.n_evaluations if isinstance(self.potential, NativeSurface) else 0
-        return self.surface.n_evaluations + native + self._elsewhere
+        own = 0 if self.potential is self.surface else self.potential.n_evaluations
+        return self.surface.n_evaluations + own + self._elsewhere
 
     def count_other_ranks(self) -> None:
         """Add what the other MPI ranks have evaluated so far to this rank's number; all ranks call it together, once."""
-        every = parallel.gathered((self.n_evaluations, self.native_cost()))
+        every = parallel.gathered((self.n_evaluations, self.cost_of_source()))
         self._elsewhere = sum(n for n, _ in every) - self.n_evaluations
-        self._native = {name: sum(cost[name] for _, cost in every) for name in every[0][1]}
+        self._cost = {name: sum(cost[name] for _, cost in every) for name in every[0][1]}
 
-    def native_cost(self) -> dict[str, int]:
-        """How many configurations the potential in torch evaluated, and how many left its skin; nothing where LAMMPS does it all."""
-        if self._native or not isinstance(self.potential, NativeSurface):
-            return self._native
-        return {"native_evaluations": self.potential.n_evaluations, "outside_the_skin": self.potential.n_outside}
+    def cost_of_source(self) -> dict[str, int]:
+        """What the energy source counted, for results.json; nothing where LAMMPS does it all."""
+        return self._cost or self.potential.cost()
 
     def at(self, values: Mapping[str, float]) -> "Problem":
         """The same crystal under other conditions, on the same LAMMPS instance.
@@ -184,20 +196,20 @@ class Problem:
         crystal = self.crystal.deformed(deformation(cell)) if cell else self.crystal
         require_no_flip(crystal.supercell)
         given = {name: value for name, value in values.items() if name not in (*CELL_VARIABLES, TEMPERATURE)}
-        surface = EnergySurface(self.engine, crystal, {**self.surface.parameters, **given})
+        surface = self.surface.in_state(crystal, given)
         temperature = values.get(TEMPERATURE, self.temperature)
         scale = self.length_scale
         if self.thermal_length:
             scale = thermal_wavelength(self.units, crystal, temperature)
         problem = Problem(surface, temperature, scale, self.length_source)
-        if isinstance(self.potential, NativeSurface):
-            known = recognise(self.engine.pair, self.units.name)
-            if known is None:
-                raise PotentialError(
-                    f"expected the potential in torch at {dict(values)}, got one that only LAMMPS has; use energy.source=lammps"
-                )
-            problem.potential = NativeSurface(known, crystal, surface, self.potential.device, self.potential.counts)
+        problem.use(self.source, self.potential.at(surface))
         return problem
+
+    def _keep_symmetry_of_energies(self) -> None:
+        """Drop those operations of the space group that energies do not have: a fix may add a field that breaks them."""
+        if self.engine.reader.kept_fixes:  # what pair styles, bonds and charges give depends on distances and angles alone
+            kept = kept_by_forces(self.surface, self.crystal)
+            self.surface.crystal = replace(self.crystal, unit=self.crystal.unit.keeping(kept))
 
     def exact_target(self) -> ExactTarget:
         """-beta U, for weights."""
@@ -318,7 +330,7 @@ class Problem:
         small = 0.01 / (self.beta * 0.1 * crystal.nearest_distance)
         if self.largest_force < small:
             return
-        rest = self.engine.relaxed(small)
+        rest = at_rest(self.engine, small)
         moved = rest.positions - self.engine.sites
         moved = moved - np.round(moved @ np.linalg.inv(crystal.supercell)) @ crystal.supercell
         furthest = float(np.linalg.norm(moved - moved.mean(0), axis=1).max())

@@ -50,6 +50,7 @@ def create_run(
     run = RunDirectory.create(out, needed_bytes=needed_bytes)
     entry: dict[str, Any] = {
         "kind": kind,
+        "energies": problem.source,
         "variables": dict(request.variables),
         "replicate": list(request.replicate),
         "elements": list(request.elements),

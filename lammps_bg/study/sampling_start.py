@@ -51,26 +51,27 @@ class SamplingStart:
             yield Chunk(some.start, states, energies, log_q, log_w, 0.0, 0.0)
 
 
-def begin(run: RunDirectory, config: Config, n_sites: int) -> SamplingStart:
+def begin(run: RunDirectory, config: Config, n_sites: int, source: str) -> SamplingStart:
     """Where to begin in a run directory; what belongs to other samples is removed.
 
     Args:
         run: The run directory, with its model.
         config: The configuration.
         n_sites: Number of atoms N.
+        source: What evaluates the energies.
     """
     wanted = chunks_of(config.sample.n_samples, n_sites, config.sample.batch_size)
-    found = parallel.agreed(_found(run, config) if parallel.first() else np.empty((0, 3)))
+    found = parallel.agreed(_found(run, config, source) if parallel.first() else np.empty((0, 3)))
     done = [some for some in wanted if some.stop <= len(found)]
     return SamplingStart(done, wanted[len(done) :], found[: done[-1].stop if done else 0])
 
 
-def _found(run: RunDirectory, config: Config) -> Array:
+def _found(run: RunDirectory, config: Config, source: str) -> Array:
     """Rows of samples.csv that belong to this model and these settings, shape [n, 3]."""
     for name in _DUMPS:  # written again from the samples
         run.file(name).unlink(missing_ok=True)
         run.file(f"{name}.partial").unlink(missing_ok=True)
-    of, known = _identity(run, config), dict[str, Any]()
+    of, known = _identity(run, config, source), dict[str, Any]()
     with suppress(RunDirectoryError):  # missing or cut short: then nobody knows what the samples belong to
         known = run.read_json(_OF)
     if known == of and run.file("samples.csv").exists():
@@ -95,13 +96,13 @@ def _intact_rows(run: RunDirectory) -> Array:
     return np.array(rows).reshape(-1, len(SAMPLE_COLUMNS) - 1)
 
 
-def _identity(run: RunDirectory, config: Config) -> dict[str, Any]:
+def _identity(run: RunDirectory, config: Config, source: str) -> dict[str, Any]:
     """What the samples depend on, beside their index."""
     return {
         "model": sha256(run.file("model.pt")),
         "seed": config.seed,
         "batch_size": config.sample.batch_size,
-        "energies": config.energy.chosen or config.energy.source,
+        "energies": source,
         "judge": config.energy.judge,
         "device": config.device,
     }

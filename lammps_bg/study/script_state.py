@@ -11,6 +11,7 @@ from lammps_bg.crystal.system import Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.errors import StateError
+from lammps_bg.potentials.pair_styles import own_length
 
 log = logging.getLogger(__name__)
 WAVELENGTH = "thermal de Broglie wavelength, geometric mean over the atoms"
@@ -97,7 +98,7 @@ def script_length_scale(engine: Engine, crystal: Crystal, temperature: float, gi
                 f"expected a positive length in variable Lambda, got {variable:g}; it is Lambda of beta F/N in the script's length unit"
             )
         return variable, "variable Lambda of the script"
-    if (own := engine.length_scale()) is not None:
+    if (own := own_length(engine.pair)) is not None:
         return own
     if engine.units.name == "lj":
         return 1.0, "sigma of units lj"

@@ -23,7 +23,7 @@ from lammps_bg.store.provenance import sha256
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study import preflight
 from lammps_bg.study.conditional import conditions_of, require_inside
-from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.energies import choose_source, chosen_before
 from lammps_bg.study.estimating import estimate, marginal_weights
 from lammps_bg.study.exact import sample_exact
 from lammps_bg.study.problem import Problem, ScriptRequest
@@ -192,8 +192,6 @@ def from_model(
     """
     run = with_model(source)
     stored = load_config(run.file("config.toml"))
-    # another supercell may want another choice
-    stored = stored.model_copy(update={"energy": stored.energy.model_copy(update={"chosen": None})})
     config = overrides(stored)
     if (config.flow, config.condition) != (stored.flow, stored.condition):
         raise ConfigError(
@@ -239,7 +237,8 @@ def execute(plan: Plan, console: Console, stop: StopFlag, *, sample: bool, allow
 
 def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *, sample: bool, allow_red: bool) -> int:
     """A plan on its problem; returns the exit code."""
-    plan = replace(plan, config=choose_potential(problem, plan.config, console))
+    before = chosen_before(RunDirectory.open(plan.out)) if plan.resume else None
+    choose_source(problem, plan.config, console, before=before)
     loaded = load_trained(plan.model, problem, plan.config, console, force=plan.force) if plan.model else None
     if loaded is None:
         _require_neighbours(problem, plan.config)
@@ -257,7 +256,7 @@ def _carry_out(plan: Plan, problem: Problem, console: Console, stop: StopFlag, *
             run.write_status("done", percent=100.0)
             console.say(f"files      {run.path}")
             return 0
-        start = begin(run, plan.config, problem.crystal.n_sites)
+        start = begin(run, plan.config, problem.crystal.n_sites, problem.source)
         if start.n_done:
             console.say(f"sampling   continues after {start.n_done} samples")
         samples = draw_samples(problem, trained.generator, plan.config, run, console, stop, start=start)
@@ -323,7 +322,7 @@ def estimate_again(
     energies, log_q, log_w = parallel.agreed(read_samples(run))
     problem = Problem.load(stored_request(run), config.estimate.length_scale)
     require_same_on_all_ranks(problem, config, run)
-    config = choose_potential(problem, config, console)
+    choose_source(problem, config, console, before=chosen_before(run))
     frames = load_md_frames(md, problem) if md else None
     trained = load_trained(run, problem, config, console)
     keep = min(len(energies), max(config.estimate.rdf_samples, config.estimate.marginal_samples))
@@ -363,7 +362,7 @@ def rehearse(plan: Plan, console: Console) -> int:
     """Set everything up and say what a run would cost on this many ranks; writes nothing."""
     problem = _problem(plan, console)
     preflight.show(preflight.examine(problem, plan.config), console)
-    choose_potential(problem, plan.config, console)
+    choose_source(problem, plan.config, console)
     loaded = load_trained(plan.model, problem, plan.config, console, force=plan.force) if plan.model else None
     for line in forecast(problem, plan.config, plan.out, loaded):
         console.say(line)

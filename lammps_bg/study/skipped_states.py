@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lammps_bg.engine.guard import Relaxation
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import StaticState, static_state
+from lammps_bg.engine.script.reader import Relaxation
 
 if TYPE_CHECKING:
     from lammps_bg.study.problem import Problem, ScriptRequest

@@ -30,6 +30,7 @@ from torch import Tensor
 from lammps_bg import parallel
 from lammps_bg.flow.family import mixed
 from lammps_bg.flow.generator import Generator
+from lammps_bg.potentials.surface import EnergyFunction
 from lammps_bg.streams import stream
 from lammps_bg.thermo.chains import (
     FIRST_STEP,
@@ -56,7 +57,7 @@ from lammps_bg.thermo.timeseries import inefficiency
 from lammps_bg.thermo.verdict import RELIABLE, SEVERITY, Colour, Verdict
 from lammps_bg.thermo.volume_fluctuation import EDGE_SHARE
 from lammps_bg.thermo.weights import EstimateError
-from lammps_bg.training.target import ExactTarget, Surface
+from lammps_bg.training.target import ExactTarget
 
 Array = NDArray[np.float64]
 TUNING = (6, 6, 8)
@@ -121,7 +122,7 @@ class CellModel(Protocol):
         """The generator of a cell, shape [d]."""
         ...
 
-    def surface(self, cells: Array) -> Surface:
+    def surface(self, cells: Array) -> EnergyFunction:
         """The potential energy surface of a batch, each configuration in its cell, shape [n, d]."""
         ...
 

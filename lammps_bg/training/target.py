@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The target density exp(-beta U): exact, and softened for training; the forces of the potential are its gradient."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,23 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lammps_bg.potentials.surface import EnergiesForces, EnergyFunction
 
-class Surface(Protocol):
-    """Energies and forces of displacements, as `engine.surface.EnergySurface` gives them."""
-
-    static_energy: float
-
-    def __call__(self, displacements: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Energies [n] and forces [n, N, 3] of displacements [n, N, 3]."""
-        ...
-
-    def energies(self, displacements: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Energies [n] of displacements [n, N, 3]."""
-        ...
-
-
-EnergiesForces = Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""Energies [n] and forces [n, N, 3] of displacements [n, N, 3]."""
 Numbers = float | NDArray[np.float64]
 
 
@@ -79,7 +64,7 @@ class SoftenedTarget:
         softening: Excess energy per atom, in kT, above which the energy is softened.
     """
 
-    def __init__(self, surface: Surface, beta: float, n_sites: int, softening: float) -> None:
+    def __init__(self, surface: EnergyFunction, beta: float, n_sites: int, softening: float) -> None:
         self.surface, self.beta = surface, beta
         self.shift = beta * surface.static_energy
         self.ceiling = self.shift + softening * n_sites
@@ -97,7 +82,7 @@ class ExactTarget:
         beta: 1 / (k_B T), inverse energy.
     """
 
-    def __init__(self, surface: Surface, beta: float) -> None:
+    def __init__(self, surface: EnergyFunction, beta: float) -> None:
         self.surface, self.beta = surface, beta
 
     def log_prob(self, u: Tensor) -> Tensor:
@@ -125,7 +110,7 @@ class MixedTarget:
         return torch.cat([t.log_prob(some) for t, some in zip(self._targets, u.split(self._counts), strict=True)])
 
 
-class StackedTarget:
+class BatchedTarget:
     """The same where one call gives the energies of all conditions: a potential in torch with its cell and parameters per sample.
 
     Args:

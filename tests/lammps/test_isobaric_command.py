@@ -163,7 +163,7 @@ def test_energies_in_torch_are_those_of_lammps(sampled, models, capsys):
         "0.05",
         "GPa",
         *SHORT,
-        *settings("energy.source=native", "exact.max_evaluations=500"),
+        *settings("energy.source=torch", "exact.max_evaluations=500"),
         "-out",
         "native",
     ]

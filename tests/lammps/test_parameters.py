@@ -11,6 +11,7 @@ from lammps_bg.engine.dynamics import Dynamics
 from lammps_bg.engine.ensembles import Canonical
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.errors import ConfigError, PotentialError
+from lammps_bg.potentials.pair_styles import own_length
 
 LJ_RC = "variable rc index 2.2\n" + LJ.replace("lj/cut 2.2", "lj/cut ${rc}\npair_modify shift yes")
 HEAD = LJ[: LJ.index("pair_style")]
@@ -237,7 +238,7 @@ def test_a_printed_file_is_read_and_the_folder_untouched(load, tmp_path, monkeyp
         np.testing.assert_allclose(engine.energies(moved(engine)), shipped.energies(moved(engine)), rtol=1e-8)
         assert engine.skipped == []
         assert engine.potential_files == []
-        assert engine.length_scale() == (2.3925, "sigma of mW in gen.sw")
+        assert own_length(engine.pair) == (2.3925, "sigma of mW in gen.sw")
         private = engine.reader.files.names["gen.sw"]
         assert private.is_file()
     assert contents(tmp_path) == before

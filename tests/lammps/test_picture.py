@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lammps_bg.crystal.symmetry import nearest_distance
 from lammps_bg.engine.dump import DumpWriter, Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.report import picture
 from lammps_bg.report.identification import IdentificationError
-from lammps_bg.report.ovito_package import OvitoError, nearest_distance
+from lammps_bg.report.ovito_package import OvitoError
 from lammps_bg.report.ovito_session import save_session
 from lammps_bg.report.picture import PictureError, render_samples
 
@@ -174,7 +175,7 @@ def test_of_a_large_crystal_the_corner_in_front_is_drawn(counts):
     ends = np.asarray(data.particles.positions)[np.asarray(data.particles.bonds.topology)]
     lengths = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
     assert len(lengths) > 0
-    assert lengths.max() < 1.15 * nearest_distance(sites, frame.cell) + 1e-9
+    assert lengths.max() < 1.15 * nearest_distance(frame.cell, sites) + 1e-9
 
 
 def test_a_small_crystal_is_drawn_whole():

@@ -12,9 +12,9 @@ from command_line import TINY, call
 from lammps_scripts import LJ
 
 from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
-from lammps_bg.engine.left_out import changes
-from lammps_bg.engine.potential_files import wheel_potentials
-from lammps_bg.engine.script_text import split_words
+from lammps_bg.engine.script.files import wheel_potentials
+from lammps_bg.engine.script.left_out import changes
+from lammps_bg.engine.script.text import split_words
 from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
 
 MAIN = "import sys; from lammps_bg.cli import main; sys.exit(main())"

@@ -17,10 +17,9 @@ from command_line import LJ, TINY, TINY_MD, call
 from lammps_scripts import INPUTS
 
 from lammps_bg.crystal.structure import Structure
-from lammps_bg.engine.lammps_engine import Engine, LammpsFlags
-from lammps_bg.engine.numbering import rows_as
-from lammps_bg.engine.surface import EnergySurface
+from lammps_bg.engine.lammps_engine import Engine, LammpsFlags, rows_as
 from lammps_bg.errors import ScriptError
+from lammps_bg.potentials.sources.lammps import LammpsSurface
 from lammps_bg.store.trajectory import TrajectoryFiles
 from lammps_bg.study.problem import Problem, ScriptRequest
 
@@ -156,7 +155,7 @@ def test_md_on_a_team(tmp_path):
     assert abs(md["temperature"]["value"] - 2.0) < 5 * md["temperature"]["error"]
     frames = TrajectoryFiles(tmp_path / "nvt" / "trajectories", "nvt-00").load()
     problem = Problem.load(ScriptRequest(Path("in.lj"), {}, (2, 2, 2), LammpsFlags(), ()))
-    energies = EnergySurface(problem.engine, problem.crystal).energies(frames.displacements)
+    energies = LammpsSurface(problem.engine, problem.crystal).energies(frames.displacements)
     np.testing.assert_allclose(frames.energies, energies, rtol=1e-10)
 
 
@@ -213,7 +212,7 @@ Atoms.gather = team.collective(gather)
 sys.exit(main())
 """
 RAISE = "if here: raise ValueError('a bug')"
-NAN = "self._view(b'x')[: int(here)] = float('nan'); self.library.command('run 0 post no')"
+NAN = "self.library.vectors('x')[: int(here)] = float('nan'); self.library.command('run 0 post no')"
 DIE = "if here: os.kill(os.getpid(), signal.SIGKILL)"
 
 

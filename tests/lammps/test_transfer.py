@@ -129,8 +129,8 @@ def test_lammps_judges_samples_of_the_potential_in_torch(folder, capsys):
     """The same samples by torch, by torch with LAMMPS as the judge, and by LAMMPS: one set of weights."""
     found = {}
     for name, words in {
-        "torch": ["--set", "energy.source=native"],
-        "judged": ["--set", "energy.source=native", "--judge", "lammps"],
+        "torch": ["--set", "energy.source=torch"],
+        "judged": ["--set", "energy.source=torch", "--judge", "lammps"],
         "lammps": ["--set", "energy.source=lammps"],
     }.items():
         spoken = call(capsys, folder, "sample", "-model", "mw", "-out", name, *FEW, *words)

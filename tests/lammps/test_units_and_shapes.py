@@ -17,12 +17,11 @@ from lammps_bg.crystal.scale import natural_unit, periodic_pairs
 from lammps_bg.crystal.structure import Structure, told_apart
 from lammps_bg.crystal.symmetry import find_unit_cell
 from lammps_bg.crystal.system import Crystal
-from lammps_bg.engine import evaluator, relaxation
-from lammps_bg.engine.descent import descend
+from lammps_bg.engine import relaxation
 from lammps_bg.engine.dynamics import Dynamics
 from lammps_bg.engine.ensembles import Canonical
 from lammps_bg.engine.lammps_engine import Engine
-from lammps_bg.engine.relaxation import relax
+from lammps_bg.engine.relaxation import at_rest, descend, relax, suits_minimiser
 from lammps_bg.errors import CrystalError
 from lammps_bg.report.identification import StructureIdentifier
 from lammps_bg.study.entries import conventions_entry
@@ -92,7 +91,7 @@ def in_metal(tmp_path_factory):
     folder = tmp_path_factory.mktemp("metal")
     (folder / "in.metal").write_text(argon("metal"))
     problem = Problem.load(ScriptRequest(folder / "in.metal", {}))
-    assert problem.engine.suits_minimize
+    assert suits_minimiser(problem.engine)
     return bound_of(problem), relax(problem.engine, "iso", 0.0).cell[0, 0]
 
 
@@ -255,7 +254,7 @@ def test_a_stalled_minimiser_is_not_the_end(ice, load, caplog):
         problem = load(ice)
     moved = re.search(r"atoms relax by up to (\S+) Angstrom", caplog.text)
     assert 0.005 < float(moved[1]) < 0.2
-    rest = problem.engine.relaxed(1e-3)
+    rest = at_rest(problem.engine, 1e-3)
     assert "alpha is zero" in rest.stopped
     assert rest.largest_force < 1e-3
     energy = problem.engine.energies(np.stack([problem.engine.sites, rest.positions]))
@@ -276,7 +275,6 @@ def test_relax_goes_on_without_a_line_search(ice, tmp_path):
 
 def test_what_stalled_is_said(ice, load, caplog, monkeypatch):
     """Where nothing works, the sentence has LAMMPS' reason and the forces that are left."""
-    monkeypatch.setattr(evaluator, "descend", lambda *a, **k: descend(*a, **{**k, "most": 2}))
     monkeypatch.setattr(relaxation, "descend", lambda *a, **k: descend(*a, **{**k, "most": 2}))
     with caplog.at_level(logging.WARNING):
         problem = load(ice)
@@ -306,7 +304,7 @@ def test_descent_finds_what_lammps_finds(free, load, monkeypatch):
     start = start if free == "tri" else argon("metal", "change_box all x scale 1.02 remap units box\n")
     engine = load(start).engine
     by_lammps = relax(engine, free, 500.0)
-    monkeypatch.setattr(evaluator.Evaluator, "suits_minimize", False)
+    monkeypatch.setattr(relaxation, "suits_minimiser", lambda engine: False)
     alone = relax(engine, free, 500.0)
     assert alone.converged
     assert alone.state.energy == pytest.approx(by_lammps.state.energy, rel=1e-8)

@@ -14,9 +14,9 @@ from lammps_bg.config import FlowConfig
 from lammps_bg.errors import ConfigError
 from lammps_bg.flow.base import EinsteinBase
 from lammps_bg.flow.model import build_generator, torch_device
-from lammps_bg.potentials.lennard_jones import LennardJones
+from lammps_bg.potentials.pair_styles.lj_cut import LennardJones
+from lammps_bg.potentials.pair_styles.sw import StillingerWeber
 from lammps_bg.potentials.pair_table import PairTable
-from lammps_bg.potentials.stillinger_weber import StillingerWeber
 from lammps_bg.training.optimisers import Soap
 
 ONE, TWO = np.ones((2, 2)), np.ones((2, 2, 2))

@@ -27,6 +27,12 @@ LAYERS = (
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# Within these folders, too: a module imports only from the modules of its folder that stand before it.
+FLOORS = {
+    "engine/script": "text rules left_out trace files variables interpreter reader parameters",
+    "engine": "flags library script team atoms instance describe fix_trials evaluator lammps_engine ensembles dynamics relaxation "
+    "relaxed_script dump",
+}
 BODY_LIMIT = 60
 FILE_LIMIT = 800
 POSITIONAL_LIMIT = 6
@@ -103,6 +109,19 @@ def test_imports_go_one_way(path):
         parts = module.split(".")
         target = parts[1] if len(parts) > 1 and parts[1] in LEVEL else ""
         assert LEVEL[target] <= LEVEL[own], f"{name_of(path)}:{line} imports {module}, which stands after {own}"
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_floors_of_a_folder(folder):
+    order, prefix = FLOORS[folder].split(), f"lammps_bg.{folder.replace('/', '.')}."
+    found = {path.stem if path.is_file() else path.name for path in (PACKAGE / folder).iterdir() if not path.name.startswith("__")}
+    assert found == set(order), "name every module of the folder in FLOORS"
+    for path in sorted((PACKAGE / folder).rglob("*.py")):
+        own = path.relative_to(PACKAGE / folder).parts[0].removesuffix(".py")
+        for module, line in imported(path):
+            target = module.removeprefix(prefix).split(".")[0]
+            if module.startswith(prefix) and target in order and own in order:
+                assert order.index(target) <= order.index(own), f"{name_of(path)}:{line} imports {module}, which stands after {own}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
