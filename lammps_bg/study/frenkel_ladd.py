@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lammps_bg.engine.ensembles import FrenkelLadd
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.progress import SILENT, Reporter
-from lammps_bg.study.md import Goal, MDJob, MDRecorder, MDResult, MDSetup
+from lammps_bg.study.md import MDJob, MDRecorder, MDResult, MDSetup, Simulation
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo.free_energy import CrystalReference, EstimateResult, absolute_from_difference
 from lammps_bg.thermo.multistate import N_BOOTSTRAPS, Multistate, mbar
@@ -135,7 +135,8 @@ class _Windows:
 
     def __init__(self, job: MDJob) -> None:
         self._job, self._problem, self._seed, self._options = job, job.setup.problem, job.setup.seed, job.setup.options
-        job.reach([self._crystal(_PILOT_FRAMES)], "pilot")
+        self._crystal = job.simulation(window_name(1.0))
+        job.reach([self._crystal], _PILOT_FRAMES, "pilot")
         self._springs = springs_of(job.recorder.springs(self._measured), self._problem)
 
     def result(self) -> FrenkelLaddResult:
@@ -144,19 +145,16 @@ class _Windows:
         for frames in (_PILOT_FRAMES, self._options.window_frames):
             couplings = self._placed(couplings, frames)
         self._job.reporter.say(f"windows    {len(couplings)} windows overlap with their neighbours")
-        self._job.reach([self._crystal(self._options.n_frames)], "crystal")
+        self._job.reach([self._crystal], self._options.n_frames, "crystal")
         windows = self._precise(couplings)
         joined = join_windows(self._problem, self._springs, windows, seed=self._seed)
-        md = MDResult.of(self._job.setup, [self._crystal(self._options.n_frames).frames])
+        md = MDResult.of(self._job.setup, [self._crystal.frames])
         return FrenkelLaddResult(md, self._springs, tuple(windows), joined)
 
-    def _crystal(self, n_frames: int) -> Goal:
-        """The trajectory of the crystal itself, the window lambda = 1."""
-        return self._job.goal(window_name(1.0), n_frames)
-
-    def _goal(self, coupling: float, n_frames: int) -> Goal:
+    def _simulation(self, coupling: float) -> Simulation:
+        """The trajectory of a window."""
         if coupling == 1.0:
-            return self._crystal(n_frames)
+            return self._crystal
         crystal, springs = self._problem.crystal, self._springs
         # types without atoms need a number, too
         stiffness = [
@@ -167,11 +165,11 @@ class _Windows:
         def series(frames: Trajectory) -> list[Array]:
             return [frames.energies - springs.energies(frames.displacements)]
 
-        return self._job.goal(window_name(coupling), n_frames, ensemble, series)
+        return self._job.simulation(window_name(coupling), ensemble, series)
 
     def _measured(self) -> dict[int, float]:
         """Spring constants of each atom type, under which its atoms move as far as in the crystal."""
-        frames, sites = self._crystal(_PILOT_FRAMES).frames, self._problem.crystal
+        frames, sites = self._crystal.frames, self._problem.crystal
         picked = frames.displacements[slowest(self._job.setup.series(frames)).start :]
         squares = np.square(picked).sum(2).mean(0)
         values = {int(kind): float(squares[sites.types == kind].mean()) for kind in np.unique(sites.types)}
@@ -181,13 +179,13 @@ class _Windows:
 
     def _sampled(self, couplings: Sequence[float], n_frames: int) -> list[Window]:
         """The windows with so many independent frames each."""
-        self._job.reach([self._goal(coupling, n_frames) for coupling in couplings if coupling > 0], "windows")
+        self._job.reach([self._simulation(coupling) for coupling in couplings if coupling > 0], n_frames, "windows")
         return self._loaded(couplings, n_frames)
 
     def _loaded(self, couplings: Sequence[float], n_frames: int) -> list[Window]:
         """The windows as far as they got."""
         return [
-            Window.of(self._springs, coupling, self._goal(coupling, n_frames).frames)
+            Window.of(self._springs, coupling, self._simulation(coupling).frames)
             if coupling
             else Window.of_springs(self._problem, self._springs, n_frames, self._seed)
             for coupling in couplings

@@ -255,16 +255,29 @@ class Simulation:
 
     Attributes:
         record: Where it is kept.
+        series: What has to decorrelate.
 
     Args:
         setup: The crystal, time step and sampling interval.
-        ensemble: What LAMMPS samples.
         record: Where it is kept, as far as it got.
+        ensemble: What LAMMPS samples; None: the setup's.
+        series: What has to decorrelate; None: the setup's.
     """
 
-    def __init__(self, setup: MDSetup, ensemble: Ensemble, record: TrajectoryRecord) -> None:
-        self.record = record
+    def __init__(
+        self, setup: MDSetup, record: TrajectoryRecord, ensemble: Ensemble | None = None, series: Series | None = None
+    ) -> None:
+        ensemble = ensemble or setup.ensemble
+        self.record, self.series = record, series or setup.series
         self._problem, self._ensemble, self._settings, self._seed = setup.problem, ensemble, setup.settings, setup.seed
+
+    @property
+    def frames(self) -> Trajectory:
+        """All frames so far, of which there are some: `MDJob.reach` has been called before."""
+        frames = self.record.load()
+        if frames is None:
+            raise RuntimeError(f"no frames of {self.record.name}")
+        return frames
 
     def extend(self, n_frames: int, stop: StopFlag, tick: Callable[[], None]) -> None:
         """Make the trajectory longer.
@@ -314,29 +327,6 @@ class Simulation:
         return Trajectory(steps, displacements, *(np.array(column, dtype=np.float64) for column in columns))
 
 
-@dataclass(frozen=True)
-class Goal:
-    """A trajectory and how many independent frames it shall have.
-
-    Attributes:
-        simulation: The trajectory.
-        n_frames: Independent frames wanted.
-        series: What has to decorrelate.
-    """
-
-    simulation: Simulation
-    n_frames: int
-    series: Series
-
-    @property
-    def frames(self) -> Trajectory:
-        """All frames so far, of which there are some: `MDJob.reach` has been called before."""
-        frames = self.simulation.record.load()
-        if frames is None:
-            raise RuntimeError(f"no frames of {self.simulation.record.name}")
-        return frames
-
-
 class MDJob:
     """Trajectories made longer until they hold the independent frames asked for, shared out among MPI ranks.
 
@@ -357,16 +347,15 @@ class MDJob:
         self.setup, self.reporter, self.stop = setup, reporter, StopFlag() if stop is None else stop
         self.recorder: MDRecorder = MDInMemory() if recorder is None else recorder
 
-    def goal(self, name: str, n_frames: int, ensemble: Ensemble | None = None, series: Series | None = None) -> Goal:
-        """So many independent frames of a trajectory; of the crystal itself where neither ensemble nor series are given."""
-        simulation = Simulation(self.setup, ensemble or self.setup.ensemble, self.recorder.trajectory(name))
-        return Goal(simulation, n_frames, series or self.setup.series)
+    def simulation(self, name: str, ensemble: Ensemble | None = None, series: Series | None = None) -> Simulation:
+        """The trajectory of a name, as far as it got; of the crystal itself where neither ensemble nor series are given."""
+        return Simulation(self.setup, self.recorder.trajectory(name), ensemble, series)
 
-    def reach(self, goals: Sequence[Goal], stage: str) -> None:
-        """Make trajectories longer until each has its independent frames or md.max_steps are done."""
+    def reach(self, simulations: Sequence[Simulation], n_frames: int, stage: str) -> None:
+        """Make trajectories longer until each has so many independent frames or md.max_steps are done; the same on every rank."""
         # file systems of other nodes may lag behind, and all ranks have to share out the same work
-        while any(missing := parallel.agreed([self._missing(goal) for goal in goals])):
-            mine = parallel.share([(goal, n) for goal, n in zip(goals, missing, strict=True) if n])
+        while any(missing := parallel.agreed([self._missing(one, n_frames) for one in simulations])):
+            mine = parallel.share([(one, n) for one, n in zip(simulations, missing, strict=True) if n])
             say_shares(self.reporter, f"{stage} of molecular dynamics", "trajectories", sum(n > 0 for n in missing))
             total, done = sum(n for _, n in mine), 0
             with self.reporter.stage(stage) as bar:
@@ -378,12 +367,12 @@ class MDJob:
 
                 self._extend(mine, tick)
 
-    def _extend(self, mine: Sequence[tuple[Goal, int]], tick: Callable[[], None]) -> None:
+    def _extend(self, mine: Sequence[tuple[Simulation, int]], tick: Callable[[], None]) -> None:
         """This rank's share of a round; where a signal stops one rank, all stop when all have saved their frames."""
         stopped = None
         try:
-            for goal, n in mine:
-                goal.simulation.extend(n, self.stop, tick)
+            for simulation, n in mine:
+                simulation.extend(n, self.stop, tick)
         except Interrupted as error:
             stopped = error
         code = parallel.meet(stopped.exit_code if stopped else 0, lambda: bool(self.stop))
@@ -393,21 +382,21 @@ class MDJob:
         if code:
             raise Interrupted("stopped with another MPI rank; the trajectories so far are saved; continue with --resume", code)
 
-    def _missing(self, goal: Goal) -> int:
+    def _missing(self, simulation: Simulation, n_frames: int) -> int:
         """Frames to add in this round."""
-        frames, most, every = goal.simulation.record.load(), self.setup.options.max_steps, self.setup.settings.sample_every
+        frames, most, every = simulation.record.load(), self.setup.options.max_steps, self.setup.settings.sample_every
         if frames is None:
-            return min(math.ceil(_SPARE * goal.n_frames) + _FIRST, most // every)
+            return min(math.ceil(_SPARE * n_frames) + _FIRST, most // every)
         left = (most - int(frames.steps[-1])) // every
         try:
-            found = slowest(goal.series(frames))
-            wanted = math.ceil(_SPARE * (goal.n_frames - found.n_independent) * found.inefficiency)
+            found = slowest(simulation.series(frames))
+            wanted = math.ceil(_SPARE * (n_frames - found.n_independent) * found.inefficiency)
         except EstimateError:
             wanted = len(frames)
         if wanted > 0 and left <= 0:
             log.warning(
                 "%s ends at md.max_steps = %d with fewer than %d independent frames",
-                goal.simulation.record.name, most, goal.n_frames,
+                simulation.record.name, most, n_frames,
             )  # fmt: skip
         return max(0, min(wanted, (_GROWTH - 1) * len(frames), left))
 
@@ -433,9 +422,9 @@ def run_md(
     """
     job, options = MDJob(setup, recorder, reporter, stop), setup.options
     wanted = -(-options.n_frames // options.replicas)
-    goals = [job.goal(replica_name(setup.mode, index), wanted) for index in range(options.replicas)]
-    job.reach(goals, setup.mode)
-    return MDResult.of(setup, [goal.frames for goal in goals])
+    replicas = [job.simulation(replica_name(setup.mode, index)) for index in range(options.replicas)]
+    job.reach(replicas, wanted, setup.mode)
+    return MDResult.of(setup, [replica.frames for replica in replicas])
 
 
 def replica_name(mode: str, index: int) -> str:

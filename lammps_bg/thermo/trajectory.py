@@ -84,11 +84,7 @@ class TrajectoryRecord(Protocol):
 
 
 class TrajectoryInMemory:
-    """A trajectory that is gone with the process.
-
-    Attributes:
-        name: What the trajectory is called.
-    """
+    """A `TrajectoryRecord` that is gone with the process."""
 
     def __init__(self, name: str) -> None:
         self.name = name
