@@ -16,15 +16,16 @@ import pytest
 from command_line import LJ, TINY, TINY_MD, call, contents
 from launching import finished, launched, wait_for
 
-from lammps_bg import cli
+from lammps_bg import cli, parallel
 from lammps_bg.config import MdConfig
 from lammps_bg.engine.dump import read_dump
 from lammps_bg.engine.lammps_engine import Engine
+from lammps_bg.errors import ConfigError
 from lammps_bg.report.picture import PictureError
 from lammps_bg.store.md_run import load_md_frames, md_entry
 from lammps_bg.store.trajectory import TrajectoryFiles
 from lammps_bg.study import reporting
-from lammps_bg.study.md import MDSetup, Simulation, run_md
+from lammps_bg.study.md import MDInMemory, MDSetup, Simulation, run_md
 from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.problem import Problem, ScriptRequest
 
@@ -209,6 +210,12 @@ def test_constant_pressure_in_python():
     assert abs(volume.value - setup.problem.crystal.volume) < 0.03 * volume.value
     assert np.linalg.det(result.mean_cell) == pytest.approx(volume.value, rel=1e-3)
     assert result.cell_averages()["xy"].error == 0.0
+
+
+def test_memory_is_not_shared_by_ranks(monkeypatch):
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    with pytest.raises(ConfigError, match="expected one MPI rank for molecular dynamics in memory, got 2"):
+        MDInMemory()
 
 
 # ---- modes, names, models
