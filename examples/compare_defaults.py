@@ -3,7 +3,7 @@
 
     python examples/compare_defaults.py --budget 120 --jobs 2 --out examples/compare_defaults
 
-Base {einstein, harmonic, self-consistent phonon} x flow {augmented, sublattice} x gradient {usual, path} on mW cubic ice and
+Base {einstein, harmonic, self-consistent phonon} x flow {augmented, sublattice} x gradient {reparametrised, path} on mW cubic ice and
 on the Lennard-Jones FCC crystal: 24 cases. Each has `--budget` seconds to fit its base and to train its flow, alone in a process
 with one thread; evaluations on the way and the samples at the end are off that clock. Everything else is the package's default,
 or what `--set` says. Run it on a quiet machine with at least `--jobs` cores; 24 cases of 120 s in pairs take about half an hour.
@@ -56,7 +56,7 @@ BASES = {
     "harmonic": ("base.kind=phonon", "base.iterations=0"),
     "self-consistent": ("base.kind=phonon",),
 }
-FLOWS, GRADIENTS = ("augmented", "sublattice"), ("usual", "path")
+FLOWS, GRADIENTS = ("augmented", "sublattice"), ("reparametrised", "path")
 # the wall-clock ends the training, and the evaluations below replace those of the training loop
 ALWAYS = ("train.steps=1000000000", "train.evaluate_every=1000000000")
 MARKS = (0.02, 0.05, *(0.1 * i for i in range(1, 10)), 1.0)  # shares of the budget after which a case is evaluated
@@ -364,7 +364,7 @@ COLOURS = {  # one hue for each base; dark is sublattice, light is augmented
     ("self-consistent", "sublattice"): "#14743f",
     ("self-consistent", "augmented"): "#7cc796",
 }
-STYLES = {"path": "-", "usual": (0, (4, 1.6))}
+STYLES = {"path": "-", "reparametrised": (0, (4, 1.6))}
 HIGHEST = 100.0  # kT per atom: without training the einstein crystal may be far above
 
 

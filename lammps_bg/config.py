@@ -10,7 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from lammps_bg.errors import ConfigError
@@ -58,6 +58,14 @@ def _energy_source(name: str) -> str:
     return name
 
 
+def _base_kind(name: str) -> str:
+    """A file of flow/bases."""
+    known = _files_of("flow/bases")
+    if name not in known:
+        raise PydanticCustomError("base_kind", "Input should be {listed}", {"listed": " or ".join(map(repr, known))})
+    return name
+
+
 def _earlier_choice(name: str | None) -> str | None:
     """A result that earlier versions kept in the configuration of a run."""
     if name is not None:
@@ -82,7 +90,9 @@ class EnergyConfig(_Block):
 class BaseConfig(_Block):
     """The Gaussian reference crystal."""
 
-    kind: Literal["phonon", "einstein"] = Field("phonon", description="phonon crystal, or independent atoms on springs")
+    kind: Annotated[str, AfterValidator(_base_kind)] = Field(
+        "phonon", description="phonon crystal, or einstein: independent atoms on springs"
+    )
     iterations: Annotated[int, Field(ge=0)] = Field(
         10, description="most self-consistent iterations; 0 keeps the harmonic crystal"
     )
@@ -120,10 +130,19 @@ class FlowConfig(_Block):
         return self
 
 
+def _objective(name: object) -> object:
+    """An objective by its name of today."""
+    if name == "usual":
+        _hint("train.objective=usual is called reparametrised now")
+    return "reparametrised" if name == "usual" else name
+
+
 class TrainConfig(_Block):
     """The training loop."""
 
-    objective: Literal["path", "usual"] = Field("path", description="reverse KL with path gradients or with the usual gradient")
+    objective: Annotated[Literal["path", "reparametrised"], BeforeValidator(_objective)] = Field(
+        "path", description="reverse KL with path gradients, or with the reparametrised gradient"
+    )
     steps: Annotated[int, Field(ge=0)] = Field(1000, description="steps; 0 leaves the flow the identity")
     max_seconds: Positive | None = Field(
         None, description="wall-clock budget in seconds, none: no limit; the learning rate falls with whichever ends first"

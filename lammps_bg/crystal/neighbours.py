@@ -39,21 +39,20 @@ class NeighbourGraph:
         return self.neighbours.shape[1]
 
 
-def neighbour_graph(crystal: Crystal, *, count: int | None = None, shells: int | None = None) -> NeighbourGraph:
-    """Neighbours from the ideal lattice, by count or by whole shells.
+def neighbour_graph(crystal: Crystal, *, count: int | None = None) -> NeighbourGraph:
+    """The nearest neighbours of the ideal lattice.
 
     Args:
         crystal: The reference crystal.
-        count: Neighbours of every site; without `count` and `shells`, the smallest whole number of shells that holds 12.
-        shells: Whole shells around the site with the most neighbours in them.
+        count: Neighbours of every site; None: the smallest whole number of shells that holds 12.
 
     Raises:
-        ConfigError: `count` or `shells` is not positive.
+        ConfigError: `count` is not positive.
     """
-    if (count is not None and count < 1) or (shells is not None and shells < 1):
-        raise ConfigError(f"expected a positive number of neighbours or shells, got {count if count is not None else shells}")
+    if count is not None and count < 1:
+        raise ConfigError(f"expected a positive number of neighbours, got {count}")
     lists = _ordered_neighbours(crystal, 4 * max(count or 0, 24))
-    k = count or _whole_shells(lists, shells)
+    k = count or _whole_shells(lists)
     if k > min(len(entry[0]) for entry in lists):
         raise ConfigError(f"expected at most {min(len(entry[0]) for entry in lists)} neighbours, got {k}")
     cut = [basis for basis, (shell, *_) in enumerate(lists) if len(shell) > k and shell[k] == shell[k - 1]]
@@ -102,13 +101,8 @@ def _in_order_of(leader: _Neighbours, entry: _Neighbours, signs: Array, toleranc
     return leader[0][distance < tolerance], entry[1][index], entry[2][index], entry[3][index]
 
 
-def _whole_shells(lists: list[_Neighbours], shells: int | None) -> int:
-    """The count that ends with a whole shell for every basis site (by request, or the smallest of at least 12)."""
+def _whole_shells(lists: list[_Neighbours]) -> int:
+    """The smallest count of at least 12 that ends with a whole shell for every basis site; 16 where there is none up to 26."""
     ends = [set(np.cumsum(np.bincount(entry[0])).tolist()) for entry in lists]
-    if shells is not None:
-        most = min(len(end) for end in ends)
-        if shells > most:
-            raise ConfigError(f"expected at most {most} shells of neighbours, got {shells}")
-        return max(int(np.cumsum(np.bincount(entry[0]))[shells - 1]) for entry in lists)
     common = sorted(c for c in set.intersection(*ends) if 12 <= c <= 26)
     return common[0] if common else 16

@@ -185,24 +185,29 @@ class Atoms(Member):
         self._held = self.library.vectors("x").copy()
 
     @collective
-    def evaluate(self, displacements: Array, sites: tuple[Array, NDArray[np.int64]] | None, forces: bool) -> Evaluated:
+    def evaluate(
+        self, displacements: Array, sites: tuple[Array, NDArray[np.int64]] | None, forces: bool, offset: Array | None = None
+    ) -> Evaluated:
         """Energies of configurations one after the other, as many as LAMMPS takes.
 
         Args:
-            displacements: From the sites, shape [n, N, 3], length units.
+            displacements: From the sites, or from places beside them, shape [n, N, 3], length units.
             sites: Positions in the box and image flags as of `hold`, for a list of its own each; None keeps the list that `hold` built.
             forces: Whether forces are wanted, too.
+            offset: From the sites to those places, shape [N, 3], length units; None: they are the sites.
         """
+        held = self._held if offset is None or sites is not None else self._held + self._placed(offset)
+        places = None if sites is None else sites[0] if offset is None else sites[0] + offset
         energies, refusal, done = np.empty(len(displacements)), None, len(displacements)
         # rows of other ranks' atoms stay zero
         found = (np.zeros if self.shared else np.empty)(displacements.shape) if forces else None
         for index, displacement in enumerate(displacements):
             try:
-                if sites is None:
-                    self._shift(displacement)
+                if sites is None:  # ghost atoms follow by LAMMPS' own communication
+                    np.add(held, self._placed(displacement), out=self.library.vectors("x"))
                     self.library.command(_KEPT_LIST)
                 else:
-                    self._set_up(sites[0] + displacement, sites[1])
+                    self._set_up(places + displacement, sites[1])
                     self.library.command(_FULL_SETUP)
                     self._order()
                 energies[index] = self.potential_energy()
@@ -212,10 +217,6 @@ class Atoms(Member):
             if found is not None:
                 found[index][slice(None) if self._rows is None else self._rows] = self.library.vectors("f")
         return Evaluated(energies[:done], None if found is None else self.summed(found[:done]), refusal)
-
-    def _shift(self, displacement: Array) -> None:
-        """Write the held sites with displacements; ghost atoms follow by LAMMPS' own communication."""
-        np.add(self._held, self._placed(displacement), out=self.library.vectors("x"))
 
     def _set_up(self, positions: Array, images: NDArray[np.int64]) -> None:
         """Write positions with the image flags that fixes with a memory (springs) refer to."""

@@ -159,65 +159,80 @@ class Evaluator:
 
     # ---- evaluation
 
-    def energies(self, positions: Array) -> Array:
+    def energies(self, positions: Array, sites: Array | None = None) -> Array:
         """Total potential energies, shape [n], energy units; infinity where there is none.
 
         Args:
-            positions: Cartesian positions ordered by id, any image, shape [n, N, 3], length units.
+            positions: Cartesian positions ordered by id, any image, shape [n, N, 3], length units; displacements where `sites` are given.
+            sites: What they are displacements from, ordered by id: the sites in this cell, but for noise and images, shape [N, 3].
         """
-        return self._evaluate(positions, None)
+        return self._evaluate(positions, None, sites)
 
-    def energies_forces(self, positions: Array) -> tuple[Array, Array]:
+    def energies_forces(self, positions: Array, sites: Array | None = None) -> tuple[Array, Array]:
         """Total potential energies, shape [n], and forces, shape [n, N, 3].
 
         A configuration without a finite energy or forces has energy infinity and forces nan, and is counted.
 
         Args:
-            positions: Cartesian positions ordered by id, any image, shape [n, N, 3], length units.
+            positions: As for `energies`.
+            sites: As for `energies`.
         """
         forces = np.full(np.shape(positions), np.nan)
-        return self._evaluate(positions, forces), forces
+        return self._evaluate(positions, forces, sites), forces
 
-    def _evaluate(self, positions: Array, forces: Array | None) -> Array:
+    def _evaluate(self, positions: Array, forces: Array | None, sites: Array | None) -> Array:
         """Evaluate in pieces, so that the memory for displacements stays small."""
-        pieces = []
+        pieces, offset = [], self._offset_of(sites)
         for start in range(0, len(positions), _PIECE):
             piece = slice(start, start + _PIECE)
-            pieces.append(self._evaluate_piece(positions[piece], None if forces is None else forces[piece]))
+            pieces.append(self._evaluate_piece(positions[piece], None if forces is None else forces[piece], offset))
         energies = np.concatenate(pieces) if pieces else np.empty(0)
         self.n_evaluations += len(energies)
         self.n_nonfinite += int(np.count_nonzero(~np.isfinite(energies)))
         return energies
 
-    def _evaluate_piece(self, positions: Array, forces: Array | None) -> Array:
-        displacements, reach = self.displacements(positions)
+    def _offset_of(self, sites: Array | None) -> Array | None:
+        """From the sites that LAMMPS has to those that displacements count from, nearest images."""
+        if sites is None:
+            return None
+        offset = sites - self._sites
+        return np.asarray(offset - np.rint(offset @ self._inverse) @ self._box)
+
+    def _evaluate_piece(self, positions: Array, forces: Array | None, offset: Array | None) -> Array:
+        displacements, reach = self.displacements(positions, offset)
         self._tune(reach)
         energies = np.full(len(displacements), np.inf)
         held = (reach < _HELD * 0.5 * self._skin) & (not self._needs_setup)
         # those that keep the list first: the others rebuild it
         for keep, index in ((True, np.flatnonzero(held)), (False, np.flatnonzero(np.isfinite(reach) & ~held))):
             found = None if forces is None else np.full((len(index), *self._sites.shape), np.nan)
-            energies[index] = self._several(displacements[index], keep, found)
+            energies[index] = self._several(displacements[index], keep, found, offset)
             if forces is not None:
                 forces[index] = found
         return energies
 
-    def displacements(self, positions: Array) -> tuple[Array, Array]:
-        """Displacements to the nearest image of the site, and the longest in each configuration (infinity: not usable)."""
+    def displacements(self, positions: Array, offset: Array | None = None) -> tuple[Array, Array]:
+        """Displacements to the nearest image of the site, and the longest in each configuration (infinity: not usable).
+
+        Args:
+            positions: Cartesian positions ordered by id, shape [n, N, 3], length units; displacements where there is an `offset`.
+            offset: From the sites to what these count from, as they stay; the longest are from the sites, shape [N, 3].
+        """
         positions = np.asarray(positions, dtype=np.float64)
         if positions.ndim != 3 or positions.shape[1:] != self._sites.shape:
             raise ValueError(f"expected positions of shape [n, {len(self._sites)}, 3], got {list(positions.shape)}")
         with np.errstate(invalid="ignore", over="ignore"):
-            displacements = positions - self._sites
+            displacements = positions - self._sites if offset is None else positions.copy()
             largest = np.abs(displacements).reshape(len(positions), -1).max(axis=1, initial=0.0)
             for index in np.flatnonzero(~(largest < self._half_width)):
                 fractional = displacements[index] @ self._inverse
                 usable = (np.abs(fractional) < _FAR).all()  # false for nan, too
                 displacements[index] = displacements[index] - np.rint(fractional) @ self._box if usable else np.inf
-            squares = np.einsum("nij,nij->ni", displacements, displacements)
+            from_sites = displacements if offset is None else displacements + offset
+            squares = np.einsum("nij,nij->ni", from_sites, from_sites)
         return displacements, np.sqrt(squares.max(axis=1, initial=0.0))
 
-    def _several(self, displacements: Array, held: bool, forces: Array | None) -> Array:
+    def _several(self, displacements: Array, held: bool, forces: Array | None, offset: Array | None = None) -> Array:
         """Evaluate configurations of one kind, infinite where LAMMPS refuses."""
         energies, at = np.full(len(displacements), math.inf), 0
         while at < len(displacements):
@@ -226,7 +241,7 @@ class Evaluator:
             self._held = held
             piece = slice(at, at + self._instance.atoms.portion(len(self._sites)))
             sites = None if held else (self._box_sites, self._images)
-            found = self._instance.atoms.evaluate(displacements[piece], sites, forces is not None)
+            found = self._instance.atoms.evaluate(displacements[piece], sites, forces is not None, offset)
             done = slice(at, at + len(found.energies))
             energies[done] = found.energies
             if forces is not None:
@@ -287,15 +302,16 @@ class Evaluator:
         """The neighbour skin in use, length units."""
         return self._skin
 
-    def keep_neighbour_skin(self, positions: Array) -> None:
+    def keep_neighbour_skin(self, positions: Array, sites: Array | None = None) -> None:
         """Choose the skin for configurations like these and keep it, so that energies do not depend on what came before, to the last bit.
 
         Args:
-            positions: Cartesian positions ordered by id, any image, shape [n, N, 3], length units.
+            positions: As for `energies`.
+            sites: As for `energies`.
         """
         if self._needs_setup:
             return
-        _, reach = self.displacements(positions)
+        _, reach = self.displacements(positions, self._offset_of(sites))
         self._skin, self._fixed_skin = self._wanted_skin(reach[np.isfinite(reach)]), True
         self._send_skin()
 
@@ -326,26 +342,28 @@ class Evaluator:
 
     # ---- other quantities
 
-    def virial_pressure(self, positions: Array) -> Array:
+    def virial_pressure(self, positions: Array, sites: Array | None = None) -> Array:
         """Configurational pressure, without the kinetic part, shape [n], pressure units; nan where there is none.
 
         Args:
-            positions: Cartesian positions ordered by id, any image, shape [n, N, 3], length units.
+            positions: As for `energies`.
+            sites: As for `energies`.
         """
-        displacements, reach = self.displacements(positions)
+        offset = self._offset_of(sites)
+        displacements, reach = self.displacements(positions, offset)
         self._instance.command("compute lammps_bg_pressure all pressure NULL virial")
         self._thermo("step pe c_lammps_bg_pressure")
         try:
             return np.array(
-                [self._pressure(d) if math.isfinite(r) else math.nan for d, r in zip(displacements, reach, strict=True)]
+                [self._pressure(d, offset) if math.isfinite(r) else math.nan for d, r in zip(displacements, reach, strict=True)]
             )
         finally:
             self._thermo("step pe")
             self._instance.command("uncompute lammps_bg_pressure")
             self._held = False
 
-    def _pressure(self, displacement: Array) -> float:
-        if not math.isfinite(self._several(displacement[None], False, None)[0]):
+    def _pressure(self, displacement: Array, offset: Array | None) -> float:
+        if not math.isfinite(self._several(displacement[None], False, None, offset)[0]):
             return math.nan
         return float(self.lammps.extract_compute("lammps_bg_pressure", 0, 0))
 

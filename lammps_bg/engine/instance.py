@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One LAMMPS instance holding a user's crystal: created, read in by the guard, checked."""
+"""One LAMMPS instance holding a user's crystal: created from a script, checked."""
 
 import contextlib
 import re
@@ -38,7 +38,7 @@ class Instance:
     Attributes:
         atoms: Its atoms.
         lammps: The library object.
-        reader: The guard that read the script.
+        reader: What read the script, with what it found there.
         warnings: LAMMPS' warnings while it read the script and at the first set-up, each once.
 
     Args:

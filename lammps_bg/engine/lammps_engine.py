@@ -72,7 +72,7 @@ class Engine(Evaluator):
 
     @property
     def reader(self) -> ScriptReader:
-        """The guard that read the script."""
+        """What read the script, with what it found there."""
         return self._instance.reader
 
     @property

@@ -5,13 +5,13 @@ Schebek, Noé and Rogal, "Scalable Boltzmann Generators for equilibrium sampling
 Communications 17, 5010 (2026). Here the range of the splines is a few thermal amplitudes, and an affine map joins them.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from lammps_bg.flow.gnn import Lattice, NeighbourGraph
+from lammps_bg.flow.bijection import Flow, weights_at_rest
+from lammps_bg.flow.graph import Lattice, LatticeGraph
 from lammps_bg.flow.transforms import affine, rational_quadratic
 
 MakeConditioner = Callable[[int], nn.Module]
@@ -49,7 +49,7 @@ class Coupling(nn.Module):
         return x, (log_spline + log_affine).sum((0, 2), dtype=torch.float64)
 
 
-class AugmentedFlow(nn.Module):
+class AugmentedFlow(Flow):
     """Layers of two couplings, auxiliary given physical and physical given auxiliary.
 
     A coupling's conditioning variable has its centre of mass at zero, the other is free: between couplings both are shifted
@@ -68,13 +68,13 @@ class AugmentedFlow(nn.Module):
 
     def __init__(
         self,
-        graph: NeighbourGraph,
+        graph: LatticeGraph,
         make_conditioner: MakeConditioner,
         *,
         amplitude: Tensor,
-        n_layers: int = 4,
-        n_bins: int = 16,
-        spline_range: float = 8.0,
+        n_layers: int,
+        n_bins: int,
+        spline_range: float,
     ) -> None:
         super().__init__()
         self.lattice = Lattice(graph, amplitude)
@@ -83,15 +83,7 @@ class AugmentedFlow(nn.Module):
         )
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map `state` [n, 2, N, 3] (channel 0 physical, mean zero; channel 1 auxiliary), length units.
-
-        Args:
-            state: Samples of the prior.
-            context: Conditions of each sample, shape [n, C]; None for a flow without.
-
-        Returns:
-            The new state, in the precision of the network, and the log-determinant [n] in float64.
-        """
+        """Map base to target, see `Flow.forward`; channel 0 of a state is physical, channel 1 auxiliary."""
         u, a = self._split(state)
         log_det = u.new_zeros(len(state), dtype=torch.float64)
         for update_a, update_u in zip(self.couplings[::2], self.couplings[1::2], strict=True):
@@ -103,7 +95,7 @@ class AugmentedFlow(nn.Module):
         return self._join(u, a), log_det
 
     def inverse(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Undo `forward`; returns the state and the log-determinant [n] of the inverse map, in float64."""
+        """Map target to base, see `Flow.inverse`; differentiable."""
         u, a = self._split(state)
         log_det = u.new_zeros(len(state), dtype=torch.float64)
         for update_u, update_a in zip(self.couplings[::-2], self.couplings[-2::-2], strict=True):
@@ -115,19 +107,10 @@ class AugmentedFlow(nn.Module):
         return self._join(u, a), log_det
 
     def push_score(self, state: Tensor, score: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward`, and the gradient of the flow's log-density at the mapped states from that at the states, by the inverse.
-
-        Args:
-            state: Samples of the prior, length units, shape [n, 2, N, 3].
-            score: Gradient of the prior's log-density there, 1 / length units, shape [n, 2, N, 3].
-            context: Conditions of each sample, shape [n, C]; None for a flow without.
-
-        Returns:
-            Mapped states and log-determinants [n], as `forward`; and the score at the mapped states, detached.
-        """
+        """`forward` with the score, see `Flow.push_score`: its gradient passes through the inverse."""
         mapped, log_det = self.forward(state, context)
         end = mapped.detach().requires_grad_()
-        with _frozen(self):
+        with weights_at_rest(self):
             start, log_back = self.inverse(end, context)
             (pushed,) = torch.autograd.grad((start * score.to(start)).sum() + log_back.sum(), end)
         return mapped, log_det, pushed
@@ -140,16 +123,6 @@ class AugmentedFlow(nn.Module):
 
     def _join(self, u: Tensor, a: Tensor) -> Tensor:
         return torch.stack((u, a)).permute(2, 0, 1, 3) * self.lattice.mean_amplitude
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Let gradients pass through a module without reaching its parameters."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)
 
 
 def _centre_first(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Force constants of a crystal: block-circulant on the grid of unit cells, Hermitian at every wave vector."""
+"""Force constants of a crystal: block-circulant on the grid of unit cells, Hermitian at every wave vector; at the minimum of the energy."""
 
 from dataclasses import dataclass, replace
 from itertools import product
@@ -7,15 +7,66 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_bg.crystal.operations import SiteOperation, site_operations
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import UnstableCrystalError
-from lammps_bg.flow.group_average import Complex, GroupAverage
 from lammps_bg.potentials.surface import EnergiesForces
 
-ForceField = EnergiesForces
+Complex = NDArray[np.complex128]
 
 _RELATIVE_FLOOR = 1e-6  # modes softer than this fraction of the stiffest one count as unstable
+_RELINEARISED = 6  # most times that force constants are taken on the way to the minimum
+_BROKEN = 1e-3  # relative change of force constants by averaging over the space group: beyond it the forces lack that symmetry
+_MOVED = 1e-4  # likewise, of the mean positions, as a share of the nearest distance
+
+
+class GroupAverage:
+    """The mean over all g of A(i, j) <- W^T A(g i, g j) W and v(i) <- W^T v(g i), with g an operation that turns by W.
+
+    Args:
+        crystal: The crystal at its replicate.
+    """
+
+    def __init__(self, crystal: Crystal) -> None:
+        self._grid, self._n_basis = crystal.replicate, crystal.n_basis
+        self._operations = site_operations(crystal)
+        # the sum over a group is that over a subgroup, here the translations, followed by one over what tells its cosets apart
+        translations = [found for found in self._operations if np.abs(found.turn - np.eye(3)).max() < 1e-6]
+        self._stages = (translations, list({found.turn.tobytes(): found for found in self._operations}.values()))
+
+    def vectors(self, vectors: Array) -> Array:
+        """Averages of vectors on every basis site that are the same in all cells, shape [..., n_basis, 3]."""
+        total = sum(vectors[..., operation.image, :] @ operation.turn for operation in self._operations)
+        return np.asarray(total / len(self._operations))
+
+    def blocks(self, blocks: Complex) -> Complex:
+        """Averages of real block-circulant matrices, which need not be symmetric.
+
+        Args:
+            blocks: Fourier components A(k) of matrices that couple the displacements of sites, such as K, <u u^T> or <F u^T>, shape
+                [a, nx, ny, nz, 3 n_basis, 3 n_basis].
+        """
+        b = self._n_basis
+        real = np.fft.fftn(blocks, axes=(1, 2, 3)).real / np.prod(self._grid)
+        rows = np.moveaxis(real.reshape(len(blocks), -1, b, 3, b, 3), (0, 3), (3, 4)).reshape(-1, 9)  # [cell, b, b', a; 3, 3]
+        for operations in self._stages:
+            total = np.zeros_like(rows)
+            for operation in operations:
+                there = rows.reshape(-1, 9 * len(blocks))[self._pairs(operation)]
+                total += there.reshape(-1, 9) @ np.kron(operation.turn, operation.turn)
+            rows = total / len(operations)
+        real = np.moveaxis(rows.reshape(*self._grid, b, b, -1, 3, 3), (5, 6), (0, 5)).reshape(blocks.shape)
+        mean: Complex = np.conj(np.fft.fftn(real, axes=(1, 2, 3)))
+        return mean
+
+    def _pairs(self, operation: SiteOperation) -> NDArray[np.int64]:
+        """Where the operation takes the pairs of sites (b in cell 0, b' in cell R), counted as [R, b, b'], shape [n_cells n_basis^2]."""
+        # row b of cell 0 goes to basis site image[b], the pair's far end to (cell, other) relative to that one's cell
+        cells = (operation.cells - operation.shifts[:, None, None]) % np.array(self._grid)
+        cell = np.ravel_multi_index(tuple(np.moveaxis(cells, -1, 0)), self._grid)  # [b, cell, b']
+        pairs = (cell * self._n_basis + operation.image[:, None, None]) * self._n_basis + operation.image
+        return np.swapaxes(pairs, 0, 1).ravel()
 
 
 @dataclass(frozen=True)
@@ -60,6 +111,12 @@ class ForceConstants:
         """
         mean = GroupAverage(crystal)
         return ForceConstants(mean.blocks(self.stiffness[None])[0], mean.vectors(self.offset)).symmetrised()
+
+    def has_symmetry(self, crystal: Crystal) -> bool:
+        """Whether force constants and mean positions have the symmetry of the crystal's sites, which an external field can break."""
+        averaged = self.averaged(crystal)
+        same = np.abs(averaged.stiffness - self.stiffness).max() < _BROKEN * np.abs(self.stiffness).max()
+        return bool(same and np.abs(averaged.offset - self.offset).max() < _MOVED * crystal.nearest_distance)
 
     def modes(self) -> tuple[Array, Complex]:
         """Stiffness of every mode, shape [nx, ny, nz, 3 n_basis] (the three acoustic ones at k = 0 come out as 0), and eigenvectors."""
@@ -124,7 +181,7 @@ def _nearest_images(crystal: Crystal) -> tuple[Array, NDArray[np.int64]]:
     return nearest / nearest.sum(-1, keepdims=True), cells
 
 
-def finite_differences(force_field: ForceField, crystal: Crystal, offset: Array, step: float) -> ForceConstants:
+def finite_differences(force_field: EnergiesForces, crystal: Crystal, offset: Array, step: float) -> ForceConstants:
     """Force constants from central differences of one unit cell's displacements: 6 n_basis evaluations at any supercell size.
 
     Args:
@@ -160,3 +217,33 @@ def newton_move(constants: ForceConstants, force: Array) -> Array:
     """
     move = np.linalg.pinv(constants.stiffness[0, 0, 0].real, rcond=1e-8) @ force.ravel()
     return np.asarray(move.reshape(-1, 3) - move.reshape(-1, 3).mean(0))
+
+
+def harmonic(force_field: EnergiesForces, crystal: Crystal) -> ForceConstants:
+    """Force constants at the minimum closest to the reference sites (Newton steps on the cell's internal coordinates)."""
+    offset = np.zeros((crystal.n_basis, 3))
+    for _ in range(_RELINEARISED):
+        constants = finite_differences(force_field, crystal, offset, 4e-4 * crystal.nearest_distance)
+        balanced = _balanced(force_field, crystal, constants)
+        if (balanced == offset).all():
+            break
+        offset = balanced
+    return constants
+
+
+def _balanced(force_field: EnergiesForces, crystal: Crystal, constants: ForceConstants) -> Array:
+    """Offset at which the mean forces vanish, by steps with the same force constants, as long as each is well below the one before."""
+    offset, limit = constants.offset, 0.1 * crystal.nearest_distance
+    while True:
+        force = _mean_force(force_field(np.tile(offset, (crystal.n_cells, 1))[None])[1], crystal)
+        move = newton_move(constants, force)
+        size = np.abs(move).max()
+        if not 1e-6 * crystal.nearest_distance <= size <= limit:
+            return offset
+        offset, limit = offset + move, 0.3 * size
+
+
+def _mean_force(forces: Array, crystal: Crystal) -> Array:
+    """Force on each basis site, averaged over samples and cells, without net force, shape [n_basis, 3]."""
+    mean = forces.reshape(-1, crystal.n_basis, 3).mean(0)
+    return mean - mean.mean(0)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lattice as the networks see it: torch tensors of neighbours, directions and orbits of sites."""
+"""The lattice as the networks see it: torch tensors of neighbours, directions and orbits of sites, and tables made of them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.crystal.system import Crystal
@@ -59,3 +60,58 @@ class LatticeGraph:
             int(orbit.max()) + 1,
             torch.from_numpy((crystal.sites - crystal.origin) @ np.linalg.inv(crystal.supercell)),
         )
+
+
+class Lattice(nn.Module):
+    """The tables of one crystal that all conditioners of a flow share; only the unit of length enters the state_dict.
+
+    Args:
+        graph: Neighbour graph of the crystal.
+        amplitude: Thermal amplitude of a displacement component, per site [N] or one for all, length units.
+
+    Attributes:
+        mean_amplitude: Mean of the amplitudes over the sites: the unit of length of the conditioners.
+        amplitude: Amplitude of each site in that unit, shape [N, 1, 1], or [1, 1, 1].
+    """
+
+    mean_amplitude: Tensor
+    amplitude: Tensor
+    neighbours: Tensor
+    edges_by_neighbour: Tensor
+    edge_offsets: Tensor
+    directions: Tensor
+    basis_index: Tensor
+    places: Tensor
+
+    def __init__(self, graph: LatticeGraph, amplitude: Tensor) -> None:
+        super().__init__()
+        dtype = torch.get_default_dtype()
+        # a unit the weights were trained in: kept with them, though a larger replicate has a slightly larger amplitude
+        self.register_buffer("mean_amplitude", amplitude.mean().to(dtype))
+        self.n_sites, self.n_neighbours = graph.neighbours.shape
+        flat = graph.neighbours.flatten()
+        counts = torch.bincount(flat, minlength=self.n_sites)
+        length = graph.vectors.norm(dim=-1, keepdim=True)
+        directions = torch.cat((graph.vectors / length, length / length.mean() - 1), -1)
+        tables = {
+            "amplitude": (amplitude / amplitude.mean()).to(dtype).reshape(-1, 1, 1),
+            "neighbours": flat,
+            # the edges that end at each site, in the order of the sites: the backward of a gather without a scatter
+            "edges_by_neighbour": torch.argsort(flat, stable=True),
+            "edge_offsets": counts.cumsum(0) - counts,
+            "directions": directions.to(dtype),
+            "basis_index": graph.basis_index,
+            "places": graph.places.to(dtype),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the neighbours' values, [N*K, ...], of site values [N, ...]."""
+        return values.index_select(0, self.neighbours)
+
+    def collect(self, edge_values: Tensor) -> Tensor:
+        """Sum edge values [N*K, ...] over the edges that end at each site, [N, ...]: the transpose of `gather`."""
+        rows = edge_values.reshape(len(edge_values), -1)
+        summed = functional.embedding_bag(self.edges_by_neighbour, rows, self.edge_offsets, mode="sum")
+        return summed.view(self.n_sites, *edge_values.shape[1:])

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a configuration to a generator, or to a family of them: architecture, sizes and units of length."""
+"""From a configuration to a generator, or to a conditional one: architecture, sizes and units of length."""
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +16,14 @@ from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import ConfigError
-from lammps_bg.flow.attention import AttentionConditioner
 from lammps_bg.flow.augmented import AugmentedFlow, MakeConditioner
 from lammps_bg.flow.base import Base
-from lammps_bg.flow.base_family import BaseFamily, PolynomialFit
-from lammps_bg.flow.family import GeneratorFamily
-from lammps_bg.flow.generator import Generator
-from lammps_bg.flow.gnn import GraphConditioner
+from lammps_bg.flow.bijection import Flow
+from lammps_bg.flow.conditional import ConditionalBases, ConditionalGenerator
+from lammps_bg.flow.conditioners import AttentionConditioner, GraphConditioner
+from lammps_bg.flow.generator import AugmentedPrior, Generator, Prior
 from lammps_bg.flow.graph import LatticeGraph
-from lammps_bg.flow.prior import AugmentedPrior, Prior
+from lammps_bg.flow.polynomial import PolynomialFit
 from lammps_bg.flow.sublattice import SublatticeFlow
 
 log = logging.getLogger(__name__)
@@ -89,22 +89,21 @@ def build_generator(
     graph = LatticeGraph.from_crystal(crystal, config.n_neighbours)
     # the amplitude grows with the supercell: a trained model keeps that of its own
     scale = _Scale(float(base.amplitude.mean()) if eta is None else eta, _relative_amplitude(base, graph))
-    flow = _build_flow(config, crystal, graph, scale, seed, device)
+    flow = _build_flow(config, crystal, graph, scale, seed).to(torch_device(device))
     return Generator(Prior(base) if flow.channels == 1 else AugmentedPrior(base, scale.site), flow)
 
 
-def build_family(
+def build_conditional(
     config: FlowConfig,
     crystal: Crystal,
-    bases: BaseFamily,
+    bases: ConditionalBases,
     betas: Sequence[float],
     *,
     seed: int,
     eta: float | None = None,
-    device: str = "cpu",
     reflections: bool = True,
-) -> GeneratorFamily:
-    """The conditional model a configuration asks for, with the identity as its bijection.
+) -> ConditionalGenerator:
+    """The conditional model a configuration asks for, with the identity as its bijection, on the CPU.
 
     Args:
         config: Architecture and its size.
@@ -113,7 +112,6 @@ def build_family(
         betas: 1 / (k_B T) at each of `bases.nodes`, inverse energy.
         seed: Seed of the weights.
         eta: Width of the auxiliary variables that a model was trained with, length units; None: from the first node.
-        device: Where the flow runs: auto, cpu or cuda.
         reflections: Whether reflections are symmetries under all conditions.
     """
     graph = LatticeGraph.from_crystal(crystal, config.n_neighbours, reflections=reflections)
@@ -123,18 +121,14 @@ def build_family(
     site = float(nodes[0].amplitude.mean()) if eta is None else eta
     terms = torch.from_numpy(np.ascontiguousarray(fit.terms.T))
     scale = _Scale(site, torch.from_numpy(fit.constant).exp(), terms, bases.nodes.shape[1])
-    flow = _build_flow(config, crystal, graph, scale, seed, device)
-    return GeneratorFamily(flow, bases, None if flow.channels == 1 else site)
+    flow = _build_flow(config, crystal, graph, scale, seed)
+    return ConditionalGenerator(flow, bases, None if flow.channels == 1 else site)
 
 
-def _build_flow(
-    config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale, seed: int, device: str
-) -> SublatticeFlow | AugmentedFlow:
+def _build_flow(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale, seed: int) -> Flow:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        flow = _BUILDERS[config.kind](config, crystal, graph, scale)
-    flow.to(torch_device(device))
-    return flow
+        return _BUILDERS[config.kind](config, crystal, graph, scale)
 
 
 def _sublattice(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale) -> SublatticeFlow:
@@ -151,31 +145,26 @@ def _sublattice(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale
 
 def _augmented(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale) -> AugmentedFlow:
     def conditioner(n_out: int) -> GraphConditioner:
-        return GraphConditioner(
-            graph.n_basis,
-            n_out,
-            width=config.width or 32,
-            n_frequencies=config.n_frequencies,
-            n_message_layers=_MESSAGE_LAYERS,
-            period=2 * config.spline_range,
-            n_context=scale.n_context,
-        )
+        return GraphConditioner(graph.n_basis, n_out, n_message_layers=_MESSAGE_LAYERS, **_sizes(config, scale))
 
     return _with_auxiliaries(config, graph, scale, conditioner)
 
 
 def _global(config: FlowConfig, crystal: Crystal, graph: LatticeGraph, scale: _Scale) -> AugmentedFlow:
     def conditioner(n_out: int) -> AttentionConditioner:
-        return AttentionConditioner(
-            n_out,
-            width=config.width or 32,
-            n_frequencies=config.n_frequencies,
-            n_blocks=_ATTENTION_BLOCKS,
-            period=2 * config.spline_range,
-            n_context=scale.n_context,
-        )
+        return AttentionConditioner(n_out, n_blocks=_ATTENTION_BLOCKS, **_sizes(config, scale))
 
     return _with_auxiliaries(config, graph, scale, conditioner)
+
+
+def _sizes(config: FlowConfig, scale: _Scale) -> dict[str, Any]:
+    """What both conditioners of the published flow share."""
+    return {
+        "width": config.width or 32,
+        "n_frequencies": config.n_frequencies,
+        "period": 2 * config.spline_range,
+        "n_context": scale.n_context,
+    }
 
 
 def _with_auxiliaries(config: FlowConfig, graph: LatticeGraph, scale: _Scale, conditioner: MakeConditioner) -> AugmentedFlow:
@@ -189,7 +178,7 @@ def _with_auxiliaries(config: FlowConfig, graph: LatticeGraph, scale: _Scale, co
     )
 
 
-_BUILDERS: dict[str, Callable[..., SublatticeFlow | AugmentedFlow]] = {
+_BUILDERS: dict[str, Callable[..., Flow]] = {
     "sublattice": _sublattice,
     "augmented": _augmented,
     "global": _global,

@@ -1,251 +1,188 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Fitting a base to the potential: harmonic force constants and the self-consistent finite-temperature iteration."""
+"""Self-consistent fits: configurations drawn from a Gaussian crystal, how many of them a step needs, and which one is kept.
 
-import logging
+Displacements come in pairs, x and -x about the mean: the odd orders of the potential then cancel in <F u^T>, the even ones in the mean
+force. Every step is estimated from several parts of the sample, A_1 ... A_J, whose mean is taken. Where the bound falls by g(A, A) with an
+update A, g bilinear, the mean of g(A_i, A_j) over i != j is what it gains, without the bias of its own noise; and what that noise costs is
+the mean of g(A_i, A_i) less that, divided by J.
+"""
+
 import math
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import count
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from lammps_bg import parallel
 from lammps_bg.crystal.structure import Array
-from lammps_bg.crystal.system import Crystal
-from lammps_bg.crystal.units import Units
 from lammps_bg.errors import UnstableCrystalError
-from lammps_bg.flow.base import Base, EinsteinBase
-from lammps_bg.flow.force_constants import ForceConstants, ForceField, finite_differences, newton_move
-from lammps_bg.flow.phonon import PhononBase
-from lammps_bg.flow.thermal_sample import FEWEST, REPORTED, BoundStep, Step, ThermalSample, settled, step_of, worth
-from lammps_bg.flow.thermal_update import ThermalUpdate
+from lammps_bg.flow.base import Base, BoundStep
+from lammps_bg.potentials.surface import EnergiesForces
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
-_BROKEN = 1e-3  # relative change of the first force constants by averaging over the space group: beyond it the forces lack that symmetry
-_RELINEARISED = 6  # most times that force constants are taken on the way to the minimum
-_MOVED = 1e-4  # likewise, of the mean positions, as a share of the nearest distance
-_MIXED = 0.7  # share of the new force constants: a wider Gaussian mostly sees a stiffer crystal, and the full step overshoots
-_MOST_OVERSHOOTS = 4  # updates in a row with unstable modes: fewer may still be on the way to the width that stabilises them
+FEWEST = 32
+"""Configurations of a step, before its noise is known."""
+REPORTED = 64
+"""Configurations behind a bound that is reported."""
+_TOLERATED = 0.005  # of half the variance of the log-weights, which no fit takes away: gains and noise below it do not count
+_NOISE = 0.25  # of the gain: what the noise of a step may cost
+_PARTS = 8  # of a sample, from which its noise is found: two would be off by a factor where few modes are anharmonic
+_FLOOR = 0.02  # kT for the whole crystal: less makes no difference to any weight
+_QUARTILES = 1.349  # between the quartiles of a normal distribution, in standard deviations
 
 
 @dataclass(frozen=True)
-class FittedBase:
-    """A base with what it was made from.
+class Step(Generic[T]):
+    """An update of a Gaussian.
 
     Attributes:
-        base: The distribution.
-        constants: Force constants (phonon) or None (Einstein).
-        history: The bound of every iteration, and last that of `base` from fresh samples.
+        to: What the Gaussian becomes.
+        gain: How much the bound of the whole crystal falls, kT, to second order and without bias: it can be negative.
+        noise: How much of it the noise of the update costs on average, kT.
     """
 
-    base: Base
-    constants: ForceConstants | None
-    history: tuple[BoundStep, ...]
+    to: T
+    gain: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class ThermalSample:
+    """Configurations of one Gaussian, each followed by its mirror image about the mean.
+
+    Attributes:
+        displacements: Shape [n, N, 3], length units.
+        forces: Shape [n, N, 3], energy / length.
+        works: beta U + log q0, shape [n]; its negative is the log-weight.
+    """
+
+    displacements: Array
+    forces: Array
+    works: Array
+
+    @classmethod
+    def draw(cls, base: Base, force_field: EnergiesForces, beta: float, n: int, generator: torch.Generator) -> "ThermalSample":
+        """Draw and evaluate n configurations at 1 / (k_B T) = beta, inverse energy; one more where n is odd."""
+        x = torch.randn((n + 1) // 2, len(base.amplitude), 3, dtype=torch.float64, generator=generator)
+        u = base.colour(torch.stack([x, -x], 1).flatten(0, 1))
+        energies, forces = force_field(u.numpy())
+        return cls(u.numpy(), forces, beta * energies + base.log_prob(u).numpy())
+
+    def __len__(self) -> int:
+        return len(self.works)
+
+    def __add__(self, other: "ThermalSample") -> "ThermalSample":
+        pairs = ((self.displacements, other.displacements), (self.forces, other.forces), (self.works, other.works))
+        return ThermalSample(*(np.concatenate(pair) for pair in pairs))
 
     @property
-    def iterations(self) -> int:
-        """Self-consistent updates that were made."""
-        return max(0, len(self.history) - 2)
+    def finite(self) -> NDArray[np.bool_]:
+        """Which configurations have a finite energy, shape [n]."""
+        return np.isfinite(self.works)
 
+    @property
+    def parts(self) -> list[NDArray[np.bool_]]:
+        """Up to eight shares of the pairs, those without a finite energy left out, shape [n] each."""
+        share = np.arange(len(self)) // 2 % _PARTS
+        parts = [(share == part) & self.finite for part in range(_PARTS)]
+        return [part for part in parts if part.any()]
 
-def harmonic(force_field: ForceField, crystal: Crystal) -> ForceConstants:
-    """Force constants at the minimum closest to the reference sites (Newton steps on the cell's internal coordinates)."""
-    offset = np.zeros((crystal.n_basis, 3))
-    for _ in range(_RELINEARISED):
-        constants = finite_differences(force_field, crystal, offset, 4e-4 * crystal.nearest_distance)
-        balanced = _balanced(force_field, crystal, constants)
-        if (balanced == offset).all():
-            break
-        offset = balanced
-    return constants
-
-
-def _balanced(force_field: ForceField, crystal: Crystal, constants: ForceConstants) -> Array:
-    """Offset at which the mean forces vanish, by steps with the same force constants, as long as each is well below the one before."""
-    offset, limit = constants.offset, 0.1 * crystal.nearest_distance
-    while True:
-        force = _mean_force(force_field(np.tile(offset, (crystal.n_cells, 1))[None])[1], crystal)
-        move = newton_move(constants, force)
-        size = np.abs(move).max()
-        if not 1e-6 * crystal.nearest_distance <= size <= limit:
-            return offset
-        offset, limit = offset + move, 0.3 * size
-
-
-def _mean_force(forces: Array, crystal: Crystal) -> Array:
-    """Force on each basis site, averaged over samples and cells, without net force, shape [n_basis, 3]."""
-    mean = forces.reshape(-1, crystal.n_basis, 3).mean(0)
-    return mean - mean.mean(0)
-
-
-def _stable_part(old: ForceConstants, new: ForceConstants) -> ForceConstants:
-    """The new constants or, if they have unstable modes, half as far towards them as there are none."""
-    if not new.unstable_modes():
-        return new
-    halves = (replace(new, stiffness=old.stiffness + (new.stiffness - old.stiffness) / 2**i) for i in count(1))
-    stable = next(constants for constants in halves if not constants.unstable_modes())
-    return replace(stable, stiffness=0.5 * (old.stiffness + stable.stiffness))
-
-
-def _has_symmetry(constants: ForceConstants, crystal: Crystal) -> bool:
-    """Whether force constants and mean positions have the symmetry of the sites, which an external field can break."""
-    averaged = constants.averaged(crystal)
-    same = np.abs(averaged.stiffness - constants.stiffness).max() < _BROKEN * np.abs(constants.stiffness).max()
-    return bool(same and np.abs(averaged.offset - constants.offset).max() < _MOVED * crystal.nearest_distance)
-
-
-class PhononFit:
-    """Self-consistent phonons: the Gaussian whose force constants are the mean curvatures over itself (Hooton 1955), see `ThermalUpdate`.
-
-    Args:
-        force_field: Energies and forces of displacements in grid order.
-        crystal: The reference crystal.
-        units: Unit style, for messages.
-        beta: 1 / (k_B T), inverse energy.
-        seed: Seed of the random displacements.
-    """
-
-    def __init__(self, force_field: ForceField, crystal: Crystal, units: Units, beta: float, *, seed: int) -> None:
-        self.force_field, self.crystal, self.units, self.beta = force_field, crystal, units, beta
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def run(self, *, iterations: int, n_samples: int, start: ForceConstants | None = None) -> FittedBase:
-        """Iterate until a step gains nothing that counts.
-
-        Args:
-            iterations: Largest number of self-consistent updates; 0 keeps the harmonic crystal.
-            n_samples: Most configurations that are evaluated for each update.
-            start: Force constants to start from, instead of those at the minimum.
+    def require_finite(self) -> None:
+        """Refuse a crystal of which hardly anything is left.
 
         Raises:
-            UnstableCrystalError: Modes of negative stiffness remain.
+            UnstableCrystalError: More than half of the configurations have no finite energy.
         """
-        constants = start or harmonic(self.force_field, self.crystal)
-        symmetric = _has_symmetry(constants, self.crystal)
-        update = ThermalUpdate(self.crystal, self.beta, symmetric=symmetric)
-        constants = self._start(constants, symmetric=symmetric) if iterations else self._required_stable(constants)
-        tried, overshoots, fewest = list[tuple[BoundStep, ForceConstants]](), 0, FEWEST
-        mixed, left = _MIXED, math.inf
-        for iteration in range(iterations):
-            sample, step = step_of(partial(self._draw, constants), partial(update, constants, mixed), n_samples, fewest)
-            tried.append((sample.bound, constants))
-            overshoots = overshoots + 1 if step.to.unstable_modes() else 0
-            if overshoots == _MOST_OVERSHOOTS or (overshoots == iteration + 1 == iterations):
-                self._required_stable(step.to)
-            if step.gain > left and not overshoots:  # further from the fixed point than before
-                mixed /= 2
-            fewest *= 2 if overshoots or step.gain > left else 1  # noise does both, too
-            left = step.gain
-            constants = _stable_part(constants, step.to)
-            if settled(sample, step) and not overshoots:
-                break
-        reported = min(REPORTED, n_samples)
-        tried.append((self._draw(constants, reported).bound, constants))
-        best = _lowest(tried)
-        # the lowest of several noisy bounds is biased: the one that is reported comes from fresh samples
-        history = (*(bound for bound, _ in tried), self._draw(best, reported).bound)
-        return FittedBase(PhononBase(best, self.beta), best, history)
-
-    def _start(self, constants: ForceConstants, *, symmetric: bool) -> ForceConstants:
-        """Stable force constants for the first sample, with the symmetry of the crystal if its forces have it."""
-        if n_unstable := len(constants.unstable_modes()):
-            log.warning("%d modes are unstable at the minimum; the self-consistent iteration starts from their absolute value",
-                        n_unstable)  # fmt: skip
-            constants = constants.rectified()
-        return constants.averaged(self.crystal) if symmetric else constants
-
-    def _required_stable(self, constants: ForceConstants) -> ForceConstants:
-        """The same force constants, refused if a mode has no positive stiffness."""
-        constants.require_stable(self.units.labels.energy, self.units.labels.length)
-        return constants
-
-    def _draw(self, constants: ForceConstants, n: int) -> ThermalSample:
-        """Configurations of the Gaussian of these constants."""
-        return ThermalSample.draw(PhononBase(constants, self.beta), self.force_field, self.beta, n, self._generator)
-
-
-def _lowest(tried: list[tuple[BoundStep, T]]) -> T:
-    """The last of the Gaussians, unless the bound of an earlier one is lower beyond their errors."""
-    (last, found), (lowest, other) = tried[-1], min(tried, key=lambda entry: entry[0].bound)
-    return other if last.bound - lowest.bound > 4 * math.hypot(last.error, lowest.error) else found
-
-
-def measured(force_field: ForceField, base: Base, beta: float, *, n_samples: int, seed: int) -> BoundStep:
-    """The Gibbs-Bogoliubov bound of a base as it is, from fresh samples.
-
-    Args:
-        force_field: Energies and forces of displacements in grid order.
-        base: The base.
-        beta: 1 / (k_B T), inverse energy.
-        n_samples: Configurations that are evaluated.
-        seed: Seed of the displacements.
-    """
-    return ThermalSample.draw(base, force_field, beta, n_samples, torch.Generator().manual_seed(seed)).bound
-
-
-class EinsteinFit:
-    """Self-consistent Einstein crystal: 1 / s^2 = -beta <F u> / <u^2>, one width for each species.
-
-    Args:
-        force_field: Energies and forces of displacements in grid order.
-        crystal: The reference crystal.
-        beta: 1 / (k_B T), inverse energy.
-        seed: Seed of the random displacements.
-    """
-
-    def __init__(self, force_field: ForceField, crystal: Crystal, beta: float, *, seed: int) -> None:
-        self.force_field, self.crystal, self.beta = force_field, crystal, beta
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def run(self, *, iterations: int, n_samples: int) -> FittedBase:
-        """Iterate from the harmonic widths, at most `iterations` times with at most `n_samples` configurations each.
-
-        Raises:
-            UnstableCrystalError: An atom is not bound to its site.
-        """
-        widths, tried = self._harmonic_widths(), list[tuple[BoundStep, Array]]()
-        for _ in range(iterations):
-            sample, step = step_of(partial(self._draw, widths), partial(self._update, widths), n_samples)
-            tried.append((sample.bound, widths))
-            widths = step.to
-            if settled(sample, step):
-                break
-        reported = min(REPORTED, n_samples)
-        tried.append((self._draw(widths, reported).bound, widths))
-        best = _lowest(tried)
-        history = (*(bound for bound, _ in tried), self._draw(best, reported).bound)
-        return FittedBase(EinsteinBase(torch.from_numpy(best)), None, history)
-
-    def _draw(self, widths: Array, n: int) -> ThermalSample:
-        """Configurations of the crystal with these widths."""
-        return ThermalSample.draw(EinsteinBase(torch.from_numpy(widths)), self.force_field, self.beta, n, self._generator)
-
-    def _update(self, widths: Array, sample: ThermalSample) -> Step[Array]:
-        """The widths that the forces suggest. With d the relative change of a spring, the bound falls by 3 d^2 / 4 for each atom."""
-        u, forces = sample.displacements, sample.forces
-        works = np.stack([self._by_kind(-(forces * u)[part].sum(-1).mean(0)) for part in sample.parts])
-        springs = works / self._by_kind(np.square(u[sample.finite]).sum(-1).mean(0))
-        gain, noise = worth(0.75 * (self.beta * springs * widths**2 - 1.0), self.beta * springs * widths**2 - 1.0)
-        return Step(self._widths(springs.mean(0)), gain, noise)
-
-    def _harmonic_widths(self) -> Array:
-        """Widths from the curvature felt by one atom while the others rest."""
-        own = harmonic(self.force_field, self.crystal).real_space[0, 0, 0].diagonal()
-        return self._widths(np.tile(own.reshape(-1, 3).mean(1), self.crystal.n_cells))
-
-    def _by_kind(self, springs: Array) -> Array:
-        """The mean over the atoms of each kind, shape [N]."""
-        kinds = self.crystal.kinds
-        return np.array([springs[kinds == kind].mean() for kind in kinds])
-
-    def _widths(self, springs: Array) -> Array:
-        """sqrt(kT / k) with k [N] averaged over the atoms of each kind."""
-        mean = self._by_kind(springs)
-        if (mean <= 0).any():
+        infinite = len(self) - int(self.finite.sum())
+        if infinite > 0.5 * len(self):
             raise UnstableCrystalError(
-                f"expected atoms bound to their sites, got a spring constant of {mean.min():.3g} for one species; "
-                "check density, temperature and potential"
+                f"expected finite energies of thermal displacements, got {infinite} infinite ones of {len(self)}; "
+                "lower the temperature or check the density"
             )
-        return 1.0 / np.sqrt(self.beta * mean)
+
+    @property
+    def bound(self) -> BoundStep:
+        """The bound, the configurations without a finite energy left out of mean and error.
+
+        Raises:
+            UnstableCrystalError: More than half of them have none.
+        """
+        self.require_finite()
+        finite = self.finite
+        n_sites, kept = self.displacements.shape[1], np.where(finite, self.works, 0.0).reshape(-1, 2)
+        counts = finite.reshape(-1, 2).sum(1)
+        pairs = kept.sum(1)[counts > 0] / counts[counts > 0]  # the two of a pair are not independent
+        error = float(pairs.std(ddof=1)) / math.sqrt(len(pairs)) / n_sites
+        return BoundStep(float(self.works[finite].mean()) / n_sites, error, int(finite.sum()), len(self))
+
+    @property
+    def tolerance(self) -> float:
+        """Gains and noise that do not count, kT for the whole crystal; from quartiles, since log-weights have outliers."""
+        low, high = np.percentile(self.works[self.finite], (25, 75))
+        return max(_FLOOR, _TOLERATED * 0.5 * float((high - low) / _QUARTILES) ** 2)
+
+
+def worth(first: NDArray[np.complex128] | Array, second: NDArray[np.complex128] | Array) -> tuple[float, float]:
+    """Mean of <A_i, B_j> over i != j, and how much more <A, B> of their means is on average: the gain of a step and its noise.
+
+    Args:
+        first: A, an array for each of J parts, shape [J, ...].
+        second: B, likewise.
+    """
+    n, alone = len(first), float(np.vdot(first, second).real)
+    together = float(np.vdot(first.sum(0), second.sum(0)).real)
+    gain = (together - alone) / max(1, n * (n - 1))
+    return gain, (alone / n - gain) / n
+
+
+def step_of(
+    draw: Callable[[int], ThermalSample], update: Callable[[ThermalSample], Step[T]], limit: int, fewest: int = FEWEST
+) -> tuple[ThermalSample, Step[T]]:
+    """A step from as many configurations as it takes: more are drawn while its noise costs more than it gains, and counts.
+
+    Args:
+        draw: Draws and evaluates configurations of the Gaussian as it is.
+        update: Its update from configurations.
+        limit: Most configurations.
+        fewest: Configurations to begin with.
+    """
+    sample = draw(min(fewest, limit))
+    while True:
+        sample.require_finite()
+        step = parallel.agreed(update(sample))  # it decides how many more are drawn, on all ranks
+        if len(sample) >= limit or step.noise <= max(_NOISE * step.gain, sample.tolerance):
+            return sample, step
+        wanted = len(sample) * step.noise / max(_NOISE * step.gain, sample.tolerance)
+        sample = sample + draw(int(min(max(wanted - len(sample), len(sample)), limit - len(sample))))
+
+
+def settled(sample: ThermalSample, step: Step[T]) -> bool:
+    """Whether a step gained nothing that counts: further ones would not, either."""
+    return step.gain <= max(sample.tolerance, step.noise)
+
+
+def concluded(
+    tried: Sequence[tuple[BoundStep, T]], last: T, draw: Callable[[T, int], ThermalSample], n_samples: int
+) -> tuple[T, tuple[BoundStep, ...]]:
+    """The Gaussian that a fit keeps, and all bounds: the last one, unless the bound of an earlier one is lower beyond their errors.
+
+    Args:
+        tried: The Gaussians so far, with their bounds.
+        last: The last one.
+        draw: Draws and evaluates so many configurations of one.
+        n_samples: Most configurations behind a bound that is reported.
+    """
+    n = min(REPORTED, n_samples)
+    tried = [*tried, (draw(last, n).bound, last)]
+    final, (lowest, other) = tried[-1][0], min(tried, key=lambda entry: entry[0].bound)
+    kept = other if final.bound - lowest.bound > 4 * math.hypot(final.error, lowest.error) else last
+    # the lowest of several noisy bounds is biased: the one that is reported comes from fresh samples
+    return kept, (*(bound for bound, _ in tried), draw(kept, n).bound)
+
+
+def measured(force_field: EnergiesForces, base: Base, beta: float, *, n_samples: int, seed: int) -> BoundStep:
+    """The Gibbs-Bogoliubov bound of a base as it is at 1 / (k_B T) = beta, inverse energy, from `n_samples` fresh configurations."""
+    return ThermalSample.draw(base, force_field, beta, n_samples, torch.Generator().manual_seed(seed)).bound

@@ -65,7 +65,7 @@ class _Shear:
         new[third] += terms[2:].sum(0)
         return new
 
-    def pull(self, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+    def vjp(self, cotangent: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients with respect to the values and to the coefficients."""
         first, second, third = self.order
         down, across, over = self.slopes
@@ -134,7 +134,7 @@ class SiteMap:
     def push_score(self, score: Tensor) -> Tensor:
         """The score of the density after the map, from that before it and the map's own change of volume, shape [3, ...].
 
-        With J the Jacobian: J^-T (score - grad log|det J|). Only its part through the values that are mapped; `pull` has the rest.
+        With J the Jacobian: J^-T (score - grad log|det J|). Only its part through the values that are mapped; `vjp` has the rest.
 
         Args:
             score: Gradient of the log-density by the values before the map, shape [3, ...].
@@ -144,7 +144,7 @@ class SiteMap:
         inner = inner - (tail * torch.tanh(self._w) - self._x * self._root) * self._root
         return self._last.solve(inner / (tail * torch.cosh(self._w) * self._root * self._scale))
 
-    def pull(self, cotangent: Tensor, weight: Tensor | float) -> tuple[Tensor, Tensor]:
+    def vjp(self, cotangent: Tensor, weight: Tensor | float) -> tuple[Tensor, Tensor]:
         """Gradients of <cotangent, value> + weight log|det J| with respect to the values [3, ...] and the network's outputs [26, ...].
 
         Args:
@@ -152,13 +152,13 @@ class SiteMap:
             weight: Cotangent of the logarithm of the determinant: a number, or a shape that broadcasts to [3, ...].
         """
         tail = torch.exp(self._bounded[3:6])
-        g_z, g_upper = self._last.pull(cotangent)
+        g_z, g_upper = self._last.vjp(cotangent)
         g_bent = g_z * self._scale
         g_scale = g_bent * self._bent + weight
         g_w = g_bent * torch.cosh(self._w) + weight * torch.tanh(self._w)
         turned = g_w * tail
         g_x = (turned - weight * self._x * self._root) * self._root
-        g_y, g_lower = self._first.pull(g_x)
+        g_y, g_lower = self._first.vjp(g_x)
         bounded = torch.cat((g_scale, turned * self._angle + weight, g_w, g_lower, g_upper))
         shares = _shares(bounded)
         slope = (shares - self._bounded.square() / shares).mul_(_SCALE)

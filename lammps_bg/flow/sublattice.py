@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lammps_bg.flow import site_map
+from lammps_bg.flow.bijection import Flow
 from lammps_bg.flow.graph import LatticeGraph
-from lammps_bg.flow.monomials import monomials
+from lammps_bg.flow.polynomial import monomials
 from lammps_bg.flow.site_map import SiteMap
 from lammps_bg.flow.site_network import BondFeatures, Evaluation, SiteNetwork
 
@@ -23,7 +24,7 @@ class _Group:
     """Sites of one colour and one orbit, S of them, in the flow's internal order (sorted by colour, then orbit).
 
     Attributes:
-        kind: Their orbit, which has weights of its own.
+        orbit: Their orbit, which has weights of its own.
         sites: Where they stand in the internal order.
         signs: How the axes of each site are reflected, 1 or -1, shape [3, S, 1].
         neighbours: Internal positions of their neighbours, shape [K * S].
@@ -33,7 +34,7 @@ class _Group:
         n_first: Neighbours in the first shell.
     """
 
-    kind: int
+    orbit: int
     sites: slice
     signs: Tensor
     neighbours: Tensor
@@ -71,31 +72,31 @@ class _Step:
     def push_score(self, score: Tensor) -> None:
         """Turn the score [3, N, n] of the density before the move, in place, into that after it."""
         own = self.moved.push_score(score[:, self.group.sites] / self.scale)
-        pulled, outputs = self.moved.pull(own, 1.0)
+        pulled, outputs = self.moved.vjp(own, 1.0)
         own, pulled = own * self.scale, pulled * self.scale
         score[:, self.group.sites] = own
         score -= self._to_neighbours(outputs, own - pulled, None)
 
-    def pull(self, gradient: Tensor, weight: Tensor, into: dict[str, Tensor] | None) -> None:
+    def vjp(self, gradient: Tensor, weight: Tensor, grads: dict[str, Tensor] | None) -> None:
         """Turn the gradient [3, N, n] by the positions after the move, in place, into that by those before it.
 
         Args:
             gradient: Shape [3, N, n].
             weight: Gradient by the logarithm of the determinant, shape [n].
-            into: Gradients of the network's weights by name, to which those of this move are added; None where nobody wants them.
+            grads: Gradients of the network's weights by name, to which those of this move are added; None where nobody wants them.
         """
         own = gradient[:, self.group.sites]
-        pulled, outputs = self.moved.pull(own / self.scale, weight)
+        pulled, outputs = self.moved.vjp(own / self.scale, weight)
         pulled = pulled * self.scale
-        around = self._to_neighbours(outputs, own - pulled, into)
+        around = self._to_neighbours(outputs, own - pulled, grads)
         gradient[:, self.group.sites] = pulled
         gradient += around
 
-    def _to_neighbours(self, outputs: Tensor, mean: Tensor, into: dict[str, Tensor] | None) -> Tensor:
+    def _to_neighbours(self, outputs: Tensor, mean: Tensor, grads: dict[str, Tensor] | None) -> Tensor:
         """Gradient by the positions of all sites, [3, N, n], from those by the network's outputs and by the first shell's mean."""
         group = self.group
-        features = self.network.pull(group.kind, self.evaluation, outputs, group.moved, into, self.context)
-        near = self.features.pull(features).mul_(self.scale[:, None])
+        features = self.network.vjp(group.orbit, self.evaluation, outputs, group.moved, grads, self.context)
+        near = self.features.vjp(features).mul_(self.scale[:, None])
         mean = mean - near.sum(1)
         near[:, : group.n_first] += (mean / group.n_first)[:, None]
         padded = torch.cat((near.flatten(1, 2), near.new_zeros(3, 1, near.shape[-1])), 1)
@@ -103,7 +104,7 @@ class _Step:
         return padded.index_select(1, group.readers.flatten()).unflatten(1, group.readers.shape).sum(2)
 
 
-class SublatticeFlow(nn.Module):
+class SublatticeFlow(Flow):
     """Sweeps over the colours of the crystal's sites.
 
     A site's displacement relative to the mean of its first shell passes through a `SiteMap`. Its parameters come from the neighbours'
@@ -134,8 +135,8 @@ class SublatticeFlow(nn.Module):
         colour: Tensor,
         amplitude: Tensor,
         *,
-        n_sweeps: int = 2,
-        width: int = 64,
+        n_sweeps: int,
+        width: int,
         n_context: int = 0,
         amplitude_terms: Tensor | None = None,
     ) -> None:
@@ -166,7 +167,7 @@ class SublatticeFlow(nn.Module):
             self._colours[-1].append(self._group(graph, colour, key[1], slice(start, start + count)))
             start += count
 
-    def _group(self, graph: LatticeGraph, colour: Tensor, kind: int, where: slice) -> _Group:
+    def _group(self, graph: LatticeGraph, colour: Tensor, orbit: int, where: slice) -> _Group:
         sites = self._order[where]
         neighbours = graph.neighbours[sites]
         moved = (colour[neighbours] < colour[sites][:, None]).to(self.amplitude).t().contiguous()
@@ -174,46 +175,30 @@ class SublatticeFlow(nn.Module):
         directions = F.normalize(graph.vectors[sites[0]], dim=-1).t().to(self.amplitude) * signs[:, :1]
         n_first = int((graph.shells[sites[0]] == 0).sum())
         flat = self._place[neighbours.t().flatten()]
-        return _Group(kind, where, signs[..., None], flat, _readers(flat, len(colour)), moved, directions, n_first)
+        return _Group(orbit, where, signs[..., None], flat, _readers(flat, len(colour)), moved, directions, n_first)
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map base to target; differentiable, once.
-
-        Args:
-            state: Shape [n, 1, N, 3], length units.
-            context: Conditions of each sample, shape [n, C]; None for a flow without.
-
-        Returns:
-            The mapped states, and the log-determinants [n], float64.
-        """
+        """Map base to target, see `Flow.forward`."""
         state, log_det, _ = _Push.apply(state, None, self, torch.is_grad_enabled(), context, *self.parameters())
         return state, log_det
 
     def push_score(self, state: Tensor, score: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward` that takes the score of the base along: no inverse is needed for that of the flow's density.
+        """`forward` with the score, see `Flow.push_score`; no inverse is needed.
 
         Layer by layer (Vaitl, Winkler, Richter and Kessel, ICLR 2024): after a map with Jacobian J the score is
         J^-T (score - grad log|det J|), and a triangular J with small blocks is solved at once.
-
-        Args:
-            state: Samples of the base, length units, shape [n, 1, N, 3].
-            score: Gradient of the base's log-density there, 1 / length units, shape [n, 1, N, 3].
-            context: Conditions of each sample, shape [n, C]; None for a flow without.
-
-        Returns:
-            Mapped states, as `forward`; log-determinants [n]; and the gradient of the flow's log-density at the mapped states, detached.
         """
         return _Push.apply(state, score, self, torch.is_grad_enabled(), context, *self.parameters())
 
     @torch.no_grad()
     def inverse(self, state: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map target to base, as `forward` maps base to target; takes no gradient."""
+        """Map target to base, see `Flow.inverse`; takes no gradient."""
         x, shared = self._inside(state), self._shared(context)
         log_det = torch.zeros(len(state), dtype=torch.float64, device=x.device)
         for network, group in reversed(list(self._moves())):
             scale = self._scale(group, shared)
             mean, features = self._surroundings(group, scale, x)
-            raw = network.evaluate(group.kind, features.values, group.moved, shared.context).out
+            raw = network.evaluate(group.orbit, features.values, group.moved, shared.context).out
             y, log_slope = site_map.inverse((x[:, group.sites] - mean) * scale, raw)
             x[:, group.sites] = torch.addcdiv(mean, y, scale)
             log_det += log_slope.sum((0, 1), dtype=torch.float64)
@@ -253,7 +238,7 @@ class SublatticeFlow(nn.Module):
 
     def _scale(self, group: _Group, shared: _Shared) -> Tensor:
         """One over the amplitude that the weights belong to, which may have come with them, with the signs of each site, [3, S, 1 or n]."""
-        return group.signs / shared.amplitude[group.kind]
+        return group.signs / shared.amplitude[group.orbit]
 
     def _surroundings(self, group: _Group, scale: Tensor, x: Tensor) -> tuple[Tensor, BondFeatures]:
         """Mean of the first shell [3, S, n], and the features of all neighbours, of one group."""
@@ -265,7 +250,7 @@ class SublatticeFlow(nn.Module):
         """Move one group, in place."""
         scale, context = self._scale(group, shared), shared.context
         mean, features = self._surroundings(group, scale, x)
-        evaluation = network.evaluate(group.kind, features.values, group.moved, context)
+        evaluation = network.evaluate(group.orbit, features.values, group.moved, context)
         moved = SiteMap.forward((x[:, group.sites] - mean) * scale, evaluation.out)
         x[:, group.sites] = torch.addcdiv(mean, moved.value, scale)
         return _Step(network, group, scale, features, evaluation, moved, context)
@@ -311,12 +296,12 @@ class _Push(torch.autograd.Function):
         weight = g_log_det.to(gradient.dtype)
         named = [(network, name, p) for network in flow.networks for name, p in network.named_parameters()]
         wanted = any(ctx.needs_input_grad[-len(named) :])  # not where the latent variables alone move
-        into: dict[int, dict[str, Tensor]] = {id(network): {} for network in flow.networks}
+        grads: dict[int, dict[str, Tensor]] = {id(network): {} for network in flow.networks}
         for network, name, parameter in named if wanted else []:
-            into[id(network)][name] = torch.zeros_like(parameter)
+            grads[id(network)][name] = torch.zeros_like(parameter)
         for step in reversed(ctx.steps):
-            step.pull(gradient, weight, into[id(step.network)] if wanted else None)
-        gradients = [into[id(network)][name] if wanted else None for network, name, _ in named]
+            step.vjp(gradient, weight, grads[id(step.network)] if wanted else None)
+        gradients = [grads[id(network)][name] if wanted else None for network, name, _ in named]
         return (flow._outside(gradient).to(ctx.dtype), None, None, None, None, *gradients)
 
 

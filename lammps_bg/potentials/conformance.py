@@ -73,7 +73,9 @@ class _Trial:
             moved = self.surface.energies(np.concatenate([self.u + self.step * direction, self.u - self.step * direction]))
             slopes = (moved[: len(self.u)] - moved[len(self.u) :]) / (2 * self.step)
             expected = -(self.force_array * direction).sum((1, 2))
-            if not np.median(np.abs(slopes - expected)) <= self.tolerance * np.abs(self.force_array).max() * np.linalg.norm(direction):
+            if not np.median(np.abs(slopes - expected)) <= self.tolerance * np.abs(self.force_array).max() * np.linalg.norm(
+                direction
+            ):
                 yield f"expected forces that are the slope of the energy, {slopes.tolist()}, got {expected.tolist()}"
                 return
 

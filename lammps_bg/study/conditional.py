@@ -12,12 +12,11 @@ from lammps_bg.crystal.cell_variables import CELL_VARIABLES, SHEARS, cell_variab
 from lammps_bg.crystal.conditions import TEMPERATURE, Axis, Conditions
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import ConfigError, StateError, UnstableCrystalError
-from lammps_bg.flow.base import EinsteinBase
-from lammps_bg.flow.base_family import Context, EinsteinFamily, FittedFamily, PhononFamily
-from lammps_bg.flow.family import GeneratorFamily
+from lammps_bg.flow.base import BaseParameters
+from lammps_bg.flow.conditional import ConditionalBases, ConditionalGenerator, FittedBases
 from lammps_bg.flow.generator import Generator
-from lammps_bg.flow.model import build_family
-from lammps_bg.flow.self_consistent import FittedBase
+from lammps_bg.flow.model import build_conditional, torch_device
+from lammps_bg.flow.polynomial import Context
 from lammps_bg.study.fitting import fit_base
 from lammps_bg.study.problem import Problem
 from lammps_bg.training.target import BatchedTarget, MixedTarget, SoftenedTarget, TrainingTarget
@@ -124,16 +123,16 @@ def require_inside(problem: Problem, conditions: Conditions) -> None:
 
 @dataclass
 class ConditionalModel:
-    """A family of generators with the crystal that it belongs to.
+    """A conditional generator with the crystal that it belongs to.
 
     Attributes:
-        family: Flow and bases.
+        generators: Flow and bases.
         fitted: The bases with their conditions.
         reference: The crystal in the cell that the conditions are relative to.
     """
 
-    family: GeneratorFamily
-    fitted: FittedFamily
+    generators: ConditionalGenerator
+    fitted: FittedBases
     reference: Problem
 
     @property
@@ -152,7 +151,7 @@ class ConditionalModel:
         """
         context = self.conditions.context(values)
         problem = self.reference.at({name: values[name] for name in self.conditions.names})
-        return problem, self.family.at(context, problem.beta)
+        return problem, self.generators.at(context, problem.beta)
 
     def own_values(self, problem: Problem) -> dict[str, float]:
         """Where a problem of the same crystal stands.
@@ -163,15 +162,15 @@ class ConditionalModel:
         return values_of(problem, self.conditions, self.reference.crystal.unit.cell)
 
 
-def fit_family(
+def fit_bases(
     problem: Problem,
     config: BaseConfig,
     conditions: Conditions,
     seed: int,
     *,
     check: Callable[[], None],
-    start: FittedFamily | None = None,
-) -> FittedFamily:
+    start: FittedBases | None = None,
+) -> FittedBases:
     """Fit a base at every point of the design.
 
     Args:
@@ -180,37 +179,24 @@ def fit_family(
         conditions: The axes.
         seed: Seed of the displacements.
         check: Called before every batch of energies; may raise to stop the fit.
-        start: Phonon crystals of the same points to start from.
+        start: Bases of the same points to start from, where their kind can.
 
     Raises:
         UnstableCrystalError: The crystal is unstable at a point, which is named.
     """
-    nodes, fitted = conditions.design(), list[FittedBase]()
-    known = start.bases.constants if start and isinstance(start.bases, PhononFamily) else [None] * len(nodes)
-    for context, constants in zip(nodes, known, strict=True):
+    nodes, fitted = conditions.design(), list[BaseParameters]()
+    known = start.bases.parameters if start else [None] * len(nodes)
+    for context, first in zip(nodes, known, strict=True):
         values = conditions.values(tuple(context))
         try:
-            fitted.append(fit_base(problem.at(values), config, seed, start=constants, check=check))
+            fitted.append(fit_base(problem.at(values), config, seed, start=first, check=check).parameters)
         except UnstableCrystalError as error:
             raise UnstableCrystalError(f"at {conditions.describe(values)}: {error}") from None
-    return FittedFamily(conditions, family_of(nodes, fitted), config.iterations > 0)
+    return FittedBases(conditions, ConditionalBases(nodes, fitted), config.iterations > 0)
 
 
-def family_of(nodes: Array, fitted: list[FittedBase]) -> PhononFamily | EinsteinFamily:
-    """The smooth family through fitted bases.
-
-    Args:
-        nodes: Their contexts, shape [g, C].
-        fitted: The bases, all of one kind and at one replicate.
-    """
-    constants = [entry.constants for entry in fitted if entry.constants is not None]
-    if constants:
-        return PhononFamily(nodes, constants)
-    return EinsteinFamily(nodes, np.stack([e.base.widths.numpy() for e in fitted if isinstance(e.base, EinsteinBase)]))
-
-
-def build_model(problem: Problem, config: Config, fitted: FittedFamily, *, eta: float | None = None) -> ConditionalModel:
-    """The conditional model on a fitted family, its flow the identity.
+def build_model(problem: Problem, config: Config, fitted: FittedBases, *, eta: float | None = None) -> ConditionalModel:
+    """The conditional model on fitted bases, its flow the identity.
 
     Args:
         problem: The crystal in its reference cell.
@@ -221,14 +207,14 @@ def build_model(problem: Problem, config: Config, fitted: FittedFamily, *, eta: 
     conditions, nodes = fitted.conditions, fitted.bases.nodes
     states = [{TEMPERATURE: problem.temperature, **conditions.values(tuple(context))} for context in nodes]
     betas = [problem.units.beta(values[TEMPERATURE]) for values in states]
-    family = build_family(
-        config.flow, problem.crystal, fitted.bases, betas, seed=config.seed, eta=eta, device=config.device,
-        reflections=not conditions.sheared,
-    )  # fmt: skip
-    return ConditionalModel(family, fitted, problem)
+    generators = build_conditional(
+        config.flow, problem.crystal, fitted.bases, betas, seed=config.seed, eta=eta, reflections=not conditions.sheared
+    )
+    generators.flow.to(torch_device(config.device))
+    return ConditionalModel(generators, fitted, problem)
 
 
-def task_of(model: ConditionalModel, config: Config, *, known: FittedFamily | None = None) -> ManyStates:
+def task_of(model: ConditionalModel, config: Config, *, known: FittedBases | None = None) -> ManyStates:
     """Training of a conditional model over all of its conditions.
 
     Args:
@@ -262,22 +248,22 @@ def _join(model: ConditionalModel) -> Join:
     return join
 
 
-def at_another_size(fitted: FittedFamily, trained: Problem, config: Config) -> FittedFamily:
-    """A stored family at another replicate: force constants interpolated, or computed again where they are harmonic.
+def at_another_size(fitted: FittedBases, replicate: tuple[int, int, int], reference: Problem, config: Config) -> FittedBases:
+    """Stored bases at another replicate: moved there, or fitted again where they cannot be, or are harmonic.
 
     Args:
-        fitted: The family at the replicate it was fitted on.
-        trained: The crystal in its reference cell; its replicate is the new one, `fitted` knows its own.
+        fitted: The bases.
+        replicate: That they were fitted on, in unit cells.
+        reference: The crystal in its reference cell at the new replicate.
         config: The configuration.
     """
-    if isinstance(fitted.bases, EinsteinFamily) or not fitted.iterated:
-        effort = {"n_samples": config.condition.base_samples}
-        base = config.base.model_copy(update=effort if isinstance(fitted.bases, EinsteinFamily) else {**effort, "iterations": 0})
-        return fit_family(trained, base, fitted.conditions, config.seed, check=lambda: None)
-    target = trained.crystal
-    source = replace(target, replicate=fitted.bases.constants[0].grid, atom_ids=np.empty(0, dtype=np.int64))
-    constants = []
-    for entry in fitted.bases.constants:
-        moved = entry.interpolated(source, target)
-        constants.append(moved.rectified() if moved.unstable_modes() else moved)
-    return FittedFamily(fitted.conditions, PhononFamily(fitted.bases.nodes, constants), iterated=True)
+    target, known = reference.crystal, fitted.bases.parameters
+    if fitted.iterated:
+        source = replace(target, replicate=replicate, atom_ids=np.empty(0, dtype=np.int64))
+        moved = [there for entry in known if (there := entry.at(source, target)) is not None]
+        if moved:
+            return replace(fitted, bases=ConditionalBases(fitted.bases.nodes, moved))
+    base = config.base.model_copy(update={"n_samples": config.condition.base_samples})
+    if known[0].restarts and not fitted.iterated:
+        base = base.model_copy(update={"iterations": 0})
+    return fit_bases(reference, base, fitted.conditions, config.seed, check=lambda: None)

@@ -12,8 +12,8 @@ from lammps_bg import parallel
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import ConfigError
+from lammps_bg.flow.generator import Prior
 from lammps_bg.flow.model import torch_device
-from lammps_bg.flow.prior import Prior
 from lammps_bg.potentials import sources
 from lammps_bg.potentials.surface import EnergySurface
 from lammps_bg.progress import Reporter
@@ -154,8 +154,8 @@ class Judge:
         self.n += len(energies)
         self.largest = max(self.largest, float(np.abs(change).max(initial=0.0)))
         self.n_decided_otherwise += int((np.isfinite(energies) != np.isfinite(chunk.energies)).sum())
-        auxiliary = self.prior.log_auxiliary(torch.from_numpy(chunk.states)).numpy()
-        log_w = np.where(np.isfinite(energies), -self.problem.beta * energies + auxiliary - chunk.log_q, -np.inf)
+        log_p, states, log_q = (torch.from_numpy(a) for a in (-self.problem.beta * energies, chunk.states, chunk.log_q))
+        log_w = np.where(np.isfinite(energies), self.prior.log_weights(log_p, states, log_q).numpy(), -np.inf)
         return replace(chunk, energies=energies, log_w=np.where(np.isnan(log_w), -np.inf, log_w))
 
     def join_ranks(self) -> None:

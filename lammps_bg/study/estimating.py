@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lammps_bg import parallel
 from lammps_bg.config import Config
-from lammps_bg.flow.prior import AugmentedPrior
+from lammps_bg.flow.generator import AugmentedPrior
 from lammps_bg.report.console import Console
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.comparing import COMPARED, compare, comparison_entries, judge_energies

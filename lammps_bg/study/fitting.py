@@ -5,18 +5,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from lammps_bg import parallel
 from lammps_bg.config import BaseConfig, Config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import UnstableCrystalError
-from lammps_bg.flow.force_constants import ForceConstants
+from lammps_bg.flow.base import BaseParameters, FitTask, FittedBase, base_kind
 from lammps_bg.flow.generator import Generator
-from lammps_bg.flow.self_consistent import EinsteinFit, FittedBase, PhononFit, measured
-from lammps_bg.flow.thermal_sample import REPORTED
-from lammps_bg.report.console import Console
+from lammps_bg.flow.self_consistent import REPORTED, measured
+from lammps_bg.progress import Reporter
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo.free_energy import CrystalReference
-from lammps_bg.training.through_flow import ThroughFlow
+from lammps_bg.training.objectives import ThroughFlow
 
 log = logging.getLogger(__name__)
 # of a base that is fitted through a flow: most sites x samples of an update, the least that this comes to, and most updates
@@ -29,7 +30,7 @@ def fit_base(
     config: BaseConfig,
     seed: int,
     *,
-    start: ForceConstants | None = None,
+    start: BaseParameters | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> FittedBase:
     """Fit the base to the potential.
@@ -38,7 +39,7 @@ def fit_base(
         problem: Crystal and temperature.
         config: Kind of the base and effort.
         seed: Seed of the displacements.
-        start: Force constants to start from, for phonons; None: those at the minimum.
+        start: Parameters to start from, where the kind of base can; None: those at the minimum.
         check: Called before every batch of energies, on all ranks; may raise to stop the fit.
     """
     evaluate = parallel.split(problem.potential)
@@ -51,14 +52,34 @@ def fit_base(
     crystal = problem.crystal
     # every cell of a configuration counts, so that a large crystal never needs as many of them
     n_samples = max(min(100, config.n_samples), round(config.n_samples * min(1.0, _FULL_EFFORT / crystal.n_sites)))
-    if config.kind == "einstein":
-        return EinsteinFit(force_field, crystal, problem.beta, seed=seed).run(iterations=config.iterations, n_samples=n_samples)
-    phonon = PhononFit(force_field, crystal, problem.units, problem.beta, seed=seed)
-    return phonon.run(iterations=config.iterations, n_samples=n_samples, start=start)
+    task = FitTask(force_field, crystal, problem.units, problem.beta, seed)
+    return base_kind(config.kind).fit(task, iterations=config.iterations, n_samples=n_samples, start=start)
+
+
+def base_at_size(
+    problem: Problem, config: BaseConfig, seed: int, fitted: BaseParameters, replicate: tuple[int, int, int], *, iterated: bool
+) -> BaseParameters:
+    """The parameters of a base at a problem's replicate: moved there, or fitted again where they cannot be, or are harmonic.
+
+    Args:
+        problem: Crystal and temperature at the new replicate.
+        config: The effort of another fit.
+        seed: Seed of its displacements.
+        fitted: The parameters at the replicate they were fitted at.
+        replicate: That one, in unit cells.
+        iterated: Whether they are self-consistent ones.
+    """
+    if iterated:
+        trained = replace(problem.crystal, replicate=replicate, atom_ids=np.empty(0, dtype=np.int64))
+        if (moved := fitted.at(trained, problem.crystal)) is not None:
+            return moved
+    elif fitted.restarts:
+        config = config.model_copy(update={"iterations": 0})
+    return fit_base(problem, config, seed).parameters
 
 
 def refine_base(problem: Problem, config: Config, generator: Generator, fitted: FittedBase) -> FittedBase:
-    """Fit a phonon base to the energies that it sees through a trained flow; the generator gets the best one found.
+    """Fit a base to the energies that it sees through a trained flow, if its kind can; the generator gets the best one found.
 
     Args:
         problem: Crystal and temperature.
@@ -71,11 +92,12 @@ def refine_base(problem: Problem, config: Config, generator: Generator, fitted: 
     """
     n_samples = max(_FEWEST, min(config.base.n_samples, _REFINED_SITES // problem.crystal.n_sites))
     iterations = min(config.base.iterations, _REFINEMENTS)
-    if fitted.constants is not None and generator.flow.channels == 1 and iterations:
+    known = fitted.parameters
+    if known.restarts and generator.flow.channels == 1 and iterations:
         surface = parallel.split(ThroughFlow(generator, problem.softened_target(config.train.softening)))
-        fit = PhononFit(surface, problem.crystal, problem.units, problem.beta, seed=config.seed)
+        task = FitTask(surface, problem.crystal, problem.units, problem.beta, config.seed)
         try:
-            fitted = fit.run(iterations=iterations, n_samples=n_samples, start=fitted.constants)
+            fitted = known.fit(task, iterations=iterations, n_samples=n_samples, start=known)
         except UnstableCrystalError as error:
             log.warning("the base of this supercell is not refined through the flow (%s)", error)
         generator.prior.base = fitted.base
@@ -84,7 +106,7 @@ def refine_base(problem: Problem, config: Config, generator: Generator, fitted: 
     return replace(fitted, history=(own,))
 
 
-def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, console: Console, *, adapted: bool = False) -> None:
+def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, reporter: Reporter, *, adapted: bool = False) -> None:
     """Say what the base alone tells about the free energy: a first answer after seconds; `adapted` is one of a model used elsewhere."""
     step = fitted.history[-1]
     value = reference(problem, fitted).value(step.bound * problem.crystal.n_sites)
@@ -92,7 +114,7 @@ def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, console: 
     if not step.holds:
         text = f"no bound, {step.n_drawn - step.n} of {step.n_drawn} samples have no finite energy"
     how = "adapted to this supercell and state" if adapted else f"{fitted.iterations} iterations"
-    console.say(f"base       {config.kind}, {how}: {text}")
+    reporter.say(f"base       {config.kind}, {how}: {text}")
 
 
 def reference(problem: Problem, fitted: FittedBase) -> CrystalReference:

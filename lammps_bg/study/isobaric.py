@@ -109,7 +109,7 @@ class CrystalCells:
     @property
     def channels(self) -> int:
         """Of the white noise."""
-        return 1 if self.model.family.eta is None else 2
+        return 1 if self.model.generators.eta is None else 2
 
     def values(self, cell: Array) -> dict[str, float]:
         """The point of the model's conditions at a cell [d]."""
@@ -117,7 +117,7 @@ class CrystalCells:
 
     def generator(self, cell: Array) -> Generator:
         """The generator of a cell [d]."""
-        return self.model.family.at(self.model.conditions.context(self.values(cell)), self.problem.beta)
+        return self.model.generators.at(self.model.conditions.context(self.values(cell)), self.problem.beta)
 
     def deformations(self, cells: Array) -> Array:
         """D of cell = reference @ D for cells [n, d], shape [n, 3, 3]."""

@@ -168,7 +168,7 @@ def _radial_distribution(
         if source.name not in counts:
             positions = problem.surface.positions(source.displacements[index])
             counts[source.name] = pair_counts(positions, crystal.supercell, edges)
-        found = radial_distribution(counts[source.name], edges, crystal.volume, n_first=n_atoms, n_second=n_atoms, log_w=log_w)
+        found = radial_distribution(counts[source.name], edges, crystal.volume, n_atoms=n_atoms, log_w=log_w)
         curves[name] = {"g": _rounded(found.g), "error": _rounded(found.errors)}
         columns += [found.g, found.errors]
         r = found.r

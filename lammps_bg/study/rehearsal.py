@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from lammps_bg.config import Config
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.thermal_sample import FEWEST, REPORTED
+from lammps_bg.flow.self_consistent import FEWEST, REPORTED
 from lammps_bg.report.numbers import duration
-from lammps_bg.study.conditional import build_model, conditions_of, fit_family, task_of
+from lammps_bg.study.conditional import build_model, conditions_of, fit_bases, task_of
 from lammps_bg.study.fitting import fit_base
 from lammps_bg.study.problem import Problem
 from lammps_bg.study.training import Trained
@@ -99,9 +99,9 @@ def _trial(problem: Problem, config: Config) -> tuple[float, Task]:
         state = generator, problem.softened_target(config.train.softening), problem.exact_target()
         return seconds, SingleState(*state)
     quick = config.base.model_copy(update={"iterations": 0, "n_samples": 50})
-    family = fit_family(problem, quick, conditions, config.seed, check=lambda: None)
+    bases = fit_bases(problem, quick, conditions, config.seed, check=lambda: None)
     seconds *= len(conditions.design())
-    return seconds, task_of(build_model(problem, config, family), config)
+    return seconds, task_of(build_model(problem, config, bases), config)
 
 
 def _train_seconds(task: Task, config: Config) -> float:

@@ -17,13 +17,12 @@ from lammps_bg.crystal.cell_variables import cell_variables
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError, CrystalError, RunDirectoryError, StateError
+from lammps_bg.flow.base import FittedBase
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.phonon import PhononBase
-from lammps_bg.flow.self_consistent import FittedBase
 from lammps_bg.report.console import Console
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.conditional import ConditionalModel, at_another_size, build_model, pin_parameters
-from lammps_bg.study.fitting import announce, fit_base, refine_base
+from lammps_bg.study.fitting import announce, base_at_size, refine_base
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.study.training import Trained, in_state_of, problem_state
 from lammps_bg.training.model_file import SavedModel, load_model, reference_cell
@@ -94,7 +93,7 @@ def load_trained(source: RunDirectory, problem: Problem, config: Config, console
         LammpsBGError: The model is of another crystal, or of another state without `force`.
     """
     saved = _load_saved(source, problem, config, force=force)
-    if saved.family is not None:
+    if saved.conditional is not None:
         return in_state_of(problem, _conditional(source, saved, problem, config, console))
     forced = _state_differences(source, saved, problem, force=force)
     fitted, moved = saved.fitted, saved.replicate != problem.crystal.replicate
@@ -127,7 +126,7 @@ def load_conditional(source: RunDirectory, problem: Problem, config: Config, con
         LammpsBGError: The model is of another crystal, or of one state only.
     """
     saved = _load_saved(source, problem, config, force=False)
-    if saved.family is None:
+    if saved.conditional is None:
         raise ConfigError(
             f"expected a model that depends on the cell or other conditions, got one of a single state in {source.path}; train one with "
             "ranges in [condition], such as --set condition.volume=[-0.1,0.1]"
@@ -137,7 +136,7 @@ def load_conditional(source: RunDirectory, problem: Problem, config: Config, con
 
 def _conditional(source: RunDirectory, saved: SavedModel, problem: Problem, config: Config, console: Console) -> ConditionalModel:
     """A stored conditional model on the crystal of a problem, which may be in any state."""
-    fitted = saved.family
+    fitted = saved.conditional
     if fitted is None:
         raise TypeError("the model has no conditions")
     pin_parameters(problem, fitted.conditions)
@@ -152,9 +151,9 @@ def _conditional(source: RunDirectory, saved: SavedModel, problem: Problem, conf
     reference = problem.at(back)
     if saved.replicate != problem.crystal.replicate:
         _require_transferable(saved, problem)
-        fitted = parallel.agreed(at_another_size(fitted, reference, config))
+        fitted = parallel.agreed(at_another_size(fitted, saved.replicate, reference, config))
     model = build_model(reference, config, fitted, eta=saved.state["eta"])
-    _load_weights(model.family.flow, saved, source, console)
+    _load_weights(model.generators.flow, saved, source, console)
     return model
 
 
@@ -231,19 +230,10 @@ def _require_transferable(saved: SavedModel, problem: Problem) -> None:
 
 
 def _base_of_this_size(saved: SavedModel, problem: Problem, config: Config) -> FittedBase:
-    """The model's base at the problem's replicate: its force constants interpolated, or computed again where they are harmonic."""
-    fitted = saved.fitted
-    if fitted.constants is None or not (fitted.iterations or saved.state.get("trained_on")):
-        base = config.base if fitted.constants is None else config.base.model_copy(update={"iterations": 0})
-        return fit_base(problem, base, config.seed)
-    trained = replace(problem.crystal, replicate=saved.replicate, atom_ids=np.empty(0, dtype=np.int64))
-    constants = fitted.constants.interpolated(trained, problem.crystal)
-    if soft := constants.unstable_modes():
-        log.warning(
-            "%d modes of the interpolated base have no positive stiffness; it starts from their absolute value", len(soft)
-        )
-        constants = constants.rectified()
-    return replace(fitted, base=PhononBase(constants, problem.beta), constants=constants)
+    """The model's base at the problem's replicate."""
+    fitted, iterated = saved.fitted, bool(saved.fitted.iterations or saved.state.get("trained_on"))
+    moved = base_at_size(problem, config.base, config.seed, fitted.parameters, saved.replicate, iterated=iterated)
+    return replace(fitted, base=moved.base(problem.beta), parameters=moved)
 
 
 def read_samples(run: RunDirectory) -> np.ndarray:

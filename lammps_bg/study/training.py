@@ -15,14 +15,15 @@ from lammps_bg import parallel
 from lammps_bg.config import Config
 from lammps_bg.crystal.conditions import Conditions
 from lammps_bg.errors import RunDirectoryError, UnstableCrystalError
-from lammps_bg.flow.base_family import FittedFamily, PhononFamily
+from lammps_bg.flow.base import FittedBase, base_kind
+from lammps_bg.flow.conditional import FittedBases
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.model import build_generator, torch_device
-from lammps_bg.flow.self_consistent import FittedBase, measured
+from lammps_bg.flow.self_consistent import measured
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.store.run_directory import RunDirectory
-from lammps_bg.study.conditional import ConditionalModel, build_model, conditions_of, fit_family, task_of
+from lammps_bg.study.conditional import ConditionalModel, build_model, conditions_of, fit_bases, task_of
 from lammps_bg.study.fitting import announce, fit_base, reference
 from lammps_bg.study.pilot import better_task
 from lammps_bg.study.problem import Problem
@@ -125,14 +126,14 @@ def _prepared(problem: Problem, config: Config, run: RunDirectory, console: Cons
     if resume and parallel.agreed(stored.exists()):
         saved = load_model(stored, problem.crystal, problem.beta)
         console.say(f"base       {config.base.kind}, as it was fitted before")
-        if saved.family is None:
+        if saved.conditional is None:
             return replace(_on_base(problem, config, saved.fitted), stored=True)
-        return replace(_on_family(problem, config, saved.family), stored=True)
+        return replace(_on_bases(problem, config, saved.conditional), stored=True)
     if conditions is None:
         prepared = _on_base(problem, config, parallel.agreed(_chosen_base(problem, config, console, stop)))
     else:
-        family = parallel.agreed(_chosen_family(problem, conditions, config, console, stop))
-        prepared = _on_family(problem, config, family)
+        bases = parallel.agreed(_chosen_bases(problem, conditions, config, console, stop))
+        prepared = _on_bases(problem, config, bases)
     _save(run, _BASE, problem, config, prepared)
     return prepared
 
@@ -143,8 +144,8 @@ def _save(run: RunDirectory, name: str, problem: Problem, config: Config, prepar
         return
     generator = next(prepared.task.evaluated()).generator
     state = {**problem_state(problem), "eta": getattr(generator.prior, "eta", None)}
-    family = prepared.model.fitted if prepared.model else None
-    saved = SavedModel(prepared.task.flow.state_dict(), config, prepared.fitted, problem.crystal.replicate, state, family)
+    bases = prepared.model.fitted if prepared.model else None
+    saved = SavedModel(prepared.task.flow.state_dict(), config, prepared.fitted, problem.crystal.replicate, state, bases)
     save_model(run.file(name), saved, problem.crystal)
 
 
@@ -161,12 +162,10 @@ def in_state_of(problem: Problem, model: ConditionalModel, *, ms_per_sample: flo
         StateError: The state is outside the trained range.
     """
     context = model.conditions.context(model.own_values(problem))
-    generator = model.family.at(context, problem.beta)
-    bases = model.fitted.bases
-    constants = bases.constants_at(context) if isinstance(bases, PhononFamily) else None
+    generator, parameters = model.generators.at(context, problem.beta), model.fitted.bases.parameters_at(context)
     base = generator.prior.base
     own = measured(parallel.split(problem.potential), base, problem.beta, n_samples=_MEASURED, seed=0)
-    return Trained(generator, FittedBase(base, constants, (own,)), ms_per_sample, n_undone, model=model)
+    return Trained(generator, FittedBase(base, parameters, (own,)), ms_per_sample, n_undone, model=model)
 
 
 def _on_base(problem: Problem, config: Config, fitted: FittedBase) -> Prepared:
@@ -176,31 +175,30 @@ def _on_base(problem: Problem, config: Config, fitted: FittedBase) -> Prepared:
     return Prepared(SingleState(generator, softened, problem.exact_target()), fitted, reference(problem, fitted))
 
 
-def _on_family(problem: Problem, config: Config, family: FittedFamily) -> Prepared:
+def _on_bases(problem: Problem, config: Config, bases: FittedBases) -> Prepared:
     """Training over conditions; what is said of the base is that in the middle of them."""
-    model = build_model(problem, config, family)
-    centre = (0.0,) * len(family.conditions)
-    middle, generator = model.at(family.conditions.values(centre))
+    model = build_model(problem, config, bases)
+    centre = (0.0,) * len(bases.conditions)
+    middle, generator = model.at(bases.conditions.values(centre))
     own = measured(parallel.split(middle.potential), generator.prior.base, middle.beta, n_samples=_MEASURED, seed=config.seed)
-    constants = family.bases.constants_at(centre) if isinstance(family.bases, PhononFamily) else None
-    fitted = FittedBase(generator.prior.base, constants, (own,))
+    fitted = FittedBase(generator.prior.base, bases.bases.parameters_at(centre), (own,))
     return Prepared(task_of(model, config), fitted, reference(middle, fitted), model)
 
 
-def _chosen_family(problem: Problem, conditions: Conditions, config: Config, console: Console, stop: StopFlag) -> FittedFamily:
+def _chosen_bases(problem: Problem, conditions: Conditions, config: Config, console: Console, stop: StopFlag) -> FittedBases:
     """Bases over the conditions, harmonic or self-consistent ones: those on which a short training gets further."""
     check = _stopping(stop)
     for axis in conditions.axes:
         console.say(f"condition  {axis.name} from {axis.low:g} to {axis.high:g} {axis.unit}".rstrip())
     base = config.base.model_copy(update={"n_samples": config.condition.base_samples})
     efforts = [base]
-    if base.kind == "phonon" and base.iterations and base.pilot_steps and config.train.steps:
+    if base_kind(base.kind).restarts and base.iterations and base.pilot_steps and config.train.steps:
         efforts.insert(0, base.model_copy(update={"iterations": 0}))
-    candidates = list[FittedFamily]()
+    candidates = list[FittedBases]()
     for effort in efforts:
         try:
             start = candidates[0] if candidates else None
-            candidates.append(fit_family(problem, effort, conditions, config.seed, check=check, start=start))
+            candidates.append(fit_bases(problem, effort, conditions, config.seed, check=check, start=start))
         except UnstableCrystalError as error:
             if effort is not efforts[-1]:
                 continue  # temperature may stabilise it: then the self-consistent crystals are the only ones
@@ -211,7 +209,7 @@ def _chosen_family(problem: Problem, conditions: Conditions, config: Config, con
     best, bounds = better_task(tasks, config, stop)
     check()
     if bounds:
-        known = _on_family(problem, config, candidates[best]).known
+        known = _on_bases(problem, config, candidates[best]).known
         shown = [known.value(bound * known.n_atoms + known.beta_static_energy) for bound in bounds]
         _say_choice(console, config, shown, iterated=candidates[best].iterated)
     return candidates[best]
@@ -230,11 +228,11 @@ def _stopping(stop: StopFlag) -> Callable[[], None]:
 def _chosen_base(problem: Problem, config: Config, console: Console, stop: StopFlag) -> FittedBase:
     """The base the configuration asks for; of the phonon bases the one on which a short training gets further."""
     check, candidates = _stopping(stop), []
-    if config.base.kind == "phonon" and config.base.iterations and config.base.pilot_steps and config.train.steps:
+    if base_kind(config.base.kind).restarts and config.base.iterations and config.base.pilot_steps and config.train.steps:
         with suppress(UnstableCrystalError):  # temperature may stabilise it: then the self-consistent crystal is the only one
             candidates.append(fit_base(problem, config.base.model_copy(update={"iterations": 0}), config.seed, check=check))
     candidates.append(
-        fit_base(problem, config.base, config.seed, start=candidates[0].constants if candidates else None, check=check)
+        fit_base(problem, config.base, config.seed, start=candidates[0].parameters if candidates else None, check=check)
     )
     announce(problem, config.base, candidates[-1], console)
 

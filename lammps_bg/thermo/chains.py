@@ -14,8 +14,7 @@ x by p where the density is normal. One such leap costs one energy with its forc
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lammps_bg import parallel
+from lammps_bg.flow.bijection import weights_at_rest
 from lammps_bg.flow.generator import Generator
 from lammps_bg.memory import Pieces
 from lammps_bg.streams import BLOCK, stream
@@ -103,7 +103,7 @@ class Latent:
 
     def at(self, x: Tensor) -> Point:
         """Log-weights and their gradients at white noise x, shape [n, channels, N, 3]."""
-        with weights_at_rest(self.generator):
+        with weights_at_rest(self.generator.flow):
             parts = list(self._pieces.over(range(len(x)), lambda some: self._point(x[some[0] : some[-1] + 1])))
         self.n_evaluations += len(x)
         return joined_points(parts)
@@ -164,23 +164,6 @@ def point_at(generator: Generator, target: ExactTarget, x: Tensor) -> Point:
     # beyond the reach of the numbers there is no weight, and no slope to follow: such a proposal is rejected
     log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
     return Point(x.detach(), log_w, slope.nan_to_num(0.0, 0.0, 0.0), energies, state.detach()[:, 0].double())
-
-
-@contextmanager
-def weights_at_rest(generator: Generator) -> Iterator[None]:
-    """No gradients by the weights of the flow: they would cost a third of the time.
-
-    Args:
-        generator: Prior and flow.
-    """
-    moving = [parameter for parameter in generator.flow.parameters() if parameter.requires_grad]
-    try:
-        for parameter in moving:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in moving:
-            parameter.requires_grad_(True)
 
 
 class Density(Protocol):

@@ -237,33 +237,6 @@ def absolute_from_difference(difference: EstimateResult, reference: CrystalRefer
     return EstimateResult(value, difference.error / n, (low, high), difference.n, reference.terms(difference.value))
 
 
-def absolute_free_energy(
-    log_w: ArrayLike,
-    *,
-    beta_static_energy: float,
-    base_log_integral: float,
-    n_atoms: int,
-    volume: float,
-    length_scale: float,
-    rng: np.random.Generator,
-    n_bootstraps: int = N_BOOTSTRAPS,
-) -> EstimateResult:
-    """Absolute, itemised beta F / N by targeted perturbation.
-
-    Args:
-        log_w: Log-weights -beta U - log q of independent samples, q normalised on the 3N-3 orthonormal coordinates, shape [n].
-        beta_static_energy: See `CrystalReference`.
-        base_log_integral: See `CrystalReference`.
-        n_atoms: See `CrystalReference`.
-        volume: See `CrystalReference`.
-        length_scale: See `CrystalReference`.
-        rng: Source of the bootstrap replicas.
-        n_bootstraps: Number of replicas.
-    """
-    reference = CrystalReference(beta_static_energy, base_log_integral, n_atoms, volume, length_scale)
-    return absolute_from_difference(tfep(log_w, rng, n_bootstraps=n_bootstraps), reference)
-
-
 def marginal_log_q(ratios: ArrayLike) -> Array:
     """Log-density of the physical coordinates alone, log (1/M) sum_j q(x, a_j) / p(a_j | x), with a_j drawn from p, shape [m].
 

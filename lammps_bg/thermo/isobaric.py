@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lammps_bg import parallel
-from lammps_bg.flow.family import mixed
-from lammps_bg.flow.generator import Generator
+from lammps_bg.flow.bijection import weights_at_rest
+from lammps_bg.flow.generator import Generator, mixed
 from lammps_bg.potentials.surface import EnergyFunction
 from lammps_bg.streams import stream
 from lammps_bg.thermo.chains import (
@@ -46,7 +46,6 @@ from lammps_bg.thermo.chains import (
     pieces_of_chains,
     point_at,
     trajectory,
-    weights_at_rest,
 )
 from lammps_bg.thermo.exact import split_r_hat
 from lammps_bg.thermo.free_energy import EstimateResult
@@ -143,7 +142,7 @@ class InCells:
 
     def at(self, x: Tensor) -> Point:
         """Log-weights in these cells and their gradients at white noise x, shape [n, channels, N, 3]."""
-        with weights_at_rest(self._generators[0]):
+        with weights_at_rest(self._generators[0].flow):
             return joined_points(list(self._pieces.over(range(len(x)), lambda some: self._some(x, some))))
 
     def _some(self, x: Tensor, some: Sequence[int]) -> Point:

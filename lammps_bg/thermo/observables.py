@@ -120,14 +120,7 @@ class RadialDistribution:
         return 0.5 * (self.edges[1:] + self.edges[:-1])
 
 
-def pair_counts(
-    positions: ArrayLike,
-    cell: ArrayLike,
-    edges: ArrayLike,
-    *,
-    first: NDArray[np.int64] | None = None,
-    second: NDArray[np.int64] | None = None,
-) -> Array:
+def pair_counts(positions: ArrayLike, cell: ArrayLike, edges: ArrayLike) -> Array:
     """Number of ordered pairs in each distance bin, periodic images and an atom's own images included, shape [n, b].
 
     The cost per sample grows with the number of pairs, linear in N; the bins may reach beyond half the cell.
@@ -136,8 +129,6 @@ def pair_counts(
         positions: Cartesian, any image, length units, shape [n, N, 3].
         cell: Cell vectors as rows, any shape of cell, shape [3, 3].
         edges: Rising limits of the bins, length units, shape [b + 1].
-        first: Indices of the atoms that pairs are counted from; None for all.
-        second: Indices of the atoms that pairs are counted to; None for all.
     """
     frames, box = np.asarray(positions, dtype=np.float64), np.asarray(cell, dtype=np.float64)
     limits = np.asarray(edges, dtype=np.float64)
@@ -145,19 +136,17 @@ def pair_counts(
         raise EstimateError(f"expected finite positions of shape [n, N, 3], got shape {frames.shape}; drop the other samples")
     if limits.ndim != 1 or len(limits) < 2 or limits[0] < 0.0 or (np.diff(limits) <= 0.0).any():
         raise EstimateError(f"expected at least two rising, positive bin limits, got shape {limits.shape}; use numpy.linspace")
-    every = np.arange(frames.shape[1])
-    centres, others = every if first is None else first, every if second is None else second
-    return np.stack([_count_frame(frame, box, limits, centres, others) for frame in frames])
+    return np.stack([_count_frame(frame, box, limits) for frame in frames])
 
 
-def _count_frame(frame: Array, cell: Array, edges: Array, centres: NDArray[np.int64], others: NDArray[np.int64]) -> Array:
+def _count_frame(frame: Array, cell: Array, edges: Array) -> Array:
     """Ordered pairs of one configuration in each bin, shape [b]."""
     fractional = np.asarray(np.linalg.solve(cell.T, frame.T).T % 1.0, dtype=np.float64)
     wrapped = fractional @ cell
-    images, owners = _with_images(fractional[others], cell, edges[-1])
-    pairs = cKDTree(wrapped[centres]).sparse_distance_matrix(cKDTree(images), edges[-1], output_type="ndarray")
+    images, owners = _with_images(fractional, cell, edges[-1])
+    pairs = cKDTree(wrapped).sparse_distance_matrix(cKDTree(images), edges[-1], output_type="ndarray")
     # An atom is no neighbour of itself, its images are; rounding keeps its distance from being exactly zero
-    own = (others[owners[pairs["j"]]] == centres[pairs["i"]]) & (pairs["v"] < 1e-9 * np.linalg.norm(cell))
+    own = (owners[pairs["j"]] == pairs["i"]) & (pairs["v"] < 1e-9 * np.linalg.norm(cell))
     return np.histogram(pairs["v"][~own], bins=edges)[0].astype(np.float64)
 
 
@@ -176,19 +165,18 @@ def _with_images(fractional: Array, cell: Array, reach: float) -> tuple[Array, N
 
 
 def radial_distribution(
-    counts: ArrayLike, edges: ArrayLike, volume: float, *, n_first: int, n_second: int, log_w: ArrayLike | None = None
+    counts: ArrayLike, edges: ArrayLike, volume: float, *, n_atoms: int, log_w: ArrayLike | None = None
 ) -> RadialDistribution:
-    """Mean g(r) of counted pairs, relative to an ideal gas of density `n_second / volume`.
+    """Mean g(r) of counted pairs, relative to an ideal gas of density `n_atoms / volume`.
 
     Args:
         counts: From `pair_counts`, shape [n, b].
         edges: Limits of the bins, length units, shape [b + 1].
         volume: Volume of the cell, length units cubed.
-        n_first: Number of atoms that pairs were counted from.
-        n_second: Number of atoms that pairs were counted to.
+        n_atoms: Number of atoms N.
         log_w: Log-weights, shape [n]; None for equal weights.
     """
     limits = np.asarray(edges, dtype=np.float64)
-    ideal = n_first * n_second / volume * 4.0 / 3.0 * math.pi * np.diff(limits**3)
+    ideal = n_atoms * n_atoms / volume * 4.0 / 3.0 * math.pi * np.diff(limits**3)
     mean, error = weighted_mean(counts, log_w)
     return RadialDistribution(limits, mean / ideal, error / ideal)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lammps_bg import parallel
-from lammps_bg.flow.generator import Generator
-from lammps_bg.flow.prior import AugmentedPrior
+from lammps_bg.flow.generator import AugmentedPrior, Generator
 from lammps_bg.memory import Pieces
 from lammps_bg.streams import BLOCK, stream
 from lammps_bg.thermo.free_energy import marginal_log_q
@@ -160,7 +159,7 @@ def _weighed(generator: Generator, target: ExactTarget, some: slice, seed: int, 
     states, log_q = _push(generator, some, seed, pieces)
     pushed = time.perf_counter()
     log_p = target.log_prob(states[:, 0])
-    log_w = log_p + generator.prior.log_auxiliary(states) - log_q
+    log_w = generator.prior.log_weights(log_p, states, log_q)
     # a sample outside the reach of the numbers has no weight: it is counted, never repaired
     log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
     times = (pushed - start_time, time.perf_counter() - pushed)
@@ -200,7 +199,7 @@ def weigh_frames(
     if isinstance(prior, AugmentedPrior):
         states = torch.stack((u, prior.draw_auxiliary(u, stream(seed, "frames", 0))), 1)
     log_q = _log_density(generator, states, _SITES_AT_ONCE // (4 * u.shape[1]))
-    log_w = -target.beta * torch.from_numpy(np.asarray(energies)) + prior.log_auxiliary(states) - log_q
+    log_w = prior.log_weights(-target.beta * torch.from_numpy(np.asarray(energies)), states, log_q)
     return states.numpy(), log_w.numpy()
 
 

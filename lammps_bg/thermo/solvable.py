@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from lammps_bg.crystal.scale import periodic_pairs
 from lammps_bg.errors import CrystalError, StateError
 from lammps_bg.thermo.free_energy import absolute_constant
+from lammps_bg.thermo.springs import SpringCrystal
 
 Array = NDArray[np.float64]
 ZERO_MODE = 1e-9
@@ -123,7 +124,7 @@ class SolvableCrystal(ABC):
         return -self.log_partition / self.n_atoms + absolute_constant(self.n_atoms, volume, length_scale)
 
 
-class EinsteinCrystal(SolvableCrystal):
+class EinsteinCrystal(SpringCrystal, SolvableCrystal):
     """Every atom on its own spring, U = |u|^2 / (2 beta s^2), with the centre of mass removed.
 
     Args:
@@ -135,14 +136,12 @@ class EinsteinCrystal(SolvableCrystal):
     def __init__(self, n_atoms: int, amplitude: float, *, beta: float = 1.0) -> None:
         if n_atoms < 2 or not amplitude > 0.0:
             raise CrystalError(f"expected at least 2 atoms and a positive amplitude, got {n_atoms} and {amplitude}; change them")
-        self.n_atoms = n_atoms
-        self.amplitude = amplitude
-        self.beta = _check_beta(beta)
+        super().__init__(np.full(n_atoms, 1.0 / (_check_beta(beta) * amplitude**2)), beta)
 
     @property
     def log_partition(self) -> float:
         """Exact ln Z_u; also the log of the Gaussian's integral, length units."""
-        return 0.5 * self.n_modes * math.log(2.0 * math.pi * self.amplitude**2)
+        return self.log_integral
 
     @property
     def mean_energy(self) -> float:
@@ -156,13 +155,7 @@ class EinsteinCrystal(SolvableCrystal):
 
     def energies_forces(self, displacements: ArrayLike) -> tuple[Array, Array]:
         """Energies [n] and forces [n, N, 3] of displacements [n, N, 3]."""
-        u = _centred(displacements)
-        stiffness = 1.0 / (self.beta * self.amplitude**2)
-        return 0.5 * stiffness * np.square(u).sum((1, 2)), -stiffness * u
-
-    def sample(self, n: int, rng: np.random.Generator) -> Array:
-        """Independent configurations at equilibrium, shape [n, N, 3]."""
-        return _centred(self.amplitude * rng.standard_normal((n, self.n_atoms, 3)))
+        return self.energies(displacements), -self.stiffness[:, None] * _centred(displacements)
 
 
 class HarmonicCrystal(SolvableCrystal):

@@ -18,7 +18,10 @@ Array = NDArray[np.float64]
 
 
 class SpringCrystal:
-    """Independent atoms on springs, free of their common centre.
+    """Independent atoms on springs, free of their common centre: it is integrated out, not held at rest as in `EinsteinBase`.
+
+    Attributes:
+        n_atoms: Number of atoms N.
 
     Args:
         stiffness: Spring constant of each site, energy / length^2, shape [N].
@@ -27,18 +30,13 @@ class SpringCrystal:
 
     def __init__(self, stiffness: ArrayLike, beta: float) -> None:
         self.stiffness = np.array(stiffness, dtype=np.float64)
-        self.beta = beta
+        self.beta, self.n_atoms = beta, self.stiffness.size
         good = self.stiffness.ndim == 1 and len(self.stiffness) > 1 and np.isfinite(self.stiffness).all()
         if not (good and (self.stiffness > 0.0).all() and math.isfinite(beta) and beta > 0.0):
             raise EstimateError(
                 f"expected at least 2 positive spring constants and a positive beta, got {self.stiffness} and {beta}; measure "
                 "the displacements in a stable crystal"
             )
-
-    @property
-    def n_atoms(self) -> int:
-        """Number of atoms N."""
-        return len(self.stiffness)
 
     @property
     def log_integral(self) -> float:

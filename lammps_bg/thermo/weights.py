@@ -242,28 +242,11 @@ def systematic_indices(log_w: ArrayLike, size: int, rng: np.random.Generator) ->
         size: Number of indices.
         rng: Source of the offset.
     """
-    return _pick(normalised_weights(log_w), np.full(size, rng.random()))
-
-
-def stratified_indices(log_w: ArrayLike, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """As `systematic_indices`, with an independent offset in each step.
-
-    Args:
-        log_w: Log-weights, shape [n].
-        size: Number of indices.
-        rng: Source of the offsets.
-    """
-    return _pick(normalised_weights(log_w), rng.random(size))
-
-
-def _pick(weights: Array, offsets: Array) -> NDArray[np.int64]:
-    """Indices at the points (i + offset_i) / size of the cumulative weights."""
-    size = len(offsets)
     if size < 1:
         raise EstimateError(f"expected at least 1 resampled configuration, got {size}; ask for a positive number")
-    cumulative = np.cumsum(weights)
+    cumulative = np.cumsum(normalised_weights(log_w))
     # Rounding must neither run past the end nor reach a trailing sample of weight zero
-    points = np.minimum((np.arange(size) + offsets) / size, np.nextafter(1.0, 0.0))
+    points = np.minimum((np.arange(size) + rng.random()) / size, np.nextafter(1.0, 0.0))
     return np.searchsorted(cumulative / cumulative[-1], points, side="right").astype(np.int64)
 
 

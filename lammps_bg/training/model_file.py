@@ -15,11 +15,8 @@ from lammps_bg.crystal.conditions import Axis, Conditions
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import CrystalError, RunDirectoryError
-from lammps_bg.flow.base import EinsteinBase
-from lammps_bg.flow.base_family import EinsteinFamily, FittedFamily, PhononFamily
-from lammps_bg.flow.force_constants import ForceConstants
-from lammps_bg.flow.phonon import PhononBase
-from lammps_bg.flow.self_consistent import BoundStep, FittedBase
+from lammps_bg.flow.base import BaseParameters, BoundStep, FittedBase, base_kind
+from lammps_bg.flow.conditional import ConditionalBases, FittedBases
 from lammps_bg.training import checkpoint
 
 
@@ -33,7 +30,7 @@ class SavedModel:
         fitted: Base at the replicate it was trained on.
         replicate: That replicate, in unit cells.
         state: Temperature, units, script variables and other facts, as plain values.
-        family: The bases of all conditions, for a conditional model; `fitted` is then that in the middle of them.
+        conditional: The bases of all conditions, for a conditional model; `fitted` is then that in the middle of them.
     """
 
     flow: dict[str, Any]
@@ -41,27 +38,23 @@ class SavedModel:
     fitted: FittedBase
     replicate: tuple[int, int, int]
     state: dict[str, Any]
-    family: FittedFamily | None = None
+    conditional: FittedBases | None = None
 
 
 def save_model(path: Path, model: SavedModel, crystal: Crystal) -> None:
     """Write model.pt; see `checkpoint.save` for what can go wrong."""
     fitted = model.fitted
-    base: dict[str, Any] = {"history": [list(dataclasses.astuple(step)) for step in fitted.history]}
-    if fitted.constants is not None:
-        base |= {"stiffness": torch.from_numpy(fitted.constants.stiffness), "offset": torch.from_numpy(fitted.constants.offset)}
-    elif isinstance(fitted.base, EinsteinBase):
-        base["widths"] = fitted.base.widths[: crystal.n_basis].clone()
+    history = [list(dataclasses.astuple(step)) for step in fitted.history]
     content = {
         "flow": model.flow,
-        "base": base,
+        "base": {"history": history, **fitted.parameters.state_dict(crystal)},
         "config": model.config.model_dump_json(),
         "crystal": json.dumps(describe_crystal(crystal)),
         "replicate": list(model.replicate),
         "state": json.dumps(model.state),
     }
-    if model.family is not None:
-        content["family"] = _stored_family(model.family, crystal)
+    if model.conditional is not None:
+        content["family"] = _stored_bases(model.conditional, crystal)
     checkpoint.save(path, content)
 
 
@@ -82,10 +75,12 @@ def load_model(path: Path, crystal: Crystal, beta: float) -> SavedModel:
         stored = json.loads(content["crystal"])
         replicate = tuple(content["replicate"])
         config = Config.model_validate_json(content["config"])
-        fitted = _base(content["base"], crystal, beta)
-        family = _loaded_family(content["family"], crystal) if "family" in content else None
-        _require_same(stored, describe_crystal(crystal if family is None else _in_cell(crystal, stored)))
-        return SavedModel(content["flow"], config, fitted, replicate, json.loads(content["state"]), family)
+        kind, history = base_kind(config.base.kind), tuple(BoundStep(*entry) for entry in content["base"]["history"])
+        parameters = kind.from_state_dict(content["base"], crystal)
+        fitted = FittedBase(parameters.base(beta), parameters, history)
+        bases = _loaded_bases(kind, content["family"], crystal) if "family" in content else None
+        _require_same(stored, describe_crystal(crystal if bases is None else _in_cell(crystal, stored)))
+        return SavedModel(content["flow"], config, fitted, replicate, json.loads(content["state"]), bases)
     except (KeyError, ValueError, TypeError) as error:
         raise RunDirectoryError(
             f"expected a complete model in {path}, got one that lacks or garbles a part ({error}); train again"
@@ -98,38 +93,26 @@ def _in_cell(crystal: Crystal, stored: dict[str, Any]) -> Crystal:
 
 
 def reference_cell(path: Path) -> Array:
-    """Unit cell that a model's conditions are relative to, shape [3, 3], length units.
-
-    Args:
-        path: The model file.
-    """
+    """Unit cell that a model's conditions are relative to, shape [3, 3], length units."""
     return np.array(json.loads(checkpoint.load(path)["crystal"])["cell"])
 
 
-def _stored_family(family: FittedFamily, crystal: Crystal) -> dict[str, Any]:
-    axes = [dataclasses.asdict(axis) for axis in family.conditions.axes]
-    content: dict[str, Any] = {
-        "axes": json.dumps(axes),
-        "iterated": family.iterated,
-        "nodes": torch.from_numpy(family.bases.nodes),
+def _stored_bases(fitted: FittedBases, crystal: Crystal) -> dict[str, Any]:
+    nodes = [entry.state_dict(crystal) for entry in fitted.bases.parameters]
+    return {
+        "axes": json.dumps([dataclasses.asdict(axis) for axis in fitted.conditions.axes]),
+        "iterated": fitted.iterated,
+        "nodes": torch.from_numpy(fitted.bases.nodes),
+        **{name: torch.stack([node[name] for node in nodes]) for name in nodes[0]},
     }
-    if isinstance(family.bases, EinsteinFamily):
-        return content | {"widths": torch.from_numpy(family.bases.widths[:, : crystal.n_basis].copy())}
-    constants = family.bases.constants
-    stiffness, offset = (np.stack([getattr(entry, name) for entry in constants]) for name in ("stiffness", "offset"))
-    return content | {"stiffness": torch.from_numpy(stiffness), "offset": torch.from_numpy(offset)}
 
 
-def _loaded_family(stored: dict[str, Any], crystal: Crystal) -> FittedFamily:
-    conditions = Conditions(tuple(Axis(**entry) for entry in json.loads(stored["axes"])))
+def _loaded_bases(kind: type[BaseParameters], stored: dict[str, Any], crystal: Crystal) -> FittedBases:
+    columns = {name: column for name, column in stored.items() if name not in ("axes", "iterated", "nodes")}
     nodes = stored["nodes"].numpy()
-    bases: PhononFamily | EinsteinFamily
-    if "widths" in stored:
-        bases = EinsteinFamily(nodes, np.tile(stored["widths"].numpy(), (1, crystal.n_cells)))
-    else:
-        pairs = zip(stored["stiffness"].numpy(), stored["offset"].numpy(), strict=True)
-        bases = PhononFamily(nodes, [ForceConstants(stiffness, offset) for stiffness, offset in pairs])
-    return FittedFamily(conditions, bases, stored["iterated"])
+    parameters = [kind.from_state_dict({name: c[i] for name, c in columns.items()}, crystal) for i in range(len(nodes))]
+    conditions = Conditions(tuple(Axis(**entry) for entry in json.loads(stored["axes"])))
+    return FittedBases(conditions, ConditionalBases(nodes, parameters), stored["iterated"])
 
 
 def describe_crystal(crystal: Crystal) -> dict[str, Any]:
@@ -149,11 +132,3 @@ def _require_same(trained: dict[str, Any], given: dict[str, Any]) -> None:
             raise CrystalError(
                 f"expected the {what} that the model was trained on, {trained[name]}, got {given[name]}; train a model for it"
             )
-
-
-def _base(stored: dict[str, Any], crystal: Crystal, beta: float) -> FittedBase:
-    history = tuple(BoundStep(*entry) for entry in stored["history"])
-    if "widths" in stored:
-        return FittedBase(EinsteinBase(stored["widths"].repeat(crystal.n_cells)), None, history)
-    constants = ForceConstants(stored["stiffness"].numpy(), stored["offset"].numpy())
-    return FittedBase(PhononBase(constants, beta), constants, history)

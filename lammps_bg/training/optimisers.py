@@ -109,19 +109,10 @@ _OPTIMISERS: dict[str, Callable[[Iterable[nn.Parameter], float], torch.optim.Opt
 
 
 def build_optimiser(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser a configuration asks for.
-
-    Args:
-        config: Training configuration.
-        parameters: The weights.
-    """
+    """The optimiser that a configuration asks for, of these weights."""
     return _OPTIMISERS[config.optimiser](parameters, largest_rate(config))
 
 
 def largest_rate(config: TrainConfig) -> float:
-    """The learning rate after the warm-up.
-
-    Args:
-        config: Training configuration.
-    """
+    """The learning rate after the warm-up."""
     return config.learning_rate or _RATES[config.optimiser]

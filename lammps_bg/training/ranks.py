@@ -75,11 +75,7 @@ class TorchRanks:
 
 
 def ranks_for(device: torch.device) -> Ranks:
-    """NCCL where every rank has a GPU of its own, else MPI.
-
-    Args:
-        device: Of this rank's flow.
-    """
+    """NCCL where every rank has a GPU of its own, else MPI; `device` is that of this rank's flow."""
     if parallel.size() == 1:
         return MpiRanks()
     every = parallel.gathered((parallel.node_name(), device.type, _identity(device)))
@@ -115,6 +111,3 @@ def _spread(flat: Tensor, parameters: Sequence[nn.Parameter]) -> None:
     known, *parts = flat.split([len(parameters), *(p.numel() for p in parameters)])
     for parameter, has, part in zip(parameters, known.tolist(), parts, strict=True):
         parameter.grad = part.view_as(parameter).to(parameter.dtype).clone() if has else None
-
-
-__all__ = ["MpiRanks", "Ranks", "TorchRanks", "ranks_for"]

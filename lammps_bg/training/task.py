@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the training loop trains on: one thermodynamic state, or a family of them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lammps_bg.crystal.structure import Array
-from lammps_bg.flow.augmented import AugmentedFlow
-from lammps_bg.flow.base_family import Context
-from lammps_bg.flow.family import mixed
-from lammps_bg.flow.generator import Generator
-from lammps_bg.flow.sublattice import SublatticeFlow
+from lammps_bg.flow.bijection import Flow
+from lammps_bg.flow.generator import Generator, mixed
+from lammps_bg.flow.polynomial import Context
 from lammps_bg.training.target import ExactTarget, MixedTarget, SoftenedTarget, TrainingTarget
 
 _EVALUATED = 4  # states of a family that an evaluation looks at
@@ -40,33 +38,40 @@ class State:
     known: float = 0.0
 
 
-class Task(Protocol):
-    """The states of a training."""
+class Task(ABC):
+    """The states of a training.
+
+    Args:
+        first: The only state, or that in the middle of the conditions.
+    """
+
+    def __init__(self, first: State) -> None:
+        self.first = first
 
     @property
-    def flow(self) -> SublatticeFlow | AugmentedFlow:
+    def flow(self) -> Flow:
         """What is trained."""
-        ...
+        return self.first.generator.flow
 
     @property
     def n_sites(self) -> int:
         """Number of atoms N."""
-        ...
+        return len(self.first.generator.prior.base.amplitude)
 
+    @abstractmethod
     def draw(self, n: int, random: torch.Generator) -> Tensor:
         """Contexts of a batch, shape [n, C]."""
-        ...
 
+    @abstractmethod
     def at(self, contexts: Tensor) -> tuple[Generator, TrainingTarget]:
         """Generator and target of a batch with these contexts, or of a part of one."""
-        ...
 
+    @abstractmethod
     def evaluated(self) -> Iterator[State]:
-        """The states in which the model is judged."""
-        ...
+        """The states in which the model is evaluated, the first one first."""
 
 
-class SingleState:
+class SingleState(Task):
     """Training in one state: contexts are empty.
 
     Args:
@@ -76,17 +81,7 @@ class SingleState:
     """
 
     def __init__(self, generator: Generator, softened: SoftenedTarget, exact: ExactTarget) -> None:
-        self.state = State(generator, softened, exact)
-
-    @property
-    def flow(self) -> SublatticeFlow | AugmentedFlow:
-        """What is trained."""
-        return self.state.generator.flow
-
-    @property
-    def n_sites(self) -> int:
-        """Number of atoms N."""
-        return len(self.state.generator.prior.base.amplitude)
+        super().__init__(State(generator, softened, exact))
 
     def draw(self, n: int, random: torch.Generator) -> Tensor:
         """Empty contexts, shape [n, 0]."""
@@ -94,14 +89,14 @@ class SingleState:
 
     def at(self, contexts: Tensor) -> tuple[Generator, TrainingTarget]:
         """The one generator and its target."""
-        return self.state.generator, self.state.softened
+        return self.first.generator, self.first.softened
 
     def evaluated(self) -> Iterator[State]:
         """The one state."""
-        yield self.state
+        yield self.first
 
 
-class ManyStates:
+class ManyStates(Task):
     """Training over a box of conditions: a batch holds some states of a fixed pool, each with several samples in a row.
 
     States are made when they are first wanted and kept: making one costs about as much as a few samples.
@@ -117,17 +112,7 @@ class ManyStates:
         self.pool, self._make, self._states_per_batch = torch.from_numpy(pool), make, states_per_batch
         self._join = join
         self._known: dict[Context, State] = {}
-        self._centre = self.state((0.0,) * pool.shape[1])
-
-    @property
-    def flow(self) -> SublatticeFlow | AugmentedFlow:
-        """What is trained."""
-        return self._centre.generator.flow
-
-    @property
-    def n_sites(self) -> int:
-        """Number of atoms N."""
-        return len(self._centre.generator.prior.base.amplitude)
+        super().__init__(self.state((0.0,) * pool.shape[1]))
 
     def state(self, context: Context) -> State:
         """The state of a context.
@@ -149,11 +134,11 @@ class ManyStates:
         """Generator and target of contexts with equal ones in a row."""
         rows = [(context, len(list(same))) for context, same in groupby(map(tuple, contexts.tolist()))]
         states, counts = [self.state(context) for context, _ in rows], [n for _, n in rows]
-        offsets = [self._centre.known - state.known for state in states]
+        offsets = [self.first.known - state.known for state in states]
         return mixed([s.generator for s in states], counts), self._join([s.softened for s in states], counts, offsets)
 
     def evaluated(self) -> Iterator[State]:
         """The centre and the first states of the pool."""
-        yield self._centre
+        yield self.first
         for context in self.pool[: _EVALUATED - 1].tolist():
             yield self.state(tuple(context))

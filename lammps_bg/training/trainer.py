@@ -30,12 +30,7 @@ _JUMP = 0.5  # rise of -<log w> / N over its recent median that counts as diverg
 
 
 def samples_at_once(config: TrainConfig, task: Task) -> int:
-    """Samples of a training step whose activations are held together.
-
-    Args:
-        config: Training configuration.
-        task: What is trained.
-    """
+    """Samples of a training step whose activations are held together."""
     sites = config.sites_at_once or _SITES_AT_ONCE[task.flow.channels]
     return max(1, sites // task.n_sites)
 
@@ -213,13 +208,13 @@ class Trainer:
         """Exact energies of fresh samples: ESS, bound and free energy, the mean over the states."""
         states = list(self.task.evaluated())
         n = self.config.evaluate_samples // len(states)
-        found = [self._judge(state, n, f"evaluation {index}") for index, state in enumerate(states)]
+        found = [self._evaluated(state, n, f"evaluation {index}") for index, state in enumerate(states)]
         known = [state.known / self.task.n_sites for state in states]
         record.ess = statistics.fmean(ess for ess, _, _ in found)
         relative = [(b + k - known[0], f + k - known[0]) for (_, b, f), k in zip(found, known, strict=True)]
         record.exact_bound, record.free_energy = (statistics.fmean(column) for column in zip(*relative, strict=True))
 
-    def _judge(self, state: State, n: int, stage: str) -> tuple[float, float, float]:
+    def _evaluated(self, state: State, n: int, stage: str) -> tuple[float, float, float]:
         """ESS, bound and free energy of `n` samples of a state, the last two per atom and relative to beta E_0."""
         exact, mine = state.exact, parallel.portion(n)
         own = [self._log_weights(state, some, mine, self._stream(stage, block)) for block, some in blocks(mine, n)]
@@ -242,7 +237,7 @@ class Trainer:
 
         def weights(items: Sequence[int]) -> Tensor:
             pushed, log_q = generator.push(start[items[0] : items[-1] + 1])
-            return state.exact.log_prob(pushed[:, 0]) + generator.prior.log_auxiliary(pushed) - log_q
+            return generator.prior.log_weights(state.exact.log_prob(pushed[:, 0]), pushed, log_q)
 
         return torch.cat(list(self._pieces.over(range(len(start)), weights)))
 

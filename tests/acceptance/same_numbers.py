@@ -20,37 +20,67 @@ import sys
 import tempfile
 from pathlib import Path
 
-SMALL = ["base.pilot_steps=0", "base.n_samples=50", "flow.width=8", "train.steps=6", "train.batch_size=16", "train.evaluate_samples=16", "sample.n_samples=64", "sample.n_dump=16", "sample.picture=false", "exact.mode=never", "estimate.n_bootstraps=50", "estimate.rdf_samples=20", "estimate.report=false"]
-MD = ["md.n_frames=50", "md.window_frames=50", "md.target_error=0.05", "md.sample_every=20", "md.n_dump=20", "sample.picture=false", "estimate.n_bootstraps=50", "estimate.rdf_samples=20", "estimate.report=false"]
+SMALL = [
+    "base.pilot_steps=0",
+    "base.n_samples=50",
+    "flow.width=8",
+    "train.steps=6",
+    "train.batch_size=16",
+    "train.evaluate_samples=16",
+    "sample.n_samples=64",
+    "sample.n_dump=16",
+    "sample.picture=false",
+    "exact.mode=never",
+    "estimate.n_bootstraps=50",
+    "estimate.rdf_samples=20",
+    "estimate.report=false",
+]
+MD = [
+    "md.n_frames=50",
+    "md.window_frames=50",
+    "md.target_error=0.05",
+    "md.sample_every=20",
+    "md.n_dump=20",
+    "sample.picture=false",
+    "estimate.n_bootstraps=50",
+    "estimate.rdf_samples=20",
+    "estimate.report=false",
+]
 CHAINS = [*SMALL, "exact.mode=always", "exact.max_evaluations=2500", "exact.n_dump=32"]
-OVER_CELLS = ["condition.volume=[-0.03,0.03]", "gibbs.n_samples=64", "gibbs.n_volumes=5", "gibbs.n_repeats=3"]
-MW, LJ, SI, TIN = "in.mw_cubic", "in.lj_fcc", "in.si_diamond", "in.si_betatin"
 
 
 def settings(keys):
     return [word for key in keys for word in ("--set", key)]
 
 
+ICE, SILICON, TIN = (
+    ["-in", name, "-rep", *rep.split()]
+    for name, rep in (("in.mw_cubic", "2 2 2"), ("in.si_diamond", "2 2 2"), ("in.si_betatin", "2 2 4"))
+)
+RANGE = settings([*SMALL, "condition.volume=[-0.03,0.03]"])
+CELLS = settings(["estimate.report=false", "gibbs.n_samples=64", "gibbs.n_volumes=5", "gibbs.n_repeats=3"])
+AUGMENTED = settings([*SMALL, "flow.kind=augmented", "flow.n_layers=2", "estimate.marginal_samples=8"])
+ISOBARIC = settings(["exact.max_evaluations=2000", "sample.picture=false", "estimate.report=false"])
 JOBS = {
-    "run": ["run", "-in", MW, "-rep", "2", "2", "2", "-var", "T", "200", *settings(SMALL)],
-    "augmented": ["run", "-in", MW, "-rep", "2", "2", "2", *settings([*SMALL, "flow.kind=augmented", "flow.n_layers=2", "estimate.marginal_samples=8"])],
-    "einstein": ["run", "-in", LJ, "-rep", "2", "2", "2", *settings([*SMALL, "base.kind=einstein"])],
-    "chains": ["run", "-in", MW, "-rep", "2", "2", "2", *settings(CHAINS)],
+    "run": ["run", *ICE, "-var", "T", "200", *settings(SMALL)],
+    "augmented": ["run", *ICE, *AUGMENTED],
+    "einstein": ["run", "-in", "in.lj_fcc", "-rep", "2", "2", "2", *settings([*SMALL, "base.kind=einstein"])],
+    "chains": ["run", *ICE, *settings(CHAINS)],
     "larger": ["sample", "-model", "run", "-rep", "3", "3", "3", *settings(CHAINS)],
     "nvt": ["md", "-model", "run", "--mode", "nvt", *settings(MD)],
-    "npt": ["md", "-in", MW, "-rep", "2", "2", "2", "--mode", "npt", "-var", "P", "0", *settings(MD)],
+    "npt": ["md", *ICE, "--mode", "npt", "-var", "P", "0", *settings(MD)],
     "mbar": ["md", "-model", "run", "--mode", "mbar", *settings(MD)],
     "estimate": ["estimate", "-model", "run", "-md", "nvt", *settings(["estimate.report=false"])],
-    "diamond": ["train", "-in", SI, "-rep", "2", "2", "2", *settings([*SMALL, *OVER_CELLS[:1]])],
-    "betatin": ["train", "-in", TIN, "-rep", "2", "2", "4", *settings([*SMALL, *OVER_CELLS[:1]])],
-    "gibbs": ["gibbs", "-model", "diamond", "-P", "0", "1", "GPa", *settings(["estimate.report=false", *OVER_CELLS[1:]])],
-    "isobaric": ["sample", "-model", "diamond", "-P", "0", *settings(["exact.max_evaluations=2000", "sample.picture=false", "estimate.report=false"])],
-    "phase": ["phase", "-models", "diamond", "betatin", "--axis", "P", *settings(["estimate.report=false", *OVER_CELLS[1:]])],
-    "relax": ["relax", "-in", SI, "--cell", "iso", "-P", "1", "GPa"],
-    "check": ["check", "-in", MW, "-rep", "2", "2", "2", "--json"],
-}  # fmt: skip
+    "diamond": ["train", *SILICON, *RANGE],
+    "betatin": ["train", *TIN, *RANGE],
+    "gibbs": ["gibbs", "-model", "diamond", "-P", "0", "1", "GPa", *CELLS],
+    "isobaric": ["sample", "-model", "diamond", "-P", "0", *ISOBARIC],
+    "phase": ["phase", "-models", "diamond", "betatin", "--axis", "P", *CELLS],
+    "relax": ["relax", "-in", "in.si_diamond", "--cell", "iso", "-P", "1", "GPa"],
+    "check": ["check", *ICE, "--json"],
+}
 TABLES = ("*.csv", "*.gz", "in.*")
-PASSING = {"timings", "wall_seconds", "versions", "date", "created", "command", "argv", "revision", "host", "seconds", "provenance",
+PASSING = {"script", "timings", "wall_seconds", "versions", "date", "created", "command", "argv", "revision", "host", "seconds", "provenance",
            "path", "folder", "machine", "threads", "started", "ended"}  # fmt: skip
 
 
@@ -63,7 +93,8 @@ def carried_out(checkout, folder, names):
         words = list(JOBS[name])
         where = [] if words[0] == "check" else ["-out", name]
         forgiving = ["--allow-red"] if words[0] not in ("check", "relax") else []
-        done = subprocess.run([sys.executable, "-m", "lammps_bg.cli", *words, *where, *forgiving], cwd=folder, env=environment, text=True, capture_output=True)  # fmt: skip
+        command = [sys.executable, "-m", "lammps_bg.cli", *words, *where, *forgiving]
+        done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
         codes[name] = done.returncode
         print(f"{checkout.name:12s} {name:10s} exit {done.returncode} {done.stderr.strip()[-300:]}", flush=True)
         if words[0] == "check":

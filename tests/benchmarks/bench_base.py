@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lammps_bg.flow.force_constants import ForceConstants, newton_move
-from lammps_bg.flow.phonon import PhononBase
-from lammps_bg.flow.self_consistent import PhononFit, harmonic
+from lammps_bg.flow.base import FitTask
+from lammps_bg.flow.bases.phonon import PhononBase, PhononFit
+from lammps_bg.flow.force_constants import ForceConstants, harmonic, newton_move
 from lammps_bg.study.problem import Problem, ScriptRequest
 
 INPUTS = Path(__file__).resolve().parents[2] / "inputs"
@@ -100,7 +100,7 @@ def row(script, replicate, seed):
     old, n_old = fit_before(surface, problem, seed)
     between = time.perf_counter()
     counted = Counted(surface)
-    fitted = PhononFit(counted, crystal, problem.units, beta, seed=seed).run(iterations=10, n_samples=BEFORE)
+    fitted = PhononFit(FitTask(counted, crystal, problem.units, beta, seed)).run(iterations=10, n_samples=BEFORE)
     seconds = (between - start, time.perf_counter() - between)
     rest = harmonic(surface, crystal)
     before, now = (works_of(surface, beta, base) for base in (PhononBase(old, beta), fitted.base))

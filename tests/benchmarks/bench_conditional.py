@@ -17,7 +17,7 @@ import numpy as np
 from lammps_bg.config import load_config
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.study.conditional import build_model, conditions_of, fit_family, task_of
+from lammps_bg.study.conditional import build_model, conditions_of, fit_bases, task_of
 from lammps_bg.study.energies import choose_source
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.study.training import _one_state
@@ -52,7 +52,7 @@ def trained(problem, config):
         task = _one_state(problem, config, console, stop).task
     else:
         base = config.base.model_copy(update={"n_samples": config.condition.base_samples})
-        model = build_model(problem, config, fit_family(problem, base, conditions, config.seed, check=lambda: None))
+        model = build_model(problem, config, fit_bases(problem, base, conditions, config.seed, check=lambda: None))
         task = task_of(model, config)
     fitted = time.perf_counter() - start
     Trainer(task, config.train, seed=config.seed).run(stop, report=lambda record: None, save=lambda state: None)

@@ -21,8 +21,9 @@ from bench_flow import Watched
 
 from lammps_bg import parallel
 from lammps_bg.config import FlowConfig, TrainConfig
+from lammps_bg.flow.base import FitTask
+from lammps_bg.flow.bases.phonon import PhononFit
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.self_consistent import PhononFit
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.sampler import chunks_of, draw_together
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
@@ -37,7 +38,7 @@ def measure(script, cells):
     torch.set_num_threads(1)
     problem = Problem.load(ScriptRequest(script, {}, (cells,) * 3))
     n, beta, surface = problem.crystal.n_sites, problem.beta, Watched(problem.surface)
-    fitted = PhononFit(surface, problem.crystal, problem.units, beta, seed=1).run(iterations=0, n_samples=16)
+    fitted = PhononFit(FitTask(surface, problem.crystal, problem.units, beta, 1)).run(iterations=0, n_samples=16)
     generator = build_generator(FlowConfig(), problem.crystal, fitted.base, seed=1)
     target = ExactTarget(surface, beta)
     state = SingleState(generator, SoftenedTarget(surface, beta, n, 6.0), target)

@@ -23,8 +23,9 @@ from bench_flow import SCRIPT, Watched
 from matplotlib.figure import Figure
 
 from lammps_bg.config import FlowConfig, TrainConfig
+from lammps_bg.flow.base import FitTask
+from lammps_bg.flow.bases.phonon import PhononFit
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.self_consistent import PhononFit
 from lammps_bg.potentials.sources.torch import surface as in_torch
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.sampler import draw
@@ -64,7 +65,7 @@ def measure(cells, device, rounds):
     """All numbers of one size, in this process."""
     problem = Problem.load(ScriptRequest(SCRIPT, {}, (cells,) * 3))
     n, beta, surface = problem.crystal.n_sites, problem.beta, Watched(problem.surface)
-    fitted = PhononFit(surface, problem.crystal, problem.units, beta, seed=1).run(iterations=0, n_samples=16)
+    fitted = PhononFit(FitTask(surface, problem.crystal, problem.units, beta, 1)).run(iterations=0, n_samples=16)
     generator = build_generator(FlowConfig(), problem.crystal, fitted.base, seed=1, device=device)
     trainer = Trainer(
         SingleState(generator, SoftenedTarget(surface, beta, n, 6.0), ExactTarget(surface, beta)),

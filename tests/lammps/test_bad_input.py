@@ -236,7 +236,7 @@ def test_doubtful_temperatures_are_warned_of(capsys, caplog, tmp_path, name, val
         (["--set", "train.steps=-5"], "expected a valid value for 'train.steps', got -5"),
         (["--set", "train.steps=many"], "got 'many'"),
         (["--set", "train.learning_rate=inf"], "finite number"),
-        (["--set", "base.kind=phonons"], "'phonon' or 'einstein'"),
+        (["--set", "base.kind=phonons"], "'einstein' or 'phonon'"),
         (["--seed", "-3"], "expected a valid value for 'seed', got -3"),
         (["--seed", "1" + 30 * "0"], "expected a valid value for 'seed'"),
         (["-config", "nowhere.toml"], "expected a readable TOML file, got nowhere.toml"),

@@ -13,8 +13,12 @@ from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import at_rest, relax, static_state
 from lammps_bg.errors import CrystalError, PotentialError
 
+EDGE = (4 / 1.28) ** (1 / 3)
+TILTS = f"{0.2 * EDGE!r} {-0.3 * EDGE!r} {1.4 * EDGE!r}"  # beyond half an edge: LAMMPS gets a smaller one
+PRISM = f"region cell prism 0 {EDGE!r} 0 {EDGE!r} 0 {EDGE!r} {TILTS} units box"
 SCRIPTS = {
     "lj": LJ + "fix tether all spring/self 1.0\nfix_modify tether energy yes\nvelocity all create 1.0 1\n",
+    "tilted": LJ.replace("region cell block 0 2 0 2 0 2", PRISM).replace("2.2", "1.4"),
     "salt": SALT.format(kspace="ewald"),
     "sic": INPUTS / "in.sic",
 }

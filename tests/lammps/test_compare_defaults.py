@@ -64,7 +64,7 @@ def test_a_case_goes_from_base_to_samples(compare):
 def test_a_refusal_is_an_outcome(compare, monkeypatch):
     monkeypatch.setattr(compare.torch, "set_num_threads", lambda n: None)
     options = type("Options", (), {"systems": ["lj"]})
-    entry = compare.run_case(compare.cases(options, settings(1e-6))["lj/harmonic/sublattice/usual"])
+    entry = compare.run_case(compare.cases(options, settings(1e-6))["lj/harmonic/sublattice/reparametrised"])
     assert "raise --budget" in entry["outcome"]
     assert compare.one_line(entry) == entry["outcome"]
 
@@ -83,7 +83,7 @@ def test_cases_that_are_there_are_not_run_again(compare, monkeypatch, tmp_path):
     )
     results = compare.opened(path, settings(1.0))
     assert compare.run_all(options, settings(1.0), results, path) == 0
-    assert sorted(case["gradient"] for case in ran) == ["path", "usual"]
+    assert sorted(case["gradient"] for case in ran) == ["path", "reparametrised"]
     assert set(json.loads(path.read_text())["cases"]) == set(names)
     with pytest.raises(SystemExit, match="budget_seconds"):
         compare.opened(path, settings(2.0))

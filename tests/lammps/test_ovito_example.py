@@ -59,7 +59,7 @@ def test_the_weighted_rdf_is_that_of_the_package(finished, columns, weighted):
     counts = pair_counts(np.stack([frame.positions for frame in frames]), cell, edges)
     log_w = np.array([frame.columns["c_logw"][0] for frame in frames]) if weighted else None
     volume = abs(np.linalg.det(cell))
-    expected = radial_distribution(counts, edges, volume, n_first=n_atoms, n_second=n_atoms, log_w=log_w)
+    expected = radial_distribution(counts, edges, volume, n_atoms=n_atoms, log_w=log_w)
     np.testing.assert_allclose(r, expected.r, rtol=1e-10)
     g, error = (np.array([float(row[name]) for row in rows]) for name in columns)
     np.testing.assert_allclose(g, expected.g, rtol=1e-8, atol=1e-12)

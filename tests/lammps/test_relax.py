@@ -132,22 +132,6 @@ def test_what_may_change(silicon):
         assert coupled.cell[0, 0] == pytest.approx(coupled.cell[1, 1], rel=1e-14)
 
 
-@pytest.mark.parametrize("free", ["none", "iso", "tri"])
-def test_the_engine_is_as_before(silicon, free):
-    for script in ("in.tilted", "in.si_diamond"):
-        with Engine(silicon / script) as engine:
-            positions = engine.sites + 0.1 * np.random.default_rng(3).standard_normal((4, *engine.sites.shape))
-            before = engine.energies_forces(positions)
-            state = engine.cell, engine.triclinic, engine.lammps.available_ids("compute"), engine.lammps.available_ids("fix")
-            relax(engine, free, 0.0)
-            static_state(engine)
-            after = engine.energies_forces(positions)
-            np.testing.assert_allclose(after[0], before[0], rtol=1e-13)
-            np.testing.assert_allclose(after[1], before[1], atol=1e-11)
-            np.testing.assert_array_equal(engine.cell, state[0])
-            assert (engine.triclinic, engine.lammps.available_ids("compute"), engine.lammps.available_ids("fix")) == state[1:]
-
-
 def test_static_state(silicon):
     """Pressure against a finite difference of the energy."""
     with Engine(silicon / "in.si_diamond") as engine:

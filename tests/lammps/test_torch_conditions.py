@@ -11,7 +11,7 @@ from lammps_bg.config import Config
 from lammps_bg.errors import PotentialError
 from lammps_bg.potentials.pair_styles import recognised, with_members
 from lammps_bg.potentials.sources.torch import TorchSurface
-from lammps_bg.study.conditional import build_model, conditions_of, fit_family, task_of
+from lammps_bg.study.conditional import build_model, conditions_of, fit_bases, task_of
 from lammps_bg.training.target import BatchedTarget, MixedTarget
 
 LJ_RC = """
@@ -187,7 +187,7 @@ def test_a_batch_of_many_states_is_one_evaluation_with_the_same_targets(tmp_path
     config = Config.model_validate(settings)
     problem.use("torch", torch_of(problem))
     conditions = conditions_of(config.condition, problem)
-    model = build_model(problem, config, fit_family(problem, config.base, conditions, 1, check=lambda: None))
+    model = build_model(problem, config, fit_bases(problem, config.base, conditions, 1, check=lambda: None))
     task = task_of(model, config)
     contexts = task.draw(12, torch.Generator().manual_seed(0))
     generator, joined = task.at(contexts)

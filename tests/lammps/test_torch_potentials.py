@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Potentials in torch: equal to LAMMPS to 1e-10 in energy, forces and virial, in any box, with any types, and never beyond their skin."""
 
+import sys
 from dataclasses import dataclass
 from itertools import product
 
@@ -11,16 +12,19 @@ from lammps_scripts import INPUTS
 
 from lammps_bg.config import load_config, to_toml
 from lammps_bg.crystal.system import Crystal
+from lammps_bg.engine.describe import PairStyle
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.errors import ConfigError
-from lammps_bg.flow.base import EinsteinBase
-from lammps_bg.flow.prior import Prior
+from lammps_bg.flow.bases.einstein import EinsteinBase
+from lammps_bg.flow.generator import Prior
+from lammps_bg.potentials import pair_styles
 from lammps_bg.potentials.pair_styles import own_length, recognised
 from lammps_bg.potentials.pair_styles.sw import read_file
 from lammps_bg.potentials.sources.lammps import LammpsSurface
 from lammps_bg.potentials.sources.torch import TorchSurface
 from lammps_bg.report.console import Console
-from lammps_bg.study.energies import Judge, choose_source
+from lammps_bg.store.run_directory import RunDirectory
+from lammps_bg.study.energies import Judge, choose_source, chosen_before
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.sampler import Chunk
 
@@ -293,3 +297,27 @@ def test_the_name_of_before_still_works(caplog):
     assert "energy" in to_toml(config)
     assert "chosen" not in to_toml(config)
     assert load_config(None, ("energy.chosen=native",)).energy.chosen == "torch"  # as runs of earlier versions have it
+
+
+def test_a_run_goes_on_with_the_source_it_was_begun_with(tmp_path, capsys):
+    """From provenance.json, or from the configuration where an earlier version kept it; nothing is timed again."""
+    (tmp_path / "config.toml").write_text('[energy]\nsource = "auto"\nchosen = "native"\n')
+    run = RunDirectory(tmp_path)
+    for recorded, expected in (({}, "torch"), ({"energies": "lammps"}, "lammps")):
+        run.write_json("provenance.json", {"request": recorded})
+        assert chosen_before(run) == expected
+    problem = Problem.load(ScriptRequest(INPUTS / "in.mw_cubic", {}, (1, 1, 1)))
+    assert choose_source(problem, load_config(None), Console(), before="torch") == problem.source == "torch"
+    assert "ms for a configuration" not in capsys.readouterr().out
+    moved = problem.at({"volume": 0.01})
+    assert moved.source == "torch"
+    assert moved.potential.crystal.volume > problem.crystal.volume
+
+
+def test_a_pair_style_in_torch_is_one_new_file(tmp_path, monkeypatch):
+    (tmp_path / "born.py").write_text('STYLE = "born"\n\n\ndef read(pair, units):\n    return (pair.style, units)\n')
+    monkeypatch.setattr(pair_styles, "__path__", [*pair_styles.__path__, str(tmp_path)])
+    pair = PairStyle("born", ("2.5",), (), (), {}, None, None, ())
+    assert recognised(pair, "metal") == ("born", "metal")
+    assert "born" in pair_styles.styles()
+    monkeypatch.delitem(sys.modules, "lammps_bg.potentials.pair_styles.born")

@@ -14,7 +14,7 @@ from lammps_bg.crystal.structure import Structure
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.interrupt import StopFlag
-from lammps_bg.study.conditional import build_model, fit_family, task_of
+from lammps_bg.study.conditional import build_model, fit_bases, task_of
 from lammps_bg.study.helmholtz import over_cells
 from lammps_bg.thermo.coexistence import crossing
 from lammps_bg.thermo.solvable import AnharmonicCrystal, HarmonicCrystal, spring_stiffness
@@ -115,7 +115,7 @@ def model_of(facts, seed):
         "train": {"steps": 120, "batch_size": 64, "warmup_steps": 10},
     }
     config = Config.model_validate(settings)
-    fitted = fit_family(problem, config.base, CONDITIONS, seed, check=lambda: None)
+    fitted = fit_bases(problem, config.base, CONDITIONS, seed, check=lambda: None)
     model = build_model(problem, config, fitted)
     trainer = Trainer(task_of(model, config), config.train, seed=seed)
     trainer.run(StopFlag(), report=lambda record: None, save=lambda state: None)

@@ -15,8 +15,9 @@ from lammps_bg.config import FlowConfig, TrainConfig
 from lammps_bg.crystal.structure import Structure
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.crystal.units import Units
+from lammps_bg.flow.base import FitTask
+from lammps_bg.flow.bases.phonon import PhononFit
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.self_consistent import PhononFit
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.thermo.free_energy import CrystalReference, absolute_from_difference, tfep
 from lammps_bg.thermo.sampler import draw
@@ -55,7 +56,7 @@ def fcc(n_cells):
 def estimated(crystal, solvable, seed, kind):
     """Absolute beta F / N with its error, and the bias-free check of what the base alone says."""
     surface = Surface(solvable)
-    fitted = PhononFit(surface, crystal, UNITS, BETA, seed=seed).run(iterations=3, n_samples=300)
+    fitted = PhononFit(FitTask(surface, crystal, UNITS, BETA, seed)).run(iterations=3, n_samples=300)
     small = FlowConfig(kind=kind, width=16, n_bins=4, n_sweeps=1, n_layers=1, n_frequencies=2)
     generator = build_generator(small, crystal, fitted.base, seed=seed)
     config = TrainConfig(steps=120, batch_size=32, learning_rate=3e-3)

@@ -10,9 +10,9 @@ from scipy.stats import chi2
 from test_coverage import BETA, Surface, fcc
 
 from lammps_bg.config import FlowConfig
+from lammps_bg.flow.bases.phonon import PhononBase
 from lammps_bg.flow.force_constants import finite_differences
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.phonon import PhononBase
 from lammps_bg.thermo.chains import Latent
 from lammps_bg.thermo.exact import ExactBudget, Ladder
 from lammps_bg.thermo.sampler import draw

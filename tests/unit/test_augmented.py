@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lammps_bg.flow.attention import AttentionConditioner
 from lammps_bg.flow.augmented import AugmentedFlow
-from lammps_bg.flow.gnn import GraphConditioner, _Message, _Neighbours, fourier
+from lammps_bg.flow.conditioners import AttentionConditioner, GraphConditioner, _Message, _Neighbours, fourier
 
 DIAMOND = np.array([[0, 0, 0], [0, 2, 2], [2, 0, 2], [2, 2, 0], [3, 3, 3], [3, 1, 1], [1, 3, 1], [1, 1, 3]]) / 4
 AMPLITUDE = 0.03

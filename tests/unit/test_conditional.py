@@ -12,30 +12,33 @@ from lammps_bg.crystal.cell_variables import CELL_VARIABLES, cell_variables, def
 from lammps_bg.crystal.conditions import Axis, Conditions
 from lammps_bg.crystal.operations import site_operations
 from lammps_bg.errors import CrystalError, StateError
-from lammps_bg.flow.base_family import EinsteinFamily, PhononFamily
-from lammps_bg.flow.family import MixedPrior, mixed
+from lammps_bg.flow.bases.einstein import EinsteinParameters
+from lammps_bg.flow.bases.phonon import PhononBase, PhononParameters
+from lammps_bg.flow.conditional import ConditionalBases
 from lammps_bg.flow.force_constants import ForceConstants, finite_differences
-from lammps_bg.flow.model import build_family
-from lammps_bg.flow.phonon import PhononBase
-from lammps_bg.flow.prior import Prior
+from lammps_bg.flow.generator import MixedPrior, Prior, mixed
+from lammps_bg.flow.model import build_conditional
+from lammps_bg.flow.polynomial import PolynomialFit
 
 BETA = 20.0
 CONDITIONS = Conditions((Axis("volume", -0.1, 0.06, ""), Axis("T", 100.0, 300.0, "K")))
 CONTEXTS = [(0.0, 0.0), (-1.0, 0.7), (0.4, -0.9)]
 
 
-def family_of(kind="sublattice", name="diamond", *, seed=0):
-    """A small family in double precision with random weights in every layer."""
+def conditional_of(kind="sublattice", name="diamond", *, seed=0):
+    """A small conditional generator in double precision with random weights in every layer."""
     lattice = crystal(name, (1, 1, 1))
     nodes = CONDITIONS.design()
     widths = 0.05 * np.exp(0.3 * nodes[:, :1] + 0.1 * nodes[:, 1:]) * np.ones((1, lattice.n_sites))
     config = FlowConfig(kind=kind, width=8, n_bins=4, n_sweeps=2, n_layers=1, n_frequencies=2)
-    family = build_family(config, lattice, EinsteinFamily(nodes, widths), [BETA] * len(nodes), seed=seed)
-    family.flow.double()
+    model = build_conditional(
+        config, lattice, ConditionalBases(nodes, [EinsteinParameters(own) for own in widths]), [BETA] * len(nodes), seed=seed
+    )
+    model.flow.double()
     torch.manual_seed(seed)
-    for parameter in family.flow.parameters():
+    for parameter in model.flow.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    return family
+    return model
 
 
 def rows(n):
@@ -45,7 +48,7 @@ def rows(n):
 @pytest.mark.parametrize("kind", ["sublattice", "augmented", "global"])
 def test_round_trip_and_batches_of_many_contexts(kind):
     """Each sample of a mixed batch goes the way it goes alone, and comes back; another context is another map."""
-    flow = family_of(kind).flow
+    flow = conditional_of(kind).flow
     state = draw_state(8, n=6).repeat(1, flow.channels, 1, 1)
     if flow.channels == 2:
         state[:, 1] += 0.02 * torch.randn(6, 8, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -63,7 +66,7 @@ def test_round_trip_and_batches_of_many_contexts(kind):
 
 
 def test_log_determinant_by_autograd_under_each_context():
-    flow, state = family_of().flow, draw_state(8, n=1)
+    flow, state = conditional_of().flow, draw_state(8, n=1)
     for context in CONTEXTS:
         row = torch.tensor([context], dtype=torch.float64)
         expected = log_determinant_by_autograd(lambda s, row=row: flow.forward(s, row), state)
@@ -71,7 +74,7 @@ def test_log_determinant_by_autograd_under_each_context():
 
 
 def test_the_pushed_score_is_that_of_the_density():
-    flow, contexts = family_of().flow, rows(6)
+    flow, contexts = conditional_of().flow, rows(6)
     state = draw_state(8, n=6).requires_grad_()
     score = draw_state(8, n=6, seed=8, scale=20.0)
     new, log_det, pushed = flow.push_score(state, score, contexts)
@@ -81,7 +84,7 @@ def test_the_pushed_score_is_that_of_the_density():
 
 def test_gradients_of_the_weights_by_finite_differences():
     """Along a random direction in the weights of each layer, those of the context among them."""
-    flow, contexts, state = family_of().flow, rows(6), draw_state(8, n=6)
+    flow, contexts, state = conditional_of().flow, rows(6), draw_state(8, n=6)
     g_state = draw_state(8, n=6, seed=5, scale=1.0)
     weight = torch.linspace(-1, 1, 6, dtype=torch.float64)
 
@@ -105,13 +108,13 @@ def test_gradients_of_the_weights_by_finite_differences():
 
 
 def test_a_flow_without_its_conditions_is_refused():
-    flow = family_of().flow
+    flow = conditional_of().flow
     with pytest.raises(ValueError, match="2 conditions"):
         flow.forward(draw_state(8))
 
 
 def test_a_mixed_batch_is_made_of_the_generators():
-    family = family_of()
+    family = conditional_of()
     generators = [family.at(context, BETA) for context in CONTEXTS]
     batch = mixed(generators, [2, 1, 3])
     start = batch.prior.sample(6, torch.Generator().manual_seed(1))
@@ -133,7 +136,7 @@ def stiffness_of(scale, lattice):
     return ForceConstants(constants.stiffness * scale, constants.offset)
 
 
-def test_a_phonon_family_meets_its_nodes_and_stays_stable_between():
+def test_conditional_phonons_meet_their_nodes_and_stay_stable_between():
     """K = K0 exp(a volume + b T + c volume^2) is in the space of the fit: then it is exact everywhere, whatever the noise of its size."""
     lattice = crystal("fcc", (2, 1, 2))
     nodes = CONDITIONS.design()
@@ -141,20 +144,21 @@ def test_a_phonon_family_meets_its_nodes_and_stays_stable_between():
     def scale(x, y):
         return float(np.exp(-1.5 * x + 0.2 * y + 0.4 * x * x))
 
-    family = PhononFamily(nodes, [stiffness_of(scale(*node), lattice) for node in nodes])
+    bases = ConditionalBases(nodes, [PhononParameters(stiffness_of(scale(*node), lattice)) for node in nodes])
     for context in [*CONTEXTS, (0.3, 0.3)]:
         expected = stiffness_of(scale(*context), lattice)
-        found = family.constants_at(context)
+        found = bases.parameters_at(context).constants
         np.testing.assert_allclose(found.stiffness, expected.stiffness, atol=1e-8 * np.abs(expected.stiffness).max())
-        base, exact = family.at(context, BETA), PhononBase(expected, BETA)
+        base, exact = bases.at(context, BETA), PhononBase(expected, BETA)
         assert base.log_integral == pytest.approx(exact.log_integral, abs=1e-6)
-    noisy = [stiffness_of(scale(*node) * factor, lattice) for node, factor in zip(nodes, np.linspace(0.2, 3, 9), strict=True)]
-    assert not PhononFamily(nodes, noisy).constants_at((0.9, 0.9)).unstable_modes()
+    factors = np.linspace(0.2, 3, 9)
+    noisy = [PhononParameters(stiffness_of(scale(*node) * f, lattice)) for node, f in zip(nodes, factors, strict=True)]
+    assert not ConditionalBases(nodes, noisy).parameters_at((0.9, 0.9)).constants.unstable_modes()
 
 
 def test_too_few_nodes_are_refused():
     with pytest.raises(StateError, match="6 points"):
-        EinsteinFamily(CONDITIONS.design()[:5], np.ones((5, 4)))
+        PolynomialFit(CONDITIONS.design()[:5], np.ones((5, 4)))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -208,8 +212,7 @@ def test_designs_determine_a_quadratic(d, points, coefficients):
     conditions = Conditions(tuple(Axis(f"p{i}", 0.0, 1.0, "") for i in range(d)))
     design = conditions.design()
     assert len(np.unique(design, axis=0)) == points
-    fit = EinsteinFamily(design, np.ones((points, 1)))
-    assert fit._logarithm.terms.shape[0] == coefficients - 1
+    assert PolynomialFit(design, np.ones((points, 1))).terms.shape[0] == coefficients - 1
     pool = conditions.pool(16, 0)
     assert pool.shape == (16, d)
     assert np.abs(pool).max() <= 1

@@ -12,7 +12,7 @@ from lattices import crystal
 from lammps_bg import parallel
 from lammps_bg.config import FlowConfig
 from lammps_bg.errors import ConfigError
-from lammps_bg.flow.base import EinsteinBase
+from lammps_bg.flow.bases.einstein import EinsteinBase
 from lammps_bg.flow.model import build_generator, torch_device
 from lammps_bg.potentials.pair_styles.lj_cut import LennardJones
 from lammps_bg.potentials.pair_styles.sw import StillingerWeber

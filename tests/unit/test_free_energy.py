@@ -44,15 +44,8 @@ def test_einstein_crystal_sampled_from_itself_is_exact():
     crystal = EinsteinCrystal(27, 0.1, beta=2.0)
     u = crystal.sample(50, generator())
     log_w = -crystal.beta * crystal.energies_forces(u)[0] - crystal.log_prob(u)
-    result = fe.absolute_free_energy(
-        log_w,
-        beta_static_energy=0.0,
-        base_log_integral=crystal.log_partition,
-        n_atoms=27,
-        volume=30.0,
-        length_scale=0.8,
-        rng=generator(),
-    )
+    reference = fe.CrystalReference(0.0, crystal.log_partition, 27, 30.0, 0.8)
+    result = fe.absolute_from_difference(fe.tfep(log_w, generator()), reference)
     assert result.value == pytest.approx(fe.einstein_reference(27, 30.0, 0.1, 0.8), abs=1e-12)
     assert 0.0 < result.error < 1e-12
     assert result.terms["flow"] == pytest.approx(0.0, abs=1e-12)
@@ -63,15 +56,8 @@ def test_terms_sum_to_the_value_and_do_not_depend_on_the_length_unit():
     values = []
     for unit in (1.0, 10.0):
         n, modes = 16, 45
-        result = fe.absolute_free_energy(
-            log_w + modes * math.log(unit),
-            beta_static_energy=-321.0,
-            base_log_integral=-70.0 + modes * math.log(unit),
-            n_atoms=n,
-            volume=123.0 * unit**3,
-            length_scale=2.4 * unit,
-            rng=generator(1),
-        )
+        reference = fe.CrystalReference(-321.0, -70.0 + modes * math.log(unit), n, 123.0 * unit**3, 2.4 * unit)
+        result = fe.absolute_from_difference(fe.tfep(log_w + modes * math.log(unit), generator(1)), reference)
         assert math.fsum(result.terms.values()) == pytest.approx(result.value, abs=1e-12)
         values.append([result.value, *result.terms.values()])
     np.testing.assert_allclose(values[0], values[1], atol=1e-12)
@@ -102,16 +88,9 @@ def test_absolute_value_of_an_anharmonic_crystal(mapped, strength):
     z = crystal.harmonic.sample(20_000, rng)
     u, log_det = crystal.map(z) if mapped else (z, np.zeros(len(z)))
     log_w = -crystal.beta * crystal.energies_forces(u)[0] - (crystal.harmonic.log_prob(z) - log_det)
-    result = fe.absolute_free_energy(
-        log_w,
-        beta_static_energy=crystal.beta * crystal.harmonic.static_energy,
-        base_log_integral=crystal.harmonic.log_integral,
-        n_atoms=8,
-        volume=VOLUME,
-        length_scale=SCALE,
-        rng=rng,
-        n_bootstraps=300,
-    )
+    static, integral = crystal.beta * crystal.harmonic.static_energy, crystal.harmonic.log_integral
+    reference = fe.CrystalReference(static, integral, 8, VOLUME, SCALE)
+    result = fe.absolute_from_difference(fe.tfep(log_w, rng, n_bootstraps=300), reference)
     assert result.error < 3e-3
     assert log_w.std() > 0.2
     assert abs(result.value - crystal.free_energy_per_atom(VOLUME, SCALE)) < 4.0 * result.error

@@ -10,9 +10,9 @@ from lattices import crystal
 
 from lammps_bg.config import FlowConfig
 from lammps_bg.errors import StateError
-from lammps_bg.flow.base_family import EinsteinFamily
-from lammps_bg.flow.family import GeneratorFamily
-from lammps_bg.flow.model import build_family
+from lammps_bg.flow.bases.einstein import EinsteinParameters
+from lammps_bg.flow.conditional import ConditionalBases, ConditionalGenerator
+from lammps_bg.flow.model import build_conditional
 from lammps_bg.thermo.isobaric import (
     FEWEST_STEPS,
     TUNING,
@@ -79,19 +79,21 @@ class VolumeModel:
             POINTS if n_free == 1 else np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1.0)])
         )
         own = math.sqrt(solvable.kt / solvable.stiffness) * np.exp(0.5 * solvable.grueneisen * self.scale[0] * nodes[:, 0])
-        bases = EinsteinFamily(nodes, 1.1 * np.repeat(own[:, None], self.n_sites, 1))
+        bases = ConditionalBases(nodes, [EinsteinParameters(np.full(self.n_sites, 1.1 * width)) for width in own])
         if lattice is None:
-            self.family = GeneratorFamily(Identity(), bases, None)
+            self.generators = ConditionalGenerator(Identity(), bases, None)
         else:
-            self.family = build_family(FlowConfig(width=8, n_sweeps=1), lattice, bases, [1.0 / solvable.kt] * len(nodes), seed=3)
+            self.generators = build_conditional(
+                FlowConfig(width=8, n_sweeps=1), lattice, bases, [1.0 / solvable.kt] * len(nodes), seed=3
+            )
             random = torch.Generator().manual_seed(5)
             with torch.no_grad():
-                for parameter in self.family.flow.parameters():
+                for parameter in self.generators.flow.parameters():
                     parameter += randomise * torch.randn(parameter.shape, generator=random).to(parameter.dtype)
         self._fails = fails or (lambda u: np.zeros(len(u), dtype=bool))
 
     def generator(self, cell):
-        return self.family.at(tuple((cell / self.scale).tolist()), 1.0 / self.solvable.kt)
+        return self.generators.at(tuple((cell / self.scale).tolist()), 1.0 / self.solvable.kt)
 
     def surface(self, cells):
         return VolumeSurface(self.solvable, cells, self._fails)

@@ -27,7 +27,7 @@ def brute_force(lattice, site, count):
 @pytest.mark.parametrize("replicate", [(1, 1, 1), (2, 3, 1)])
 def test_the_graph_is_that_of_brute_force(name, replicate):
     lattice = crystal(name, replicate)
-    graph = neighbour_graph(lattice, shells=2)
+    graph = neighbour_graph(lattice)
     assert graph.neighbours.shape == graph.shells.shape == graph.vectors.shape[:2] == (lattice.n_sites, graph.count)
     for site in range(lattice.n_sites):
         index, vectors, distance = brute_force(lattice, site, graph.count)
@@ -111,21 +111,12 @@ def test_a_cut_through_a_shell_is_told(caplog):
     assert "whole shells: 4, 16, 28" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("name", "shells", "count"), [("diamond", 1, 4), ("diamond", 3, 28), ("fcc", 2, 18), ("bcc", 1, 8), ("tin", 4, 18)]
-)
-def test_whole_shells_on_request(name, shells, count, caplog):
-    with caplog.at_level(logging.WARNING):
-        assert neighbour_graph(crystal(name), shells=shells).count == count
-    assert caplog.text == ""
-
-
 def test_many_neighbours():
     """More than the default search radius is sized for."""
     assert neighbour_graph(crystal("fcc"), count=200).count == 200
 
 
-@pytest.mark.parametrize("request_", [{"count": 0}, {"count": -3}, {"shells": 0}, {"shells": 1000}])
+@pytest.mark.parametrize("request_", [{"count": 0}, {"count": -3}])
 def test_unusable_requests_are_refused(request_):
     with pytest.raises(ConfigError, match="^expected"):
         neighbour_graph(crystal("fcc"), **request_)

@@ -8,15 +8,15 @@ import pytest
 import torch
 from lattices import SolvableSurface, crystal, springs
 
-from lammps_bg.config import FlowConfig
-from lammps_bg.flow.base import EinsteinBase
+from lammps_bg.config import Config, FlowConfig, load_config
+from lammps_bg.flow.bases.einstein import EinsteinBase
+from lammps_bg.flow.bases.phonon import PhononBase
 from lammps_bg.flow.force_constants import finite_differences
+from lammps_bg.flow.generator import Prior
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.phonon import PhononBase
 from lammps_bg.thermo.solvable import AnharmonicCrystal
-from lammps_bg.training.objectives import PathGradient, ReverseKL
+from lammps_bg.training.objectives import OBJECTIVES, PathGradient, ReverseKL, ThroughFlow
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
-from lammps_bg.training.through_flow import ThroughFlow
 
 BETA = 20.0
 LATTICE = crystal("fcc", (1, 1, 1))
@@ -51,7 +51,7 @@ def gradient(objective, generator, target, n, seed):
 
 
 @pytest.mark.parametrize("kind", ["sublattice", "augmented"])
-def test_path_and_usual_gradient_agree_in_expectation(kind):
+def test_path_and_reparametrised_gradient_agree_in_expectation(kind):
     """Batches of 200 at random weights: the mean difference in 20 fixed random directions stays within 5 standard errors.
 
     False alarm below 1e-4 (t-distribution of 39 degrees of freedom, 20 directions: 2.5e-4 at most for a fresh seed).
@@ -59,18 +59,18 @@ def test_path_and_usual_gradient_agree_in_expectation(kind):
     solvable = AnharmonicCrystal(HARMONIC, strength=0.8, width=0.3)
     generator, target = generator_of(phonon_base(), kind=kind, randomise=0.05), softened(solvable)
     pairs = [[gradient(o, generator, target, 200, 100 + s)[0] for o in (PathGradient(), ReverseKL())] for s in range(40)]
-    path, usual = (torch.stack(column) for column in zip(*pairs, strict=True))
+    path, plain = (torch.stack(column) for column in zip(*pairs, strict=True))
     directions = torch.randn(path.shape[1], 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    difference = (path - usual) @ directions
+    difference = (path - plain) @ directions
     z = difference.mean(0) / (difference.std(0) / math.sqrt(len(difference)))
     assert z.abs().max() < 5
     # the comparison is no empty one: the gradient itself is many standard errors from zero
     along = path @ (path.mean(0) / path.mean(0).norm())
     assert along.mean() > 10 * along.std() / math.sqrt(len(along))
-    assert (path.mean(0) - usual.mean(0)).norm() < 0.5 * path.mean(0).norm()
+    assert (path.mean(0) - plain.mean(0)).norm() < 0.5 * path.mean(0).norm()
 
 
-def test_the_usual_gradient_is_the_derivative_of_the_loss():
+def test_the_reparametrised_gradient_is_the_derivative_of_the_loss():
     """Finite differences of the loss at fixed random numbers."""
     generator, target = generator_of(phonon_base(), randomise=0.1), softened(AnharmonicCrystal(HARMONIC, strength=0.8, width=0.3))
     grads, batch = gradient(ReverseKL(), generator, target, 30, 5)
@@ -90,7 +90,7 @@ def test_the_usual_gradient_is_the_derivative_of_the_loss():
 
 
 def test_path_gradient_vanishes_sample_by_sample_where_q_is_p():
-    """The harmonic crystal with its own phonon base and the identity flow; the usual gradient is noise there."""
+    """The harmonic crystal with its own phonon base and the identity flow; the reparametrised gradient is noise there."""
     generator, target = generator_of(phonon_base()), softened(HARMONIC)
     for seed in range(3):
         for n in (1, 5):
@@ -99,8 +99,15 @@ def test_path_gradient_vanishes_sample_by_sample_where_q_is_p():
             torch.testing.assert_close(
                 batch.log_w, torch.full((n,), HARMONIC.log_partition + target.shift, dtype=torch.float64), atol=1e-8, rtol=0
             )
-    usual, _ = gradient(ReverseKL(), generator, target, 5, 0)
-    assert usual.abs().max() > 1e-3
+    noisy, _ = gradient(ReverseKL(), generator, target, 5, 0)
+    assert noisy.abs().max() > 1e-3
+
+
+def test_the_old_name_of_the_reparametrised_gradient_works_with_a_hint(caplog):
+    assert load_config(overrides=("train.objective=usual",)).train.objective == "reparametrised"
+    assert "train.objective=usual is called reparametrised now" in caplog.text
+    assert Config.model_validate({"train": {"objective": "usual"}}) == load_config(overrides=("train.objective=reparametrised",))
+    assert set(OBJECTIVES) == {"path", "reparametrised"}
 
 
 def test_both_report_the_same_weights():
@@ -136,22 +143,15 @@ def test_softening_leaves_energies_below_the_ceiling_and_bends_those_above():
 def test_samples_without_finite_energy_are_left_out_and_counted(objective):
     """The gradient is the mean over the others, as if the bad ones had not been drawn."""
 
-    class Fixed:
+    class Fixed(Prior):
         """A prior that gives the samples it is told to."""
 
-        channels = 1
-
         def __init__(self, prior, states):
-            self.base, self._prior, self._states = prior.base, prior, states
+            super().__init__(prior.base)
+            self._states = states
 
         def sample(self, n, generator):
             return self._states[:n]
-
-        def log_prob(self, state):
-            return self._prior.log_prob(state)
-
-        def log_auxiliary(self, state):
-            return self._prior.log_auxiliary(state)
 
     generator = generator_of(phonon_base(), randomise=0.1)
     prior = generator.prior

@@ -9,9 +9,9 @@ import torch
 from lattices import SolvableSurface, crystal, springs
 
 from lammps_bg.config import FlowConfig
+from lammps_bg.flow.bases.phonon import PhononBase
 from lammps_bg.flow.force_constants import finite_differences
 from lammps_bg.flow.model import build_generator
-from lammps_bg.flow.phonon import PhononBase
 from lammps_bg.thermo.sampler import draw, marginal_log_density
 from lammps_bg.training.target import ExactTarget
 

@@ -10,7 +10,7 @@ import torch
 from lattices import SolvableSurface, crystal
 
 from lammps_bg.config import FlowConfig
-from lammps_bg.flow.base import EinsteinBase
+from lammps_bg.flow.bases.einstein import EinsteinBase
 from lammps_bg.flow.model import build_generator
 from lammps_bg.thermo.chains import Latent
 from lammps_bg.thermo.exact import ExactBudget

@@ -73,7 +73,7 @@ def test_derivatives():
         found = SiteMap.forward(y, raw)
         return float((cotangent * found.value).sum() + (weight * found.log_slope).sum())
 
-    g_y, g_raw = SiteMap.forward(y, raw).pull(cotangent, weight)
+    g_y, g_raw = SiteMap.forward(y, raw).vjp(cotangent, weight)
     torch.testing.assert_close(g_y, differences(lambda x: value(x, raw), y), atol=1e-7, rtol=1e-6)
     torch.testing.assert_close(g_raw, differences(lambda x: value(y, x), raw), atol=1e-7, rtol=1e-6)
 

@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sublattice flow: bijective, exact log-determinant without centre of mass, one set of weights for every replicate."""
 
+import inspect
+
 import pytest
 import torch
 from lattices import NAMES, crystal
 
+from lammps_bg.config import FlowConfig
 from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.crystal.symmetry import match_sites
+from lammps_bg.flow.augmented import AugmentedFlow, Coupling
+from lammps_bg.flow.bases.einstein import EinsteinBase
+from lammps_bg.flow.conditioners import AttentionConditioner, GraphConditioner
 from lammps_bg.flow.graph import LatticeGraph
+from lammps_bg.flow.model import build_generator
 from lammps_bg.flow.sublattice import SublatticeFlow
 
 AMPLITUDE = 0.05
@@ -334,3 +341,18 @@ def test_nothing_is_kept_where_no_gradient_is_wanted():
         new, _ = flow.forward(draw_state(8))
     assert new.grad_fn is None
     assert flow.forward(draw_state(8))[0].grad_fn is not None
+
+
+def test_the_configuration_is_the_one_source_of_sizes():
+    """No constructor has a default of its own for what a key decides."""
+    for made in (SublatticeFlow, AugmentedFlow, Coupling, GraphConditioner, AttentionConditioner):
+        given = inspect.signature(made).parameters
+        assert [
+            name for name in FlowConfig.model_fields if name in given and given[name].default is not inspect.Parameter.empty
+        ] == []
+    lattice, config = crystal("diamond", (1, 1, 1)), FlowConfig()
+    base = EinsteinBase(torch.full((8,), AMPLITUDE))
+    assert len(build_generator(config, lattice, base, seed=0).flow.networks) == config.n_sweeps
+    flow = build_generator(config.model_copy(update={"kind": "augmented"}), lattice, base, seed=0).flow
+    assert len(flow.couplings) == 2 * config.n_layers
+    assert {(c.n_bins, c.spline_range) for c in flow.couplings} == {(config.n_bins, config.spline_range)}

@@ -136,15 +136,6 @@ def test_a_point_on_the_border_belongs_to_the_next_sample_of_non_zero_weight():
     np.testing.assert_array_equal(weights.systematic_indices([-np.inf, 0.0, -np.inf, 0.0], 2, Zero()), [1, 3])
 
 
-def test_stratified_indices_are_unbiased():
-    """Mean counts of 2000 draws of 50; a count varies by less than 1, z <= 4 on 30 entries: false alarm below 2e-3."""
-    rng = generator(1)
-    log_w = np.append(rng.normal(size=30), -np.inf)
-    counts = np.mean([np.bincount(weights.stratified_indices(log_w, 50, rng), minlength=31) for _ in range(2000)], axis=0)
-    np.testing.assert_allclose(counts, 50 * weights.normalised_weights(log_w), atol=4.0 / math.sqrt(2000))
-    assert counts[30] == 0
-
-
 def test_resampling_to_nothing_is_refused():
     with pytest.raises(EstimateError, match="at least 1 resampled"):
         weights.systematic_indices([0.0], 0, generator())

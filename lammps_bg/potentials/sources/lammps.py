@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.symmetry import closest_pair
@@ -16,6 +17,7 @@ from lammps_bg.potentials.surface import Batched, EnergySurface
 
 log = logging.getLogger(__name__)
 NEEDS = "any script"
+Order = slice | NDArray[np.int64]
 _MANY = 0.01  # share of a batch without finite energy that is worth a warning
 
 
@@ -34,7 +36,9 @@ class LammpsSurface:
 
     def __init__(self, engine: Engine, crystal: Crystal, parameters: Mapping[str, float] | None = None) -> None:
         self.engine, self.crystal, self.parameters = engine, crystal, dict(parameters or {})
-        self._site_of_atom = np.argsort(crystal.atom_ids)
+        in_order = np.array_equal(crystal.atom_ids, np.arange(1, crystal.n_sites + 1))
+        self._site_of_atom: Order = slice(None) if in_order else np.argsort(crystal.atom_ids)
+        self._atom_of_site: Order = slice(None) if in_order else crystal.atom_ids - 1
         self._warned = False
         energies, forces = self(np.zeros((1, crystal.n_sites, 3)))
         self.static_energy, self.static_forces = float(energies[0]), forces[0]
@@ -48,14 +52,14 @@ class LammpsSurface:
     def __call__(self, displacements: Array) -> tuple[Array, Array]:
         """Energies [n] and forces [n, N, 3] of displacements [n, N, 3]; +inf and nan where LAMMPS gives no finite energy."""
         self.enter()
-        energies, forces = self.engine.energies_forces(self.positions(displacements)[:, self._site_of_atom])
+        energies, forces = self.engine.energies_forces(*self._by_id(displacements))
         self._warn_of_infinite(energies, displacements)
-        return energies, forces[:, self.crystal.atom_ids - 1]
+        return energies, forces[:, self._atom_of_site]
 
     def energies(self, displacements: Array) -> Array:
         """Energies [n] of displacements [n, N, 3]; +inf where LAMMPS gives no finite energy."""
         self.enter()
-        energies = self.engine.energies(self.positions(displacements)[:, self._site_of_atom])
+        energies = self.engine.energies(*self._by_id(displacements))
         self._warn_of_infinite(energies, displacements)
         return energies
 
@@ -66,9 +70,9 @@ class LammpsSurface:
         energies, forces = np.empty(len(displacements)), np.empty(np.shape(displacements))
         for index, (u, cell) in enumerate(zip(displacements, cells, strict=True)):
             self.engine.set_cell(cell)
-            positions = (self.crystal.sites_in(cell) + u)[None, self._site_of_atom]
-            energies[index : index + 1], of_atoms = self.engine.energies_forces(positions)
-            forces[index] = of_atoms[0, self.crystal.atom_ids - 1]
+            sites = self.crystal.sites_in(cell)[self._site_of_atom]
+            energies[index : index + 1], of_atoms = self.engine.energies_forces(u[None, self._site_of_atom], sites)
+            forces[index] = of_atoms[0, self._atom_of_site]
         self._warn_of_infinite(energies, displacements)
         return energies, forces
 
@@ -103,12 +107,16 @@ class LammpsSurface:
     def settle(self, displacements: Array) -> None:
         """Prepare LAMMPS for displacements like these [n, N, 3], in the same way whatever it has evaluated before."""
         self.enter()
-        self.engine.keep_neighbour_skin(self.positions(displacements)[:, self._site_of_atom])
+        self.engine.keep_neighbour_skin(*self._by_id(displacements))
 
     def virial_pressures(self, displacements: Array) -> Array:
         """Configurational pressures [n] of displacements [n, N, 3], pressure units, without the kinetic part; nan where there is none."""
         self.enter()
-        return self.engine.virial_pressure(self.positions(displacements)[:, self._site_of_atom])
+        return self.engine.virial_pressure(*self._by_id(displacements))
+
+    def _by_id(self, displacements: Array) -> tuple[Array, Array]:
+        """Displacements and the sites that they count from, in the order of LAMMPS' ids."""
+        return displacements[:, self._site_of_atom], self.crystal.sites[self._site_of_atom]
 
     def positions(self, displacements: Array) -> Array:
         """Cartesian positions, not wrapped, shape [n, N, 3]."""

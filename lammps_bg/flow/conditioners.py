@@ -1,95 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Graph neural network over the fixed lattice neighbours: from displacements to the parameters of a coupling.
+"""Conditioners of the published flow: from displacements to the parameters of a coupling.
+
+Local, a graph neural network over the fixed lattice neighbours; and global, self-attention over the whole supercell, as in Wirnsberger
+et al. 2022 (arXiv 2111.08696): the baseline against which local ones are compared. Its cost grows with the square of the number of atoms, and its
+sites are told apart by their place in the supercell, so that it serves the one supercell it was trained on.
 
 Inside, tensors are site-first ([N, n, ...], n the batch): a gather along sites then moves long contiguous blocks.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lammps_bg.flow.graph import Lattice
+
 _Context = Any  # what torch carries from forward to backward
 _CACHED = 2**17  # numbers that stay in a core's cache between two elementwise passes
-
-
-class NeighbourGraph(Protocol):
-    """What the network needs to know of a crystal.
-
-    Attributes:
-        neighbours: Site index of each neighbour, shape [N, K].
-        vectors: Bond vectors of the ideal lattice, shape [N, K, 3], length units.
-        basis_index: Basis index of each site, shape [N].
-        n_basis: Number of basis sites.
-        places: Position of each site in the supercell, in units of its edges, shape [N, 3].
-    """
-
-    @property
-    def neighbours(self) -> Tensor: ...  # noqa: D102
-    @property
-    def vectors(self) -> Tensor: ...  # noqa: D102
-    @property
-    def basis_index(self) -> Tensor: ...  # noqa: D102
-    @property
-    def n_basis(self) -> int: ...  # noqa: D102
-    @property
-    def places(self) -> Tensor: ...  # noqa: D102
-
-
-class Lattice(nn.Module):
-    """The tables of one crystal that all conditioners of a flow share; only the unit of length enters the state_dict.
-
-    Args:
-        graph: Neighbour graph of the crystal.
-        amplitude: Thermal amplitude of a displacement component, per site [N] or one for all, length units.
-
-    Attributes:
-        mean_amplitude: Mean of the amplitudes over the sites: the unit of length of the conditioners.
-        amplitude: Amplitude of each site in that unit, shape [N, 1, 1], or [1, 1, 1].
-    """
-
-    mean_amplitude: Tensor
-    amplitude: Tensor
-    neighbours: Tensor
-    edges_by_neighbour: Tensor
-    edge_offsets: Tensor
-    directions: Tensor
-    basis_index: Tensor
-    places: Tensor
-
-    def __init__(self, graph: NeighbourGraph, amplitude: Tensor) -> None:
-        super().__init__()
-        dtype = torch.get_default_dtype()
-        # a unit the weights were trained in: kept with them, though a larger replicate has a slightly larger amplitude
-        self.register_buffer("mean_amplitude", amplitude.mean().to(dtype))
-        self.n_sites, self.n_neighbours = graph.neighbours.shape
-        flat = graph.neighbours.flatten()
-        counts = torch.bincount(flat, minlength=self.n_sites)
-        length = graph.vectors.norm(dim=-1, keepdim=True)
-        directions = torch.cat((graph.vectors / length, length / length.mean() - 1), -1)
-        tables = {
-            "amplitude": (amplitude / amplitude.mean()).to(dtype).reshape(-1, 1, 1),
-            "neighbours": flat,
-            # the edges that end at each site, in the order of the sites: the backward of a gather without a scatter
-            "edges_by_neighbour": torch.argsort(flat, stable=True),
-            "edge_offsets": counts.cumsum(0) - counts,
-            "directions": directions.to(dtype),
-            "basis_index": graph.basis_index,
-            "places": graph.places.to(dtype),
-        }
-        for name, table in tables.items():
-            self.register_buffer(name, table, persistent=False)
-
-    def gather(self, values: Tensor) -> Tensor:
-        """Return the neighbours' values, [N*K, ...], of site values [N, ...]."""
-        return values.index_select(0, self.neighbours)
-
-    def collect(self, edge_values: Tensor) -> Tensor:
-        """Sum edge values [N*K, ...] over the edges that end at each site, [N, ...]: the transpose of `gather`."""
-        rows = edge_values.reshape(len(edge_values), -1)
-        summed = functional.embedding_bag(self.edges_by_neighbour, rows, self.edge_offsets, mode="sum")
-        return summed.view(self.n_sites, *edge_values.shape[1:])
+_HEADS = 4
 
 
 class GraphConditioner(nn.Module):
@@ -259,3 +188,68 @@ class _Message(torch.autograd.Function):
         flat = g.view(-1, total.shape[-1])
         g_weight = (edges @ flat).t() if ctx.needs_input_grad[4] else None
         return ctx.lattice.collect(g.flatten(0, 1)), g.sum(1), g.sum(2), weight.t() @ flat.t(), g_weight, None
+
+
+class AttentionBlock(nn.Module):
+    """Multi-head self-attention and a two-layer network, each added to its input, which is normalised first.
+
+    Args:
+        width: Width of the features, a multiple of the number of heads.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.queries_keys_values = nn.Linear(width, 3 * width)
+        self.mixed = nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return the new features [n, N, width]."""
+        q, k, v = self.queries_keys_values(self.first(h)).unflatten(-1, (3, _HEADS, -1)).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(q, k, v)
+        h = h + self.mixed(seen.transpose(1, 2).flatten(2))
+        return h + self.down(functional.gelu(self.up(self.second(h))))
+
+
+class AttentionConditioner(nn.Module):
+    """Transformer on displacements in units of the thermal amplitude; its last layer starts at zero.
+
+    Args:
+        n_out: Numbers returned per site.
+        width: Width of the features, a multiple of 4.
+        n_frequencies: Fourier frequencies of displacements and of places in the supercell.
+        n_blocks: Number of attention blocks.
+        period: Longest period of the displacements' Fourier features, in amplitudes.
+        n_context: Conditions that all sites of a sample share, C.
+    """
+
+    def __init__(self, n_out: int, *, width: int, n_frequencies: int, n_blocks: int, period: float, n_context: int = 0) -> None:
+        super().__init__()
+        n_features = 3 * (2 * n_frequencies + 1)
+        self.n_frequencies, self.period = n_frequencies, period
+        self.displacement, self.place = nn.Linear(n_features, width), nn.Linear(n_features, width)
+        self.context = nn.Linear(n_context, width, bias=False) if n_context else None
+        self.blocks = nn.ModuleList(AttentionBlock(width) for _ in range(n_blocks))
+        self.last = nn.LayerNorm(width)
+        self.out = nn.Linear(width, n_out)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, lattice: Lattice, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return [N, n, n_out].
+
+        Args:
+            lattice: Tables of the crystal.
+            x: Displacements in mean amplitudes and with a centre of mass of zero, shape [N, n, 3].
+            context: Conditions of each sample, shape [n, C].
+        """
+        across = (x / lattice.amplitude).flatten(0, 1).t()
+        h = self.displacement(fourier(across, self.n_frequencies, self.period).t()).view(*x.shape[:2], -1)
+        h = h + self.place(fourier(lattice.places.t(), self.n_frequencies, 1.0).t())[:, None]
+        if self.context is not None and context is not None:
+            h = h + self.context(context.to(h))
+        h = h.transpose(0, 1)
+        for block in self.blocks:
+            h = block(h)
+        return self.out(self.last(h)).transpose(0, 1)
