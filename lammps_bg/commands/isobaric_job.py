@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lammps_bg import parallel
+from lammps_bg.commands.job_request import Job
 from lammps_bg.config import Config
 from lammps_bg.crystal.pressure import describe_pressure
 from lammps_bg.errors import ConfigError
@@ -31,7 +32,6 @@ from lammps_bg.study.problem import Problem
 from lammps_bg.study.ranks import require_same_on_all_ranks
 from lammps_bg.study.reporting import finish
 from lammps_bg.study.run_folder import create_run, finished_code, made_by_first, reopen_run
-from lammps_bg.study.session import Plan
 from lammps_bg.study.stored_run import load_conditional
 from lammps_bg.study.threads import threads_for
 from lammps_bg.thermo.chains import block_size
@@ -53,13 +53,13 @@ class Pressure:
     cell: str | None
 
 
-def asked_for(plan: Plan, words: Sequence[str], cell: str | None, unfit: Mapping[str, bool]) -> Pressure | None:
+def asked_for(job: Job, words: Sequence[str], cell: str | None, unfit: Mapping[str, bool]) -> Pressure | None:
     """What `sample` is asked for at constant pressure; None where it samples one cell.
 
     Raises:
         ConfigError: The options exclude each other, or a run goes on with other ones.
     """
-    stored = _stored(plan) if plan.resume else None
+    stored = _stored(job) if job.resume else None
     if not words and stored is None:
         if cell is not None:
             raise ConfigError(f"expected --cell together with a pressure, got --cell {cell} alone; add -P 0, or leave it out")
@@ -69,56 +69,56 @@ def asked_for(plan: Plan, words: Sequence[str], cell: str | None, unfit: Mapping
         raise ConfigError(
             f"expected -P alone, which lets the cell change in the state of the model, got {wrong[0]} beside it; leave it out"
         )
-    if not plan.resume:
+    if not job.resume:
         return Pressure(tuple(words), cell)
     if stored is None:
-        raise ConfigError(f"expected --resume without -P in {plan.out}, which has samples in one cell, got one; leave it out")
+        raise ConfigError(f"expected --resume without -P in {job.out}, which has samples in one cell, got one; leave it out")
     if (words and tuple(words) != stored.words) or (cell and cell != stored.cell):
         shown = f"-P {' '.join(stored.words)}{stored.cell and ' --cell ' + stored.cell or ''}"
         raise ConfigError(f"expected --resume with {shown} of the run, got another pressure or cell; leave them out")
     return stored
 
 
-def _stored(plan: Plan) -> Pressure | None:
+def _stored(job: Job) -> Pressure | None:
     """What a run that goes on was asked for; None where it samples one cell."""
-    entry = RunDirectory.open(plan.out).read_json("provenance.json")["request"].get("isobaric")
+    entry = RunDirectory.open(job.out).read_json("provenance.json")["request"].get("isobaric")
     return None if entry is None else Pressure(tuple(entry["words"]), entry["cell"])
 
 
-def execute(plan: Plan, pressure: Pressure, console: Console, stop: StopFlag, *, allow_red: bool, dry_run: bool = False) -> int:
+def execute(job: Job, pressure: Pressure, console: Console, stop: StopFlag, *, allow_red: bool, dry_run: bool = False) -> int:
     """Carry out `sample -P`; returns the exit code."""
-    code = finished_code(plan.out, plan.config, console, "samples", allow_red=allow_red) if plan.resume else None
+    code = finished_code(job.out, job.config, console, "samples", allow_red=allow_red) if job.resume else None
     if code is not None:
         return code
-    problem = Problem.load(plan.request, plan.config.estimate.length_scale)
-    require_same_on_all_ranks(problem, plan.config, plan.model)
+    problem = Problem.load(job.request, job.config.estimate.length_scale)
+    require_same_on_all_ranks(problem, job.config, job.model)
     with problem.engine, threads_for(problem.crystal.n_sites * block_size(problem.crystal.n_sites)):
-        before = chosen_before(RunDirectory.open(plan.out)) if plan.resume else None
-        choose_source(problem, plan.config, console, before=before)
-        crystal, isobar = _cells_of(plan, pressure, problem, console)
-        chains, seconds = first_chains(crystal, isobar, plan.config)
+        before = chosen_before(RunDirectory.open(job.out)) if job.resume else None
+        choose_source(problem, job.config, console, before=before)
+        crystal, isobar = _cells_of(job, pressure, problem, console)
+        chains, seconds = first_chains(crystal, isobar, job.config)
         if dry_run:
-            _forecast(chains, plan.config, seconds, console)
+            _forecast(chains, job.config, seconds, console)
             return 0
-        run = _open_run(plan, pressure, problem)
-        record, reporter = isobaric_run.IsobaricChainFile(run, plan.config, crystal, isobar), StatusReporter(console, run)
-        found = sample_isobaric(crystal, chains, plan.config, reporter, stop=stop, record=record)
+        run = _open_run(job, pressure, problem)
+        record, reporter = isobaric_run.IsobaricChainFile(run, job.config, crystal, isobar), StatusReporter(console, run)
+        found = sample_isobaric(crystal, chains, job.config, reporter, stop=stop, record=record)
         crystal.problem.count_other_ranks()
         if not parallel.first():
             return 0
-        _finish(found, run, plan, console)
+        _finish(found, run, job, console)
     return 3 if found.verdict.colour == "red" and not allow_red else 0
 
 
-def _cells_of(plan: Plan, pressure: Pressure, problem: Problem, console: Console) -> tuple[CrystalCells, Isobar]:
+def _cells_of(job: Job, pressure: Pressure, problem: Problem, console: Console) -> tuple[CrystalCells, Isobar]:
     """The conditional model in the state of the script, and its free cells at the pressure."""
-    if plan.model is None:
+    if job.model is None:
         raise TypeError("samples at constant pressure are those of a model")
     values = pressures_of(pressure.words, problem)
     if len(values) > 1:
         raise ConfigError(f"expected one pressure after -P, got {len(values)}; run `lammps-bg sample` once for each")
-    model = load_conditional(plan.model, problem, plan.config, console)
-    crystal = CrystalCells.of(model, problem, pressure.cell, judged=plan.config.energy.judge == "lammps")
+    model = load_conditional(job.model, problem, job.config, console)
+    crystal = CrystalCells.of(model, problem, pressure.cell, judged=job.config.energy.judge == "lammps")
     shown = ", ".join(f"{name} = {value:g}" for name, value in crystal.state.items())
     console.say(f"npt        {shown}, P = {describe_pressure(values[0], problem.units)}, free: {', '.join(crystal.names)}")
     return crystal, crystal.at_pressure(values[0])
@@ -133,26 +133,26 @@ def _forecast(chains: IsobaricChains, config: Config, seconds: float, console: C
     )
 
 
-def _open_run(plan: Plan, pressure: Pressure, problem: Problem) -> RunDirectory:
+def _open_run(job: Job, pressure: Pressure, problem: Problem) -> RunDirectory:
     """The run directory: new with all inputs stored, or the one to go on with."""
 
     def make() -> RunDirectory:
-        if plan.resume:
-            return reopen_run(plan.out, plan.config, problem)
-        needed = _BYTES + problem.crystal.n_sites * 60 * plan.config.exact.n_dump + 100 * plan.config.sample.n_samples
+        if job.resume:
+            return reopen_run(job.out, job.config, problem)
+        needed = _BYTES + problem.crystal.n_sites * 60 * job.config.exact.n_dump + 100 * job.config.sample.n_samples
         more = {"isobaric": {"words": list(pressure.words), "cell": pressure.cell}}
         return create_run(
-            plan.out, plan.request, plan.config, plan.words, problem,
-            kind="sample", needed_bytes=needed, model=plan.model, more=more,
+            job.out, job.request, job.config, job.words, problem,
+            kind="sample", needed_bytes=needed, model=job.model, more=more,
         )  # fmt: skip
 
-    return made_by_first(make, plan.out)
+    return made_by_first(make, job.out)
 
 
-def _finish(found: IsobaricResult, run: RunDirectory, plan: Plan, console: Console) -> None:
+def _finish(found: IsobaricResult, run: RunDirectory, job: Job, console: Console) -> None:
     """All files of the folder, and the summary, on the first rank."""
     crystal = found.crystal
-    seconds = time.monotonic() - plan.started
+    seconds = time.monotonic() - job.started
     isobaric_run.write_table(found, run)
     isobaric_run.write_dump(found, run)
     mean = crystal.values(found.cells.mean((0, 1)))
@@ -169,7 +169,7 @@ def _finish(found: IsobaricResult, run: RunDirectory, plan: Plan, console: Conso
     }
     run.write_results(results)
     _show(results, found, run, console)
-    finish(run, plan.config, console)
+    finish(run, job.config, console)
     run.end_status()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from lammps_bg import parallel
 from lammps_bg.commands import shared_options as options
+from lammps_bg.commands.run_results import write_observables
 from lammps_bg.config import Config, load_config
 from lammps_bg.errors import ConfigError, Interrupted, LammpsBGError, RunDirectoryError
 from lammps_bg.interrupt import StopFlag
@@ -198,7 +199,8 @@ def _finish(plan: MDPlan, found: MDResult | FrenkelLaddResult, run: RunDirectory
     if plan.mode == "npt":
         results["npt"] = md_run.npt_entry(md)
     else:
-        results["observables"] = observe(problem, [md.observed], run, n_configurations=config.estimate.rdf_samples)
+        observed = observe(problem, [md.observed], n_configurations=config.estimate.rdf_samples)
+        results["observables"] = write_observables(run, observed, problem)
     if isinstance(found, FrenkelLaddResult):
         md_run.write_windows(found.windows, run)
         results |= md_run.window_entries(found)

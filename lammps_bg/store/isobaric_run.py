@@ -24,7 +24,7 @@ _COLUMNS = ("sample", "chain", "step", "pe", "log_w", "volume")
 
 
 class IsobaricChainFile:
-    """exact.pt: a `study.isobaric.ChainRecord`.
+    """exact.pt: a `study.exact.ChainRecord`.
 
     Args:
         run: The run directory, with the model.

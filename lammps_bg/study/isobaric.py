@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from lammps_bg.potentials.surface import EnergyFunction
 from lammps_bg.progress import SILENT, Reporter
 from lammps_bg.streams import stream
 from lammps_bg.study.conditional import ConditionalModel
-from lammps_bg.study.exact import KeptFrames
+from lammps_bg.study.exact import ChainRecord, KeptFrames
 from lammps_bg.study.gibbs import states_of
 from lammps_bg.study.helmholtz import cell_design, free_variables
 from lammps_bg.study.problem import Problem
@@ -149,18 +149,6 @@ class _EachInItsCell:
 
 
 # ---- sampling
-
-
-class ChainRecord(Protocol):
-    """Keeps chains so that they can be continued; all ranks call it together, the first one reads and writes."""
-
-    def stored(self) -> dict[str, Any] | None:
-        """What was kept by chains of the same model and settings, on all ranks; None where there is nothing."""
-        ...
-
-    def keep(self, state: dict[str, Any]) -> None:
-        """Keep their state."""
-        ...
 
 
 def first_chains(crystal: CrystalCells, isobar: Isobar, config: Config) -> tuple[IsobaricChains, float]:

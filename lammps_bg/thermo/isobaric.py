@@ -19,7 +19,7 @@ density. Cells outside the trained box have no density here, which is told where
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,12 +49,10 @@ from lammps_bg.thermo.chains import (
 )
 from lammps_bg.thermo.exact import split_r_hat
 from lammps_bg.thermo.free_energy import EstimateResult
-from lammps_bg.thermo.gibbs import FreeEnergySurface, PressureUnit
-from lammps_bg.thermo.legendre import EnthalpySurface
+from lammps_bg.thermo.gibbs import EDGE_SHARE, EnthalpySurface, FreeEnergySurface, PressureUnit
 from lammps_bg.thermo.repeats import jackknife
 from lammps_bg.thermo.timeseries import inefficiency
 from lammps_bg.thermo.verdict import RELIABLE, SEVERITY, Colour, Verdict
-from lammps_bg.thermo.volume_fluctuation import EDGE_SHARE
 from lammps_bg.thermo.weights import EstimateError
 from lammps_bg.training.target import ExactTarget
 
@@ -254,14 +252,9 @@ def first_cells(
             f"expected draws with finite energies in all trained cells, got {len(table)} of {n_chains}; train longer, or over smaller ranges"
         )
     surface = FreeEnergySurface.fit(
-        x,
-        table,
-        reference_volume=isobar.reference_volume,
-        kt=1.0 / isobar.beta,
-        box=isobar.box,
-        names=isobar.names,
-        pressure_unit=unit,
+        x, table, reference_volume=isobar.reference_volume, kt=1.0 / isobar.beta, box=isobar.box, names=isobar.names
     )
+    surface = replace(surface, pressure_unit=unit or PressureUnit())
     centre = np.array([entry.value for entry in surface.gibbs(isobar.pressure).cell])
     enthalpy = EnthalpySurface(surface.terms, surface.coefficients.mean(0), isobar.reference_volume, isobar.pressure)
     covariance = np.asarray(np.linalg.inv(enthalpy.hessian(centre)) / isobar.beta, dtype=np.float64)

@@ -22,8 +22,7 @@ LAYERS = (
     ("flow",),
     ("training",),
     ("thermo",),
-    ("study", "store", "report"),
-    ("commands",),
+    ("study", "store", "report", "commands", "api", "testsystems"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
