@@ -15,7 +15,7 @@ from lammps_bg.study.comparing import COMPARED, Comparison
 from lammps_bg.study.entries import conventions_entry, estimate_entry, missing_entry, system_entry
 from lammps_bg.study.estimating import Estimate, Estimates, OverDraws
 from lammps_bg.study.exact import ExactSamples
-from lammps_bg.study.md_frames import Reference
+from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.observing import Observables
 from lammps_bg.study.problem import Problem
 from lammps_bg.study.sampling import Samples
@@ -26,7 +26,7 @@ _TITLES = {"exact": "exact (chains)", **COMPARED, "bound": "upper bound"}
 
 
 def results_of(
-    found: Estimates, problem: Problem, trained: Trained, samples: Samples, *, md: Reference | None = None
+    found: Estimates, problem: Problem, trained: Trained, samples: Samples, *, md: MDFrames | None = None
 ) -> dict[str, Any]:
     """Content of results.json, but for observables, time and cost.
 
@@ -120,14 +120,14 @@ def _exact(found: ExactSamples, n_atoms: int) -> dict[str, Any]:
     }
 
 
-def _comparison(found: Estimates, compared: Comparison, md: Reference, temperature: float) -> dict[str, Any]:
+def _comparison(found: Estimates, compared: Comparison, md: MDFrames, temperature: float) -> dict[str, Any]:
     """Flow and MD side by side."""
     rows = []
     for name in compared.results:
         shown = found.values[name].shown
         value, error = (shown.value, shown.error) if shown else (None, None)
         rows.append({"name": COMPARED[name], "key": name, "value": value, "error": error, "z": compared.shown_z(name)})
-    frames = {"path": md.path.name, "mode": md.mode, "n_frames": md.n_frames}
+    frames = {"path": md.name, "mode": md.mode, "n_frames": md.n_frames}
     return {
         "md": {**frames, "n_independent": compared.n_independent, "temperature": temperature},
         "against": compared.against,
@@ -196,7 +196,7 @@ def _rounded(values: Array) -> list[float]:
 
 
 def show(
-    found: Estimates, problem: Problem, trained: Trained, console: Console, run: RunDirectory, *, md: Reference | None = None
+    found: Estimates, problem: Problem, trained: Trained, console: Console, run: RunDirectory, *, md: MDFrames | None = None
 ) -> None:
     """The summary on the console.
 
@@ -222,7 +222,7 @@ def show(
     console.say(f"           ESS {weights.ess_fraction:.1%} of {weights.n} samples{largest}")
     if (compared := found.comparison) and md:
         console.say(
-            f"           {compared.n_independent} independent MD frames of {md.path.name}, overlap with the flow {compared.overlap:.2f}; "
+            f"           {compared.n_independent} independent MD frames of {md.name}, overlap with the flow {compared.overlap:.2f}; "
             f"z against {_TITLES[compared.against]}"
         )
     verdict = found.verdict

@@ -26,6 +26,7 @@ from lammps_bg.crystal.neighbours import neighbour_graph
 from lammps_bg.errors import CrystalError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
+from lammps_bg.store.md_run import load_md_frames
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.store.status_reporter import StatusReporter
 from lammps_bg.study import preflight
@@ -33,7 +34,7 @@ from lammps_bg.study.conditional import conditions_of, require_inside
 from lammps_bg.study.energies import choose_source, chosen_before
 from lammps_bg.study.estimating import Estimates, Marginal, estimate, marginal_weights
 from lammps_bg.study.exact import sample_exact
-from lammps_bg.study.md_frames import Reference, load_reference
+from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.problem import Problem
 from lammps_bg.study.ranks import require_same_on_all_ranks
 from lammps_bg.study.rehearsal import disk_bytes, forecast
@@ -116,7 +117,7 @@ class _Drawn:
     config: Config
     started: float
     earlier: Mapping[str, Any] | None = None
-    md: Reference | None = None
+    md: MDFrames | None = None
 
 
 def _evaluated(
@@ -212,7 +213,7 @@ def estimate_again(again: Again, console: Console, stop: StopFlag, *, allow_red:
     problem = Problem.load(stored_request(run), config.estimate.length_scale)
     require_same_on_all_ranks(problem, config, run)
     choose_source(problem, config, console, before=chosen_before(run))
-    md = load_reference(again.md, problem) if again.md else None
+    md = load_md_frames(again.md, problem) if again.md else None
     trained = load_trained(run, problem, config, console)
     keep = _kept(len(rows[0]), problem, config, md)
     earlier = run.read_results() if run.file("results.json").exists() else {}
@@ -228,7 +229,7 @@ def estimate_again(again: Again, console: Console, stop: StopFlag, *, allow_red:
     return _exit_code(_evaluated(drawn, marginal, target, run, console, stop), allow_red=allow_red)
 
 
-def _kept(n: int, problem: Problem, config: Config, md: Reference | None) -> int:
+def _kept(n: int, problem: Problem, config: Config, md: MDFrames | None) -> int:
     """Samples whose states are wanted again."""
     keep = min(n, max(config.estimate.rdf_samples, config.estimate.marginal_samples))
     if md and md.windows:  # their springs are evaluated on every sample

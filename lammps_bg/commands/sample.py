@@ -39,8 +39,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    from lammps_bg.commands import job_request
-    from lammps_bg.study import isobaric
+    from lammps_bg.commands import isobaric_job, job_request
 
     if args.resume:
         job = main_job.resumed(args)
@@ -48,10 +47,10 @@ def execute(args: argparse.Namespace, console: Console) -> int:
         options.require_model(args)
         job = job_request.of_model(args.model, args.out, main_job.typed(args))
     unfit = {"--strain": bool(args.strain), "--force": args.force}
-    pressure = isobaric.asked_for(job, args.pressure, args.cell, unfit)
+    pressure = isobaric_job.asked_for(job, args.pressure, args.cell, unfit)
     if pressure is None:
         return main_job.carry_out(job, args, console, draws=True)
     if args.exact == "never":
         raise ConfigError("expected chains for samples at constant pressure, got --exact never; leave out --exact")
     with StopFlag() as stop:
-        return isobaric.execute(job, pressure, console, stop, allow_red=args.allow_red, dry_run=args.dry_run)
+        return isobaric_job.execute(job, pressure, console, stop, allow_red=args.allow_red, dry_run=args.dry_run)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.config import Config
-from lammps_bg.study.md_frames import Reference
-from lammps_bg.study.md_windows import Window, crystal_integral, join_windows, reduced_energies
+from lammps_bg.study.frenkel_ladd import Window, crystal_integral, join_windows, reduced_energies
+from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.problem import Problem
 from lammps_bg.study.sampling import Samples
 from lammps_bg.study.training import Trained
@@ -97,7 +97,7 @@ def compare(
     problem: Problem,
     trained: Trained,
     samples: Samples,
-    reference: Reference,
+    reference: MDFrames,
     config: Config,
     *,
     marginal: Array | None = None,
@@ -153,7 +153,7 @@ def _sources(config: Config) -> tuple[np.random.Generator, np.random.Generator]:
     return first, second
 
 
-def _add_windows(found: Comparison, problem: Problem, reference: Reference, config: Config) -> None:
+def _add_windows(found: Comparison, problem: Problem, reference: MDFrames, config: Config) -> None:
     """-ln Z_u from the windows alone."""
     springs = reference.springs
     if springs is None:
@@ -165,7 +165,7 @@ def _add_windows(found: Comparison, problem: Problem, reference: Reference, conf
 
 
 def _add_joined(
-    found: Comparison, problem: Problem, trained: Trained, samples: Samples, reference: Reference, config: Config
+    found: Comparison, problem: Problem, trained: Trained, samples: Samples, reference: MDFrames, config: Config
 ) -> None:
     """-ln Z_u from windows and flow samples in one MBAR.
 

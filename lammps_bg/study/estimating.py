@@ -14,7 +14,7 @@ from lammps_bg.streams import stream
 from lammps_bg.study.comparing import Comparison, compare, judge_energies
 from lammps_bg.study.exact import ExactSamples, judge_structure, source_of
 from lammps_bg.study.fitting import reference
-from lammps_bg.study.md_frames import Reference
+from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.observing import Observables, Source, observe
 from lammps_bg.study.problem import Problem
 from lammps_bg.study.sampling import Samples
@@ -125,7 +125,7 @@ def estimate(
     config: Config,
     *,
     marginal: Marginal | None = None,
-    md: Reference | None = None,
+    md: MDFrames | None = None,
     exact: ExactSamples | None = None,
 ) -> Estimates:
     """Free energies, observables and a verdict; on the first rank alone.

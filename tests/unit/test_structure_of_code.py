@@ -22,9 +22,7 @@ LAYERS = (
     ("flow",),
     ("training",),
     ("thermo",),
-    ("store",),
-    ("report",),
-    ("study", "commands", "api", "testsystems"),
+    ("study", "store", "report", "commands", "api", "testsystems"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
