@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_bg.commands.run_folder import create_run
 from lammps_bg.commands.run_records import dump_writer
+from lammps_bg.commands.stored_run import chosen_before, load_trained, stored_request, with_model
 from lammps_bg.config import Config, load_config
 from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError
@@ -22,15 +24,13 @@ from lammps_bg.store import lock
 from lammps_bg.study import estimating, exact, sampling, training
 from lammps_bg.study.applying import StoredModel, applied
 from lammps_bg.study.conditional import ConditionalModel
-from lammps_bg.study.energies import choose_source, chosen_before
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.gibbs import GibbsRequest, GibbsResult, pressures_of, states_of
 from lammps_bg.study.gibbs import gibbs as minimised
 from lammps_bg.study.helmholtz import free_variables
 from lammps_bg.study.phase import PRESSURE, Phase, PhaseRequest, PhaseResult
 from lammps_bg.study.phase import phase_diagram as compared
 from lammps_bg.study.problem import Problem, ScriptRequest
-from lammps_bg.study.run_folder import create_run
-from lammps_bg.study.stored_run import load_trained, stored_request, with_model
 from lammps_bg.study.training import Trained
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.verdict import Verdict

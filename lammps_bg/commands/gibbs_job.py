@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 
 from lammps_bg import parallel
+from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import model_and_config
+from lammps_bg.commands.run_folder import create_run, reserved
+from lammps_bg.commands.run_report import attempt, finish
+from lammps_bg.commands.stored_run import load_conditional, stored_request
 from lammps_bg.config import Config
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.structure import Array
@@ -30,10 +34,6 @@ from lammps_bg.study.entries import conventions_entry, system_entry
 from lammps_bg.study.gibbs import GibbsRequest, GibbsResult, GibbsRow, MdAtCell, gibbs, pressures_of, states_of
 from lammps_bg.study.helmholtz import HelmholtzTable, written_state
 from lammps_bg.study.problem import Problem, ScriptRequest
-from lammps_bg.study.ranks import require_same_on_all_ranks
-from lammps_bg.study.reporting import attempt, finish
-from lammps_bg.study.run_folder import create_run, reserved
-from lammps_bg.study.stored_run import load_conditional, stored_request
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.repeats import mean_of
 

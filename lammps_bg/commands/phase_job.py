@@ -11,7 +11,11 @@ from typing import Any
 
 from lammps_bg import parallel
 from lammps_bg.commands.gibbs_job import numbers
+from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import model_and_config
+from lammps_bg.commands.run_folder import copy_model, create_run, reserved
+from lammps_bg.commands.run_report import attempt, finish
+from lammps_bg.commands.stored_run import load_conditional, stored_request, with_model
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.system import Counts
@@ -33,10 +37,6 @@ from lammps_bg.study.gibbs import pressures_of
 from lammps_bg.study.helmholtz import free_variables, written_state
 from lammps_bg.study.phase import PRESSURE, Phase, PhaseRequest, PhaseResult, phase_diagram, varying
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.ranks import require_same_on_all_ranks
-from lammps_bg.study.reporting import attempt, finish
-from lammps_bg.study.run_folder import copy_model, create_run, reserved
-from lammps_bg.study.stored_run import load_conditional, stored_request, with_model
 
 _BYTES = 2_000_000
 
