@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from command_line import TINY, call, use
+from command_line import TINY, TINY_MD, call, use
 from lammps_scripts import INPUTS
 
 import lammps_bg as bg
@@ -123,3 +123,16 @@ def test_gibbs_of_the_command(capsys, tmp_path, monkeypatch, folder):
     assert row.beta_g.value == stored["beta_G_per_atom"]["value"]
     with pytest.raises(ConfigError, match="expected a model that was trained over cells"):
         bg.gibbs(bg.train(model.system, settings=SETTINGS), P=10)
+
+
+def test_draws_beside_molecular_dynamics(crystal, model, samples, tmp_path):
+    """The same estimates from frames in memory; a dump file of them is one of somebody else's."""
+    settings = {key: value for key, _, value in (word.partition("=") for word in TINY_MD[1::2]) if key.startswith("md.")}
+    frames = crystal.md(n_frames=60, settings=settings)
+    assert frames.u.shape[1:] == (32, 3)
+    assert len(frames) >= 50
+    found = bg.compare(samples, frames)
+    assert {"tfep", "tfep_reverse", "bar"} <= found.estimates.values.keys()
+    assert "BAR (flow and MD): " in repr(found)
+    again = bg.compare(samples, frames.write(tmp_path / "md.dump"))
+    assert again.estimates.comparison.n_independent >= 50
