@@ -163,12 +163,7 @@ class CellNoise:
 
     @classmethod
     def of(cls, centre: Array, covariance: Array) -> "CellNoise | None":
-        """The noise of a Gaussian of cells, somewhat widened; None where the covariance is none.
-
-        Args:
-            centre: Shape [d].
-            covariance: Shape [d, d].
-        """
+        """The noise of a Gaussian of cells, somewhat widened; None where the covariance is none."""
         try:
             return cls(centre, np.asarray(np.linalg.cholesky(_WIDER * np.atleast_2d(covariance)), dtype=np.float64))
         except np.linalg.LinAlgError:
@@ -270,12 +265,7 @@ def first_cells(
 
 
 def whole_blocks(n_chains: int, n_sites: int) -> int:
-    """A number of chains, rounded up to whole blocks.
-
-    Args:
-        n_chains: Number of chains.
-        n_sites: Number of atoms N.
-    """
+    """A number of chains, rounded up to whole blocks."""
     size = block_size(n_sites)
     return size * -(-n_chains // size)
 
@@ -440,11 +430,7 @@ class IsobaricChains:
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`, on any number of ranks.
-
-        Args:
-            state: What `state` gave on the first rank.
-        """
+        """Go on from a `state`, on any number of ranks."""
         x, cells = state["x"], state["cells"].numpy()
         if tuple(x.shape) != (self.n_chains, self._model.channels, self._model.n_sites, 3):
             raise ValueError("white noise of another crystal")
@@ -496,17 +482,12 @@ def over_chains(statistic: Callable[..., float], *tables: Array) -> EstimateResu
 
 
 def compressibility(volumes: Array, kt: float) -> float:
-    """Isothermal compressibility -d ln V / dP = Var V / (kT <V>), volume per energy.
-
-    Args:
-        volumes: At constant pressure, any shape.
-        kt: kT, energy.
-    """
+    """Isothermal compressibility -d ln V / dP = Var V / (kT <V>), volume per energy."""
     return float(volumes.var() / (kt * volumes.mean()))
 
 
 @dataclass(frozen=True)
-class IsobaricResult:
+class IsobaricAverages:
     """What the chains say of a crystal at constant pressure.
 
     Attributes:
@@ -537,7 +518,7 @@ class IsobaricResult:
         return self.n_samples / self.inefficiency
 
 
-def result_of(chains: IsobaricChains, nearest_distance: float, keys: Sequence[str]) -> IsobaricResult:
+def averages_of(chains: IsobaricChains, nearest_distance: float, keys: Sequence[str]) -> IsobaricAverages:
     """Averages over the steps that count.
 
     Args:
@@ -561,7 +542,7 @@ def result_of(chains: IsobaricChains, nearest_distance: float, keys: Sequence[st
     near = isobar.near_edge(cells)
     hops = float((chains.series("furthest") > _HOP * nearest_distance).mean())
     n = energies.size
-    return IsobaricResult(
+    return IsobaricAverages(
         over_chains(lambda v: float(v.mean()), volumes), over_chains(lambda v: float(v.var()), volumes),
         over_chains(lambda v: compressibility(v, kt), volumes), over_chains(lambda e: float(e.mean()), energies),
         n, max(1.0, slowest), r_hat, dict(zip(isobar.names, near.tolist(), strict=True)),
