@@ -165,6 +165,13 @@ def written(entry: Mapping[str, Any] | None, *, in_unit: str = "", missing: str 
     return missing if shown == NOTHING else shown
 
 
+def cell_unit(name: str, length: str) -> str:
+    """Unit of a mean of the cell below `npt` in results.json, from the unit of length."""
+    return {"volume": f"{length}^3", "number_density": f"atoms per {length}^3", "volume_fluctuation": f"{length}^6"}.get(
+        name, length
+    )
+
+
 def term_name(key: str) -> str:
     """Written name of a contribution to the free energy."""
     return _TERMS.get(key, key.replace("_", " "))

@@ -11,6 +11,7 @@ from lammps_bg.results import (
     NOT_RELIABLE,
     NOTHING,
     Estimate,
+    cell_unit,
     count,
     interval,
     is_number,
@@ -96,11 +97,10 @@ def observables(run: RunContents) -> Table | None:
 
 def mean_cell(run: RunContents) -> Table | None:
     """Mean cell of dynamics, or of exact samples, at constant pressure; None for other runs."""
-    given, length = run.results.get("npt") or {}, unit(run.labels.length)
-    units = {"volume": f"{length}³", "number_density": f"atoms per {length}³"}
+    given = run.results.part("npt")
     rows = [
         (
-            f"{name.replace('_', ' ')} ({unit(entry.get('unit') or units.get(name, length))})",
+            f"{name.replace('_', ' ')} ({unit(entry.get('unit') or cell_unit(name, run.labels.length))})",
             with_error(entry["value"], entry.get("error")),
         )
         for name, entry in given.items()
