@@ -223,6 +223,9 @@ class ExactConfig(_Block):
     max_seconds: Positive = Field(1800.0, description="wall-clock budget of the chains in seconds")
     max_evaluations: PositiveInt | None = Field(None, description="budget of the chains in energy evaluations; none: no limit")
     n_dump: Annotated[int, Field(ge=0)] = Field(512, description="frames of equal weight written to exact.dump.gz")
+    n_independent: Annotated[int, Field(ge=0)] = Field(
+        0, description="independent configurations that the chains have to make, beside the error asked for; 0: no such number"
+    )
 
 
 class EstimateConfig(_Block):

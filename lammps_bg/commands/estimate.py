@@ -27,15 +27,8 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    from lammps_bg.study import session
+    from lammps_bg.commands import run_steps
 
+    again = run_steps.Again(args.model, args.out, options.overrides(args), args.md)
     with StopFlag() as stop:
-        return session.estimate_again(
-            args.model,
-            args.out,
-            console,
-            stop,
-            overrides=options.overrides(args),
-            allow_red=args.allow_red,
-            md=args.md,
-        )
+        return run_steps.estimate_again(again, console, stop, allow_red=args.allow_red)

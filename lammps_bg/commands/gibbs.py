@@ -35,10 +35,10 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    from lammps_bg.study import gibbs
+    from lammps_bg.commands.gibbs_job import GibbsJob, carry_out
 
     options.require_model(args)
-    plan = gibbs.plan(
+    job = GibbsJob(
         args.model,
         args.out,
         args.words,
@@ -49,4 +49,4 @@ def execute(args: argparse.Namespace, console: Console) -> int:
         md=args.md,
     )
     with StopFlag() as stop:
-        return gibbs.execute(plan, console, stop, allow_red=args.allow_red)
+        return carry_out(job, console, stop, allow_red=args.allow_red)

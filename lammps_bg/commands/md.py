@@ -2,18 +2,12 @@
 """`md`: reference molecular dynamics."""
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lammps_bg.commands import Work
 from lammps_bg.commands import shared_options as options
 from lammps_bg.commands.command_parser import Parser
-from lammps_bg.errors import ConfigError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-
-if TYPE_CHECKING:
-    from lammps_bg.study.md import MdPlan, Mode
 
 HELP = "reference molecular dynamics with the script's potential: NVT, NPT, or the free energy by lambda windows"
 EXAMPLE = "lammps-bg md -model runs/mw --mode mbar -out runs/mw_mbar"
@@ -37,29 +31,10 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    from lammps_bg.study import md
+    from lammps_bg.commands import md_job
 
-    plan = _plan(args)
+    plan = md_job.planned(args)
     if args.dry_run:
-        return md.rehearse(plan, console)
+        return md_job.rehearse(plan, console)
     with StopFlag() as stop:
-        return md.execute(plan, console, stop, allow_red=args.allow_red)
-
-
-def _plan(args: argparse.Namespace) -> "MdPlan":
-    """A simulation that is continued, one like an earlier run, or one of a script."""
-    from lammps_bg.study import md
-
-    if args.resume:
-        out, given = options.require_out(args, "simulation"), options.typed_of_crystal(args)
-        return md.resumed(out, args.words, args.mode, options.overrides(args), script=args.script, given=given)
-    if args.model is not None:
-        if args.script or args.elements:
-            raise ConfigError("expected either -in, with --elements where wanted, or -model, got both; leave one out")
-        request, config = md.like_run(args.model, **{**options.applied(args), "strain": options.strain(args)})
-        name = args.model.absolute().name
-    else:
-        request, config = options.request(args), options.config(args)
-        name = request.script.name.removeprefix("in.")
-    mode: Mode = args.mode or "nvt"
-    return md.fresh(request, config, mode, args.out or Path("runs") / f"{name}_{mode}", args.words)
+        return md_job.execute(plan, console, stop, allow_red=args.allow_red)

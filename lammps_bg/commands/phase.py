@@ -39,21 +39,21 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    from lammps_bg.study import gibbs, phases
+    from lammps_bg.commands.phase_job import PhaseJob, carry_out
 
-    plan = phases.plan(
+    job = PhaseJob(
         args.models,
         args.out,
         args.words,
-        axis=args.axis,
+        args.axis,
+        options.overrides(args),
         limits=args.limits,
         pressures=args.pressures,
         temperatures=args.temperatures,
-        grid={name: gibbs.numbers(values) for name, values in options.variables(args).items()},
+        variables=options.variables(args),
         replicates=args.rep,
         cell=args.cell,
         other_sizes=args.other_sizes,
-        overrides=options.overrides(args),
     )
     with StopFlag() as stop:
-        return phases.execute(plan, console, stop, allow_red=args.allow_red)
+        return carry_out(job, console, stop, allow_red=args.allow_red)

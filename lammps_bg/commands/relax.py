@@ -28,8 +28,8 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    from lammps_bg.study import relaxing
+    from lammps_bg.commands import relax_job
 
     pressure = " ".join(args.pressure) if args.pressure else None
-    plan = relaxing.RelaxPlan(options.request(args), args.cell, pressure, args.out, args.words)
-    return relaxing.execute(plan, console)
+    plan = relax_job.RelaxPlan(options.request(args), args.cell, pressure, args.out, args.words)
+    return relax_job.execute(plan, console)

@@ -22,4 +22,4 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    return main_job.execute(args, console, sample=True)
+    return main_job.execute(args, console, draws=True)

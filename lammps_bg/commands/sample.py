@@ -2,7 +2,6 @@
 """`sample`: draws and chains from a trained model."""
 
 import argparse
-from dataclasses import replace
 
 from lammps_bg.commands import Work, main_job
 from lammps_bg.commands import shared_options as options
@@ -38,26 +37,18 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    from lammps_bg.study import isobaric, session
+    from lammps_bg.commands import isobaric_job, job_request
 
     if args.resume:
-        plan = replace(main_job.resumed(args), force=args.force)
+        job = main_job.resumed(args)
     else:
         options.require_model(args)
-        plan = session.from_model(
-            args.model,
-            args.out,
-            args.words,
-            **options.applied(args),
-            script=args.script,
-            force=args.force,
-            strain=options.strain(args),
-        )
+        job = job_request.of_model(args.model, args.out, main_job.typed(args))
     unfit = {"--strain": bool(args.strain), "--force": args.force}
-    pressure = isobaric.asked_for(plan, args.pressure, args.cell, unfit)
+    pressure = isobaric_job.asked_for(job, args.pressure, args.cell, unfit)
     if pressure is None:
-        return main_job.carry_out(plan, args, console, sample=True)
+        return main_job.carry_out(job, args, console, draws=True)
     if args.exact == "never":
         raise ConfigError("expected chains for samples at constant pressure, got --exact never; leave out --exact")
     with StopFlag() as stop:
-        return isobaric.execute(plan, pressure, console, stop, allow_red=args.allow_red, dry_run=args.dry_run)
+        return isobaric_job.execute(job, pressure, console, stop, allow_red=args.allow_red, dry_run=args.dry_run)

@@ -309,7 +309,7 @@ def require_out(args: argparse.Namespace, what: str) -> Path:
     return Path(args.out)
 
 
-def typed_of_crystal(args: argparse.Namespace) -> dict[str, object]:
-    """What was typed of the crystal, for --resume: entries that are not empty must be those of the run."""
-    elements = getattr(args, "elements", [])
-    return {"variables": variables(args), "replicate": args.rep, "elements": elements, "strain": strain(args)}
+def typed_of_crystal(args: argparse.Namespace) -> dict[str, Any]:
+    """What was typed of the crystal, for a stored run: entries that are not empty go in place of its own."""
+    elements, replicate = getattr(args, "elements", []), args.rep and tuple(args.rep)
+    return {"variables": variables(args), "replicate": replicate, "elements": elements, "strain": strain(args)}

@@ -21,4 +21,4 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    return main_job.execute(args, console, sample=False)
+    return main_job.execute(args, console, draws=False)

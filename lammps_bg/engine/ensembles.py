@@ -78,7 +78,7 @@ class Canonical:
 
 
 @dataclass(frozen=True)
-class Mixed:
+class FrenkelLadd:
     """Constant temperature and cell, with forces between those of the crystal and those of springs to the sites.
 
     U = coupling * U_crystal + (1 - coupling) * sum over atoms of stiffness / 2 * displacement^2.

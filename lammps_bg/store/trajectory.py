@@ -2,54 +2,21 @@
 """Trajectories on disk: frames of molecular dynamics in blocks that are complete or absent, and the state to go on from."""
 
 import zipfile
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_bg import parallel
 from lammps_bg.engine.dynamics import State
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.files import explained, replaced
+from lammps_bg.store.run_directory import RunDirectory
+from lammps_bg.thermo.trajectory import Trajectory
 
-Array = NDArray[np.float64]
-
-
-@dataclass
-class Trajectory:
-    """Frames of one trajectory, in the order of time.
-
-    Attributes:
-        steps: Time step of each frame since the start, shape [n].
-        displacements: From the sites in the frame's cell, centre of mass removed, site order, length units, shape [n, N, 3].
-        energies: Total potential energies, energy units, shape [n].
-        virials: Configurational pressures, pressure units, shape [n].
-        temperatures: Kinetic temperatures, shape [n].
-        cells: Cell vectors as rows, length units, shape [n, 3, 3].
-    """
-
-    steps: NDArray[np.int64]
-    displacements: Array
-    energies: Array
-    virials: Array
-    temperatures: Array
-    cells: Array
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __getitem__(self, index: slice | NDArray[np.int64]) -> "Trajectory":
-        """Some of the frames."""
-        return Trajectory(*(getattr(self, field.name)[index] for field in fields(self)))
-
-    @classmethod
-    def joined(cls, parts: "list[Trajectory]") -> "Trajectory":
-        """Several trajectories one after another.
-
-        Args:
-            parts: At least one, all of one crystal.
-        """
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+_SPRINGS = "springs.json"
 
 
 class TrajectoryFiles:
@@ -70,10 +37,6 @@ class TrajectoryFiles:
 
     def append(self, frames: Trajectory, state: State) -> None:
         """Write a block in one step.
-
-        Args:
-            frames: The frames since the last block.
-            state: Where the dynamics stands after them.
 
         Raises:
             RunDirectoryError: The disk is full (FullDiskError) or the folder unwritable; earlier blocks stay.
@@ -111,3 +74,34 @@ class TrajectoryFiles:
             raise RunDirectoryError(
                 f"expected frames of lammps-bg md in {path} but it is damaged ({error}); remove it and later blocks, then --resume"
             ) from None
+
+
+class MDFolder:
+    """What molecular dynamics keeps in a run folder while it goes on: trajectories, and the springs of lambda windows."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run, self._folder = run, run.file("trajectories")
+
+    def trajectory(self, name: str) -> TrajectoryFiles:
+        """The trajectory of a name, new or as far as it got."""
+        return TrajectoryFiles(self._folder, name)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of all trajectories, each of which is an evaluation of the forces."""
+        names = {path.name.removesuffix("-0000.npz") for path in self._folder.glob("*-0000.npz")}
+        return sum(self.trajectory(name).last_step for name in names)
+
+    def springs(self, make: Callable[[], dict[int, float]]) -> Mapping[int, float]:
+        """Spring constants by atom type; once made they stay. All MPI ranks call it together."""
+        if parallel.first() and not self._run.file(_SPRINGS).exists():
+            self._run.write_json(_SPRINGS, {"stiffness": {str(kind): value for kind, value in make().items()}})
+        return parallel.agreed(self.stored_springs() if parallel.first() else {})
+
+    def stored_springs(self) -> dict[int, float]:
+        """Spring constants by atom type, energy per length squared.
+
+        Raises:
+            RunDirectoryError: There are none yet.
+        """
+        return {int(kind): value for kind, value in self._run.read_json(_SPRINGS)["stiffness"].items()}

@@ -8,20 +8,18 @@ spread of their difference over joint bootstrap replicas.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.config import Config
-from lammps_bg.study.entries import estimate_entry
-from lammps_bg.study.md_frames import Reference
-from lammps_bg.study.md_windows import Window, crystal_integral, join_windows, reduced_energies
+from lammps_bg.study.frenkel_ladd import Window, crystal_integral, join_windows, reduced_energies
+from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.problem import Problem
 from lammps_bg.study.sampling import Samples
 from lammps_bg.study.training import Trained
 from lammps_bg.thermo.exact import ExactResult
-from lammps_bg.thermo.free_energy import CrystalReference, EstimateResult, absolute_from_difference
+from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.multistate import N_BOOTSTRAPS, mbar
 from lammps_bg.thermo.sampler import marginal_log_density, weigh_frames
 from lammps_bg.thermo.springs import SpringCrystal
@@ -76,6 +74,14 @@ class Comparison:
         """Whether the reference of the comparison is a number itself."""
         return self.against in self.verdicts and self.verdicts[self.against].reliable
 
+    def shown_z(self, name: str) -> float | None:
+        """Difference of an estimate from the reference of the comparison in standard errors; None where either is no number.
+
+        Args:
+            name: Key in `COMPARED`.
+        """
+        return self.z.get(name) if name in self.verdicts and self.verdicts[name].reliable and self.is_settled else None
+
     def add(self, name: str, result: EstimateResult, verdict: Verdict) -> None:
         """Add an estimate.
 
@@ -91,7 +97,7 @@ def compare(
     problem: Problem,
     trained: Trained,
     samples: Samples,
-    reference: Reference,
+    reference: MDFrames,
     config: Config,
     *,
     marginal: Array | None = None,
@@ -147,7 +153,7 @@ def _sources(config: Config) -> tuple[np.random.Generator, np.random.Generator]:
     return first, second
 
 
-def _add_windows(found: Comparison, problem: Problem, reference: Reference, config: Config) -> None:
+def _add_windows(found: Comparison, problem: Problem, reference: MDFrames, config: Config) -> None:
     """-ln Z_u from the windows alone."""
     springs = reference.springs
     if springs is None:
@@ -159,7 +165,7 @@ def _add_windows(found: Comparison, problem: Problem, reference: Reference, conf
 
 
 def _add_joined(
-    found: Comparison, problem: Problem, trained: Trained, samples: Samples, reference: Reference, config: Config
+    found: Comparison, problem: Problem, trained: Trained, samples: Samples, reference: MDFrames, config: Config
 ) -> None:
     """-ln Z_u from windows and flow samples in one MBAR.
 
@@ -245,50 +251,16 @@ def _overall(found: Comparison, joint: Verdict) -> Verdict:
     return combine(verdicts)
 
 
-def judge_energies(observables: Mapping[str, Any]) -> list[Verdict]:
+def judge_energies(energies: Mapping[str, EstimateResult]) -> list[Verdict]:
     """Whether MD and reweighted flow have the same mean energy; nothing where one of them is not known.
 
     Frames of another temperature hardly change the free energy that a good flow has with them, but their energies tell.
 
     Args:
-        observables: Those of results.json.
+        energies: Mean potential energies by their source.
     """
-    energies = observables["potential_energy_per_atom"]
     ours = next((name for name in ("exact", "reweighted") if name in energies), None)
     if ours is None or "md" not in energies:
         return []
-    flow, md = (
-        EstimateResult(entry["value"], entry["error"], tuple(entry["interval"]), entry["n"])
-        for entry in (energies[ours], energies["md"])
-    )
     whose = "of the chains" if ours == "exact" else "of the flow"
-    return [judge_agreement(flow, md, (f"Mean potential energies {whose}", "of the MD"))]
-
-
-def comparison_entries(
-    found: Comparison, known: CrystalReference, reference: Reference, problem: Problem
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Entries `estimates` and `comparison` of results.json.
-
-    Args:
-        found: The estimates.
-        known: What makes them absolute.
-        reference: The frames.
-        problem: Units and temperature.
-    """
-    estimates, rows = {}, []
-    for name, result in found.results.items():
-        absolute = absolute_from_difference(result, known)
-        estimates[name] = estimate_entry(absolute, found.verdicts[name], problem)
-        shown = estimates[name]["beta_F_per_atom"]
-        z = found.z.get(name) if found.verdicts[name].reliable and found.is_settled else None
-        rows.append({"name": COMPARED[name], "key": name, "value": shown["value"], "error": shown["error"], "z": z})
-    md = {"path": reference.path.name, "mode": reference.mode, "n_frames": reference.n_frames}
-    entry = {
-        "md": {**md, "n_independent": found.n_independent, "temperature": problem.temperature},
-        "against": found.against,
-        "rows": rows,
-        "overlap": found.overlap,
-        "work": {name: values.tolist() for name, values in found.work.items()},
-    }
-    return estimates, entry
+    return [judge_agreement(energies[ours], energies["md"], (f"Mean potential energies {whose}", "of the MD"))]

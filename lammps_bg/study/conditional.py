@@ -11,6 +11,7 @@ from lammps_bg.config import BaseConfig, ConditionConfig, Config
 from lammps_bg.crystal.cell_variables import CELL_VARIABLES, SHEARS, cell_variables, deformation, require_no_flip
 from lammps_bg.crystal.conditions import TEMPERATURE, Axis, Conditions
 from lammps_bg.crystal.structure import Array
+from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import ConfigError, StateError, UnstableCrystalError
 from lammps_bg.flow.base import BaseParameters
 from lammps_bg.flow.conditional import ConditionalBases, ConditionalGenerator, FittedBases
@@ -152,6 +153,15 @@ class ConditionalModel:
         context = self.conditions.context(values)
         problem = self.reference.at({name: values[name] for name in self.conditions.names})
         return problem, self.generators.at(context, problem.beta)
+
+    def crystal_at(self, values: Mapping[str, float]) -> Crystal:
+        """The crystal in the cell of a state, without an evaluation of its energy.
+
+        Args:
+            values: Cell variables by name; one that is left out is that of the reference cell.
+        """
+        cell = {name: values[name] for name in CELL_VARIABLES if values.get(name)}
+        return self.reference.crystal.deformed(deformation(cell)) if cell else self.reference.crystal
 
     def own_values(self, problem: Problem) -> dict[str, float]:
         """Where a problem of the same crystal stands.

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Exact samples in a run: when chains are needed, how they are run and continued, and what they leave in the folder."""
+"""Exact samples: when chains are needed, how they are run and continued, and what they come to."""
 
 import logging
 import math
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,16 +14,11 @@ from numpy.typing import NDArray
 
 from lammps_bg import parallel
 from lammps_bg.config import Config
-from lammps_bg.engine.dump import DumpWriter
-from lammps_bg.errors import RunDirectoryError
 from lammps_bg.interrupt import StopFlag
-from lammps_bg.report.console import Console
-from lammps_bg.store.provenance import sha256
-from lammps_bg.store.run_directory import RunDirectory
+from lammps_bg.progress import SILENT, Reporter, Stage
 from lammps_bg.streams import stream
-from lammps_bg.study.entries import estimate_entry
 from lammps_bg.study.fitting import reference
-from lammps_bg.study.observing import Source
+from lammps_bg.study.observing import Source, Structure
 from lammps_bg.study.problem import Problem
 from lammps_bg.study.threads import threads_for
 from lammps_bg.study.training import Trained
@@ -35,15 +29,11 @@ from lammps_bg.thermo.repeats import t_factor
 from lammps_bg.thermo.timeseries import evenly_spaced
 from lammps_bg.thermo.verdict import Verdict, combine, judge
 from lammps_bg.thermo.weights import EstimateError, summarise
-from lammps_bg.training import checkpoint
 from lammps_bg.training.target import ExactTarget
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
-_STATE, _TABLE, _DUMP = "exact.pt", "exact.csv", "exact.dump.gz"
-_COLUMNS = ("sample", "chain", "step", "pe", "log_w")
 _TYPICAL = 32  # configurations that show LAMMPS how far atoms move
-_TOLD = 1.0  # seconds between two entries in status.json
 _KEPT = 0.6  # of the atoms in the structure of the base that have to be in it still; heat alone takes some
 _REACHED = 1.2  # times the error asked for that counts as reached: errors have errors
 
@@ -57,9 +47,11 @@ class ExactSamples:
         note: Why there is none.
         target_error: The error asked for, kT per atom.
         reason: Why chains were run.
-        frames: Configurations of the crystal, with the first rank, length units, shape [m, N, 3].
-        indices: Their sample indices, shape [m].
-        seconds: Time of the chains in this command.
+        energies: Total potential energies of the crystal's samples, step by step, shape [steps, chains].
+        log_w: Their log-weights, same shape.
+        frames: Independent ones of these configurations, with the first rank, length units, shape [m, N, 3].
+        indices: Which of the samples these are, shape [m].
+        seconds: Time that the chains took now.
         evaluations: Energies of all chains.
     """
 
@@ -67,10 +59,17 @@ class ExactSamples:
     note: str
     target_error: float
     reason: str
+    energies: Array
+    log_w: Array
     frames: Array
     indices: NDArray[np.int64]
     seconds: float
     evaluations: int
+
+    @property
+    def frame_energies(self) -> Array:
+        """Total potential energies of the frames, shape [m]."""
+        return np.asarray(self.energies.ravel()[self.indices])
 
     def verdict(self, n_atoms: int) -> Verdict:
         """What to think of the number.
@@ -118,53 +117,61 @@ def why_exact(config: Config, log_w: Array) -> str | None:
     return f"the weights of the draws are not beyond doubt (ESS {summary.ess_fraction:.2%} of {summary.n})"
 
 
+class ChainRecord(Protocol):
+    """Keeps chains so that they can be continued; all ranks call it together, the first one reads and writes."""
+
+    def stored(self) -> dict[str, Any] | None:
+        """What was kept by chains of the same model and settings, on all ranks; None where there is nothing."""
+        ...
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Keep their state."""
+        ...
+
+
 def sample_exact(
     problem: Problem,
     trained: Trained,
     log_w: Array,
     config: Config,
-    run: RunDirectory,
-    console: Console,
+    reporter: Reporter = SILENT,
     *,
-    stop: StopFlag,
-    model: RunDirectory | None = None,
+    stop: StopFlag | None = None,
+    record: ChainRecord | None = None,
 ) -> ExactSamples | None:
-    """Run chains where they are needed, on all ranks, or continue those of the run; None where there is no need.
+    """Run chains where they are needed, on all ranks, or continue those of a record; None where there is no need.
 
     Args:
         problem: Crystal and temperature.
         trained: The generator that drew the samples.
         log_w: Log-weights of the draws, shape [n].
         config: The configuration.
-        run: The run directory; exact.pt holds the chains.
-        console: Where to report.
+        reporter: Told how far it is.
         stop: Set by signals.
-        model: The run of the model, whose chains are continued; None: `run`.
+        record: Keeps the chains; None keeps nothing.
 
     Raises:
-        Interrupted: A signal came; exact.pt holds the chains.
+        Interrupted: A signal came; the record holds the chains.
     """
-    draws = np.where(np.isfinite(log_w), log_w, -np.inf)
+    stop, draws = StopFlag() if stop is None else stop, np.where(np.isfinite(log_w), log_w, -np.inf)
     reason = parallel.agreed(why_exact(config, draws))
     if reason is None:
         return None
     target = config.estimate.target_error
-    console.say(f"chains     {reason}: until an error of {target:.1g} kT per atom, at most {_limits(config)}")
-    job = _Job(problem, trained, draws, config, run, model or run)
+    reporter.say(f"chains     {reason}: until an error of {target:.1g} kT per atom, at most {_limits(config)}")
+    chains = _Chains(problem, trained, draws, config, record)
     problem.surface.settle(trained.generator.prior.base.sample(_TYPICAL, stream(config.seed, "skin", 0)).numpy())
-    job.restore(console)
+    if chains.restored():
+        reporter.say(f"chains     continue after {chains.n_steps} steps")
     began = time.monotonic()
     moved_at_once = problem.crystal.n_sites * block_size(problem.crystal.n_sites)
-    with console.stage("chains") as bar, threads_for(moved_at_once):
-        stopped = job.run(bar.update, stop)
+    with reporter.stage("chains") as bar, threads_for(moved_at_once):
+        stopped = chains.run(bar, stop)
+    chains.save()
     if stopped:
-        job.save()
-        stop.check(f"{job.n_steps} steps of the chains are in {_STATE}; continue with --resume")
-    job.save()
-    found = job.found(reason, time.monotonic() - began)
-    if parallel.first():
-        job.write(found)
-        console.say(_sentence(found, problem.crystal.n_sites))
+        stop.check(f"{chains.n_steps} steps of the chains are in exact.pt; continue with --resume")
+    found = chains.found(reason, time.monotonic() - began)
+    reporter.say(_sentence(found, problem.crystal.n_sites))
     return found
 
 
@@ -231,21 +238,19 @@ class KeptFrames:
         self.kept = [kept.numpy() for kept in state["kept"]] if parallel.first() else []
 
 
-class _Job:
-    """The chains of a run with their file."""
+class _Chains:
+    """The chains with what is kept of them."""
 
-    def __init__(
-        self, problem: Problem, trained: Trained, draws: Array, config: Config, run: RunDirectory, model: RunDirectory
-    ) -> None:
+    def __init__(self, problem: Problem, trained: Trained, draws: Array, config: Config, record: ChainRecord | None) -> None:
         judged = config.energy.judge == "lammps"
         target = ExactTarget(problem.surface, problem.beta) if judged else problem.exact_target()
-        self._problem, self._trained, self._config, self._run, self._model = problem, trained, config, run, model
+        self._problem, self._trained, self._config, self._record = problem, trained, config, record
         self._frames = KeptFrames(config.exact.n_dump)
         self._ladder = Ladder(
             Latent(trained.generator, target), draws, n_chains=config.exact.chains,
             nearest_distance=problem.crystal.nearest_distance, seed=config.seed,
         )  # fmt: skip
-        self._saved = self._told = time.monotonic()
+        self._saved = time.monotonic()
         self._note = ""
 
     @property
@@ -253,20 +258,21 @@ class _Job:
         """Steps of all windows that count."""
         return sum(len(window.records) for window in self._ladder.windows)
 
-    def run(self, show: Any, stop: StopFlag) -> bool:  # noqa: ANN401  (the update of a progress line)
+    def run(self, bar: Stage, stop: StopFlag) -> bool:
         """Make the steps; whether a signal stopped them."""
         exact, stopped = self._config.exact, False
 
         def tick(ladder: Ladder, progress: float) -> bool:
             nonlocal stopped
-            eta = show(progress, self._where(ladder))
-            self._tell(progress, eta)
+            bar.update(progress, self._where(ladder), step=self.n_steps, **self._reached())
             stopped = stop.on_any_rank()
             if not stopped and parallel.agreed(time.monotonic() - self._saved > self._config.train.checkpoint_seconds):
                 self.save()
             return stopped
 
-        budget = ExactBudget(self._config.estimate.target_error, exact.max_seconds, exact.max_evaluations or math.inf)
+        budget = ExactBudget(
+            self._config.estimate.target_error, exact.max_seconds, exact.max_evaluations or math.inf, exact.n_independent
+        )
         try:
             self._ladder.run(budget, tick=tick, frames=self._frames.add)
         except EstimateError as error:
@@ -280,89 +286,41 @@ class _Job:
         at = "" if top is None or top.coupling == 1.0 else f" up to lambda {top.coupling:.2f}"
         return f"{len(ladder.windows)} windows{at}, {ladder.evaluations} energies{error}"
 
-    def _tell(self, progress: float, eta: float | None) -> None:
-        """status.json, once in a while."""
-        if time.monotonic() - self._told < _TOLD:
-            return
-        self._told = time.monotonic()
-        numbers: dict[str, float] = {}
-        if (latest := self._ladder.latest) is not None:
-            value = absolute_from_difference(latest.difference, reference(self._problem, self._trained.fitted))
-            numbers = {"free_energy": value.value, "error": value.error}
-        self._run.write_status("exact", step=self.n_steps, percent=100 * progress, eta_seconds=eta, **numbers)
+    def _reached(self) -> dict[str, float]:
+        """Beta F/N with its error, as far as they are known."""
+        if (latest := self._ladder.latest) is None:
+            return {}
+        value = absolute_from_difference(latest.difference, reference(self._problem, self._trained.fitted))
+        return {"free_energy": value.value, "error": value.error}
 
     def save(self) -> None:
-        """Write exact.pt; all ranks come here together."""
-        state = self._ladder.state()
+        """Keep the chains; all ranks come here together."""
         self._saved = time.monotonic()
-        if state is None:
-            return
-        content = {"of": self._identity(), "ladder": state, "frames": self._frames.state()}
-        checkpoint.save(self._run.file(_STATE), content)
+        if self._record is not None and (state := self._ladder.state()) is not None:
+            self._record.keep({"ladder": state, "frames": self._frames.state()})
 
-    def restore(self, console: Console) -> None:
-        """Go on with the chains of the run, if they are of this model and these settings."""
-        path = self._model.file(_STATE)
-        saved: dict[str, Any] | None = None
-        if parallel.first() and path.exists():
-            with suppress(RunDirectoryError, KeyError):
-                saved = checkpoint.load(path)
-                saved = saved if saved["of"] == self._identity() else None
-        saved = parallel.agreed(saved)
-        if saved is None:
-            return
-        self._ladder.restore(saved["ladder"])
-        self._frames.restore(saved["frames"])
-        console.say(f"chains     continue after {self.n_steps} steps")
-
-    def _identity(self) -> dict[str, Any]:
-        """What the chains depend on, beside the number of their steps."""
-        config = self._config
-        return {
-            "model": sha256(self._model.file("model.pt")),
-            "seed": config.seed,
-            "chains": config.exact.chains,
-            "n_dump": config.exact.n_dump,
-            "n_samples": config.sample.n_samples,
-            "energies": self._problem.source,
-            "judge": config.energy.judge,
-            "device": config.device,
-        }
+    def restored(self) -> bool:
+        """Go on with chains that were kept; whether there are any."""
+        saved = self._record.stored() if self._record else None
+        if saved is not None:
+            self._ladder.restore(saved["ladder"])
+            self._frames.restore(saved["frames"])
+        return saved is not None
 
     def found(self, reason: str, seconds: float) -> ExactSamples:
         """What the chains came to."""
-        result = None
+        result, ladder = None, self._ladder
         try:
-            result = self._ladder.result()
+            result = ladder.result()
         except EstimateError as error:
             self._note = self._note or str(error)
-        frames, indices = self._frames.independent(result.top.inefficiency if result else 1.0, self._ladder.n_chains)
-        target = self._config.estimate.target_error
-        return ExactSamples(result, self._note, target, reason, frames, indices, seconds, self._ladder.evaluations)
-
-    def write(self, found: ExactSamples) -> None:
-        """exact.csv and exact.dump.gz."""
-        windows = self._ladder.windows
-        top = windows[-1] if windows and windows[-1].coupling == 1.0 else None
-        rows = [",".join(_COLUMNS)]
-        energies = np.empty((0, self._ladder.n_chains))
-        if top is not None and top.records:
+        top = ladder.windows[-1] if ladder.windows else None
+        energies = log_w = np.empty((0, ladder.n_chains))
+        if top is not None and top.coupling == 1.0 and top.records:
             energies, log_w = top.series("energies"), top.series("log_w")
-            for step, (pe, weight) in enumerate(zip(energies.tolist(), log_w.tolist(), strict=True)):
-                first = step * len(pe)
-                rows += [
-                    f"{first + chain},{chain},{step},{e!r},{w!r}" for chain, (e, w) in enumerate(zip(pe, weight, strict=True))
-                ]
-        run, problem = self._run, self._problem
-        run.write_text(_TABLE, "\n".join(rows) + "\n")
-        path = run.file(_DUMP)
-        path.unlink(missing_ok=True)
-        if not len(found.frames):
-            return
-        flat = energies.ravel()
-        with DumpWriter(path, problem.crystal, units=problem.units.name, triclinic=problem.engine.triclinic) as dump:
-            for index, u in zip(found.indices.tolist(), found.frames, strict=True):
-                dump.write(index, problem.surface.positions(u), None, energy=float(flat[index]))
+        frames, indices = self._frames.independent(result.top.inefficiency if result else 1.0, ladder.n_chains)
+        target = self._config.estimate.target_error
+        return ExactSamples(result, self._note, target, reason, energies, log_w, frames, indices, seconds, ladder.evaluations)
 
 
 def source_of(found: ExactSamples) -> Source | None:
@@ -383,55 +341,19 @@ def source_of(found: ExactSamples) -> Source | None:
     return Source("exact", flat[found.indices], found.frames, mean_energy=mean)
 
 
-def judge_structure(observables: Mapping[str, Any]) -> list[Verdict]:
+def judge_structure(structure: Structure | None) -> list[Verdict]:
     """Red where the chains went on to another crystal: OVITO finds far fewer atoms in the structure that most atoms of the base have.
 
     Args:
-        observables: Those of results.json.
+        structure: The observable; None where OVITO knows no structure like it.
     """
-    fractions = observables.get("structure", {}).get("fractions", {})
-    if not {"base", "exact"} <= fractions.keys():
+    if structure is None or not {"base", "exact"} <= structure.shares.keys():
         return []
-    shares = {name: np.array(entry["value"], dtype=np.float64) for name, entry in fractions.items()}
+    shares = {name: value for name, (value, _) in structure.shares.items()}
     kind = int(shares["base"].argmax())
     before, after = float(shares["base"][kind]), float(shares["exact"][kind])
     if after >= _KEPT * before:
         return []
-    name = observables["structure"]["types"][kind]
+    name = structure.types[kind]
     reason = f"OVITO finds {name} around {after:.0%} of the atoms of the chains and {before:.0%} of those of the base: the crystal transforms."
     return [Verdict("red", (reason,), False, "Look at exact.dump.gz in OVITO: this phase may not be stable in this state.")]
-
-
-def exact_entries(found: ExactSamples, problem: Problem, trained: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Entries `estimates` and `exact` of results.json.
-
-    Args:
-        found: The samples.
-        problem: Crystal and temperature.
-        trained: The generator, for the integral of its base.
-    """
-    n_atoms, result = problem.crystal.n_sites, found.result
-    entry: dict[str, Any] = {
-        "reason": found.reason, "target_error": found.target_error, "evaluations": found.evaluations, "seconds": found.seconds,
-        "note": found.note,
-    }  # fmt: skip
-    if result is None:
-        return {}, entry
-    top = result.top
-    entry |= {
-        "n_samples": top.n_samples,
-        "n_independent": result.n_independent,
-        "evaluations_per_sample": result.evaluations_per_sample,
-        "acceptance": top.acceptance,
-        "step": top.step,
-        "leaps": top.leaps,
-        "inefficiency": top.inefficiency,
-        "r_hat": max(window.r_hat or 1.0 for window in result.windows),
-        "windows": [asdict(window) for window in result.windows],
-        "overlaps": result.joined.neighbour_overlaps.tolist(),
-        "overlap_matrix": result.joined.overlap_matrix.tolist(),
-        "analytic_error": result.analytic_error / n_atoms,
-        "files": {"frames": _DUMP, "table": _TABLE},
-    }
-    value = absolute_from_difference(result.difference, reference(problem, trained.fitted))
-    return {"exact": estimate_entry(value, found.verdict(n_atoms), problem)}, entry

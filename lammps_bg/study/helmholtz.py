@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Helmholtz free energies of a conditional model over cells: on common random numbers, in independent repeats, by chains where needed."""
+"""Helmholtz free energies of a conditional model over cells: on common random numbers, in independent repeats, by chains where needed.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+`tables_over` draws in every cell of a design; where the weights of the draws are not beyond doubt, one set of chains for all cells gives the
+numbers (`thermo.shared_states`). A polynomial through F is what Gibbs free energies are minimised on (`thermo.gibbs`).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebpts2
@@ -15,22 +23,150 @@ from lammps_bg.crystal.conditions import Conditions
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import ConfigError, StateError
 from lammps_bg.flow.generator import Generator
-from lammps_bg.study.cell_chains import CellChains, run_chains, why_chains
+from lammps_bg.interrupt import StopFlag
+from lammps_bg.progress import SILENT, Reporter, Stage
 from lammps_bg.study.conditional import ConditionalModel
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.share import Share
 from lammps_bg.study.threads import threads_for
-from lammps_bg.thermo.chains import Latent
+from lammps_bg.thermo.chains import Latent, block_size
+from lammps_bg.thermo.exact import ExactBudget
 from lammps_bg.thermo.free_energy import CrystalReference, EstimateResult
 from lammps_bg.thermo.gibbs import FreeEnergySurface, PressureUnit
 from lammps_bg.thermo.repeats import pseudo_values, with_error
 from lammps_bg.thermo.sampler import Chunk, chunks_of, draw_together
-from lammps_bg.thermo.shared_states import SharedState
-from lammps_bg.thermo.weights import effective_sample_size
+from lammps_bg.thermo.shared_states import SharedResult, SharedState, SharedStates
+from lammps_bg.thermo.verdict import Verdict, combine, judge, judge_lowest_ess, judge_polynomial
+from lammps_bg.thermo.weights import EstimateError, effective_sample_size, summarise
 
+_REACHED = 1.2  # times the error asked for that counts as reached: errors have errors
 _REPEAT_SEED = 1_000_003  # between the seeds of the repeats
 _DRAWS_GAIN_LESS = 4  # from threads than training steps of as many sites: half of the time is spent in LAMMPS
 _MOST_SHAPES = 2  # shape variables of which every combination is evaluated with every volume
+
+
+class CellProgress:
+    """Counts the cells that are evaluated, as one share however many tables they belong to; stops where a signal came.
+
+    Args:
+        stage: Told the share that is done, from 0 to 1; None: nobody is.
+        stop: Set by signals.
+        steps: Cells in one part; a part that turns out longer waits at its end.
+        parts: Parts of about equal work, one after the other.
+        reporter: Told of chains.
+    """
+
+    def __init__(
+        self,
+        stage: Stage | None = None,
+        stop: StopFlag | None = None,
+        steps: int = 1,
+        *,
+        parts: int = 1,
+        reporter: Reporter = SILENT,
+    ) -> None:
+        self._stage, self._stop, self.reporter = stage, StopFlag() if stop is None else stop, reporter
+        self._steps, self._parts = steps, parts
+        self._ended = self._done = 0
+
+    @classmethod
+    @contextmanager
+    def shown(cls, reporter: Reporter, stop: StopFlag | None, steps: int, *, parts: int = 1) -> Iterator["CellProgress"]:
+        """A count that is the stage `cells` of a reporter; arguments as of the class."""
+        with reporter.stage("cells") as stage:
+            yield cls(stage, stop, steps, parts=parts, reporter=reporter)
+
+    def tick(self, text: str) -> None:
+        """One more cell is done; see `beat`."""
+        self._done += 1
+        self.beat(text)
+
+    def beat(self, text: str) -> None:
+        """The cell after the last one that was counted, or chains for it, go on.
+
+        Args:
+            text: What is being evaluated.
+
+        Raises:
+            Interrupted: A signal came.
+        """
+        if self._stop.on_any_rank():
+            self._stop.check("nothing was written")
+        if self._stage:
+            self._stage.update((self._ended + min(1.0, self._done / self._steps)) / self._parts, text)
+
+    def end_part(self) -> None:
+        """The next cell belongs to the next part."""
+        self._ended, self._done = self._ended + 1, 0
+
+
+@dataclass(frozen=True)
+class CellChains:
+    """What the chains of some cells came to.
+
+    Attributes:
+        result: Their numbers; None where the chains came to none.
+        note: Why there are none, or none of some cells.
+        reason: Why chains were run.
+        target_error: The error asked for in each cell, kT per atom.
+        states: The cells: T, parameters and cell variables.
+        n_atoms: Number of atoms N.
+        evaluations: Energies of all chains, and of their samples in all cells.
+        seconds: Time.
+    """
+
+    result: SharedResult | None
+    note: str
+    reason: str
+    target_error: float
+    states: tuple[Mapping[str, float], ...]
+    n_atoms: int
+    evaluations: int
+    seconds: float
+
+    def verdict(self) -> Verdict:
+        """What to think of the numbers."""
+        if self.result is None:
+            said = f"{self.note[:1].upper()}{self.note[1:]}."
+            return Verdict("red", (said,), False, "Raise exact.max_seconds, or train longer or over a smaller range.")
+        verdicts = [self.result.verdict]
+        reached = float(self.result.errors.max()) / self.n_atoms
+        if reached > _REACHED * self.target_error:
+            said = f"The chains came to an error of {reached:.1e} kT per atom within their budget, {self.target_error:.1e} was asked for."
+            verdicts.append(Verdict("amber", (said,), True, "Use the numbers with their errors, or raise exact.max_seconds."))
+        return combine(verdicts)
+
+    def entry(self) -> dict[str, Any]:
+        """Entry of results.json."""
+        known: dict[str, Any] = {
+            "reason": self.reason, "target_error": self.target_error, "evaluations": self.evaluations, "seconds": self.seconds,
+            "note": self.note,
+        }  # fmt: skip
+        if self.result is None:
+            return known
+        windows = [{"state": dict(self.states[s]), **asdict(summary)} for s, summary in self.result.windows[1:]]
+        cells = zip(self.states, self.result.errors, self.result.coverage, strict=True)
+        return {
+            **known,
+            "n_samples": sum(w["n_samples"] for w in windows),
+            "acceptance": min(w["acceptance"] for w in windows),
+            "r_hat": max(w["r_hat"] for w in windows),
+            "windows": windows,
+            "overlaps": self.result.ladder_overlaps.tolist(),
+            "cells": [
+                {"state": dict(state), "error": float(error) / self.n_atoms, "overlap": float(overlap)}
+                for state, error, overlap in cells
+            ],
+        }
+
+    def sentence(self) -> str:
+        """The summary for the console."""
+        if self.result is None:
+            return f"chains     no numbers: {self.note}"
+        sampled = len({state for state, window in self.result.windows[1:] if window.coupling == 1.0})
+        return (
+            f"chains     {sampled} of {len(self.states)} cells sampled, {len(self.result.windows)} windows, {self.evaluations} energies in "
+            f"{self.seconds:.0f} s, error {float(self.result.errors.max()) / self.n_atoms:.1g} kT per atom"
+        )
 
 
 @dataclass(frozen=True)
@@ -80,11 +216,7 @@ class CellDraws:
         return CrystalReference(static, integral, crystal.n_sites, crystal.volume, problem.length_scale)
 
     def free_energies(self, minus_log_z: Array) -> Array:
-        """F of the whole crystal, energy units.
-
-        Args:
-            minus_log_z: -ln Z_u of each repeat, shape [R].
-        """
+        """F of the whole crystal, energy units, from -ln Z_u of each repeat [R]."""
         known, n = self.reference, self.problem.crystal.n_sites
         return n * np.array([known.value(value) for value in minus_log_z]) / self.problem.beta
 
@@ -162,19 +294,11 @@ class HelmholtzTable:
     chains: CellChains | None = None
 
     def state(self, cell: Sequence[float]) -> dict[str, float]:
-        """The point of the model's conditions at a cell.
-
-        Args:
-            cell: Values of the free cell variables.
-        """
+        """The point of the model's conditions at values of the free cell variables."""
         return {**self.fixed, **self.values, **dict(zip(self.names, cell, strict=True))}
 
     def potential_energy(self, cell: Sequence[float]) -> EstimateResult:
-        """Mean potential energy of the whole crystal at a cell, energy units.
-
-        Args:
-            cell: Values of the free cell variables.
-        """
+        """Mean potential energy of the whole crystal at values of the free cell variables, energy units."""
         value, error = self.energies.helmholtz([list(cell)])
         return with_error(float(value[0]), float(error[0]), len(self.energy))
 
@@ -206,7 +330,7 @@ def cell_design(n_free: int, n_volumes: int) -> Array:
 
     Args:
         n_free: Free cell variables, d.
-        n_volumes: Volumes where the shape is fixed.
+        n_volumes: Volumes where the shape is fixed; five where it is free.
     """
     if n_free == 1:
         return chebpts2(n_volumes)[:, None]
@@ -219,25 +343,11 @@ def cell_design(n_free: int, n_volumes: int) -> Array:
     return np.array([[v, *shape] for v in volumes for shape in shapes])
 
 
-def draw_cell(
-    problem: Problem,
-    generator: Generator,
-    config: GibbsConfig,
-    seed: int,
-    *,
-    with_pressure: bool = False,
-    state: Mapping[str, float] | None = None,
+def _draw_cell(
+    model: ConditionalModel, state: Mapping[str, float], config: GibbsConfig, seed: int, *, with_pressure: bool = False
 ) -> CellDraws:
-    """Draws in one cell, repeat by repeat; all ranks draw them together.
-
-    Args:
-        problem: The crystal in that cell.
-        generator: Its generator.
-        config: Numbers of samples and repeats.
-        seed: With the repeat's index, it decides the random numbers: the same in every cell.
-        with_pressure: Whether the virial is evaluated, too.
-        state: T, parameters and cell variables, for the record.
-    """
+    """Draws in one cell, repeat by repeat, on common random numbers in all cells; all ranks draw them together."""
+    problem, generator = model.at(state)
     crystal, repeats = problem.crystal, range(config.n_repeats)
     parts = chunks_of(config.n_samples, crystal.n_sites)
 
@@ -254,11 +364,17 @@ def draw_cell(
         return np.concatenate([getattr(chunk, name) for chunk in drawn]).reshape(config.n_repeats, -1)
 
     pressures = of_repeats("virials") + problem.ideal_pressure(crystal.volume) if with_pressure else None
-    return CellDraws(dict(state or {}), problem, generator, of_repeats("energies"), of_repeats("log_w"), pressures)
+    return CellDraws(dict(state), problem, generator, of_repeats("energies"), of_repeats("log_w"), pressures)
 
 
 def sample_state(
-    model: ConditionalModel, values: Mapping[str, float], config: Config, seed: int, share: Share, *, with_pressure: bool = False
+    model: ConditionalModel,
+    values: Mapping[str, float],
+    config: Config,
+    seed: int,
+    progress: CellProgress,
+    *,
+    with_pressure: bool = False,
 ) -> CellSamples:
     """Free and potential energy of one cell, from draws, or by chains where these are needed.
 
@@ -267,14 +383,14 @@ def sample_state(
         values: T, parameters and cell variables.
         config: The configuration.
         seed: Seed of the random numbers.
-        share: Where to report.
+        progress: Where to report.
         with_pressure: Whether the virial is evaluated, too.
 
     Raises:
         StateError: There is no number.
     """
-    drawn = draw_cell(*model.at(values), config.gibbs, seed, with_pressure=with_pressure, state=values)
-    return _exactly([[drawn]], model, config, seed, share)[0][0]
+    drawn = _draw_cell(model, values, config.gibbs, seed, with_pressure=with_pressure)
+    return _exactly([[drawn]], model, config, seed, progress)[0][0]
 
 
 def _repeats(estimate: Callable[[list[int]], float], n: int) -> Array:
@@ -307,7 +423,7 @@ def tables_over(
     states: Sequence[Mapping[str, float]],
     names: Sequence[str],
     config: Config,
-    share: Share,
+    progress: CellProgress | None = None,
 ) -> list[HelmholtzTable]:
     """Evaluate F over the trained range of cells in some states, by one set of chains for all where the draws do not suffice.
 
@@ -316,68 +432,37 @@ def tables_over(
         states: T and the parameters of the potential of each, by name.
         names: The free cell variables; the others stay those of the reference cell.
         config: The configuration.
-        share: Counts the cells.
+        progress: Counts the cells.
 
     Raises:
         StateError: A value is outside the trained range, or there is no number.
     """
-    cells = _cells(model, names, config.gibbs)
+    progress, cells = progress or CellProgress(), _cells(model, names, config.gibbs)
     drawn: list[list[CellDraws]] = []
     for values in states:
-        shown = ", ".join(f"{name} = {value:g}" for name, value in values.items())
         drawn.append([])
         for cell in cells:
-            state = {**cell, **values}
-            drawn[-1].append(draw_cell(*model.at(state), config.gibbs, config.seed, state=state))
+            drawn[-1].append(_draw_cell(model, {**cell, **values}, config.gibbs, config.seed))
             if config.exact.mode == "never":
                 drawn[-1][-1].require_weights()
-            share.tick(shown)
-    found = _exactly(drawn, model, config, config.seed, share)
+            progress.tick(written_state(values))
+    found = _exactly(drawn, model, config, config.seed, progress)
     # what follows from it decides what is sampled next, on all ranks alike
     return parallel.agreed([_table(model, values, names, cells, own) for values, own in zip(states, found, strict=True)])
 
 
-def over_cells(
-    model: ConditionalModel,
-    values: Mapping[str, float],
-    names: Sequence[str],
-    config: GibbsConfig,
-    seed: int,
-    tick: Callable[[], None],
-) -> HelmholtzTable:
-    """Evaluate F over the trained range of cells in one state, from draws alone.
-
-    Args:
-        model: The conditional model.
-        values: T and the parameters of the potential, by name.
-        names: The free cell variables; the others stay those of the reference cell.
-        config: Numbers of samples, repeats and volumes.
-        seed: Seed of the random numbers.
-        tick: Called after each cell.
-
-    Raises:
-        StateError: A value is outside the trained range.
-    """
-    cells, found = _cells(model, names, config), []
-    for cell in cells:
-        found.append(draw_cell(*model.at({**cell, **values}), config, seed).samples())
-        tick()
-    # what follows from it decides what is sampled next, on all ranks alike
-    return parallel.agreed(_table(model, values, names, cells, found))
-
-
 def _exactly(
-    drawn: Sequence[Sequence[CellDraws]], model: ConditionalModel, config: Config, seed: int, share: Share
+    drawn: Sequence[Sequence[CellDraws]], model: ConditionalModel, config: Config, seed: int, progress: CellProgress
 ) -> list[list[CellSamples]]:
     """The cells of some tables, by chains in those whose draws are not beyond doubt, or where it is asked for."""
-    reasons = parallel.agreed([why_chains([cell.log_w for cell in table], config.exact.mode) for table in drawn])
+    reasons = parallel.agreed([_why_chains([cell.log_w for cell in table], config.exact.mode) for table in drawn])
     doubtful = [cell for table, reason in zip(drawn, reasons, strict=True) if reason for cell in table]
     if not doubtful:
         return [[cell.samples() for cell in table] for table in drawn]
-    every = parallel.agreed(why_chains([cell.log_w for cell in doubtful], config.exact.mode)) or ""
+    every = parallel.agreed(_why_chains([cell.log_w for cell in doubtful], config.exact.mode)) or ""
     anchor = _middle([model.conditions.context(cell.state) for cell in doubtful])
     states = [cell.state for cell in doubtful]
-    chains = run_chains([cell.as_shared() for cell in doubtful], states, config, seed, share, anchor=anchor, reason=every)
+    chains = _run_chains([cell.as_shared() for cell in doubtful], states, config, seed, progress, anchor=anchor, reason=every)
     place = {id(cell): index for index, cell in enumerate(doubtful)}
     return [[_by_chains(cell, place.get(id(cell)), chains) for cell in table] for table in drawn]
 
@@ -430,11 +515,100 @@ def _table(
     unit = PressureUnit(problem.units.labels.pressure, problem.units.nktv2p)
 
     def fitted(numbers: Array) -> FreeEnergySurface:
-        return FreeEnergySurface.fit(
-            x, numbers, reference_volume=problem.crystal.volume, kt=kt, box=box, names=tuple(names), pressure_unit=unit
-        )
+        surface = FreeEnergySurface.fit(x, numbers, reference_volume=problem.crystal.volume, kt=kt, box=box, names=names)
+        return replace(surface, pressure_unit=unit)
 
     return HelmholtzTable(
         dict(values), tuple(names), fixed, x, free_energy, energy, np.array([entry.ess for entry in found]),
         fitted(free_energy), fitted(energy), problem.crystal.n_sites, kt, found[0].chains,
     )  # fmt: skip
+
+
+def _why_chains(draws: Sequence[Array], mode: str) -> str | None:
+    """Why chains are run for a table after the draws at its cells; None where they are not."""
+    if mode == "never":
+        return None
+    if mode == "always":
+        return "asked for"
+    if any(not np.isfinite(log_w).any() for log_w in draws):
+        return "no draw of the flow has a weight at some cell"
+    summaries = [summarise(log_w.ravel()) for log_w in draws]
+    doubtful = [summary for summary in summaries if judge(summary).colour != "green"]
+    if not doubtful:
+        return None
+    lowest = min(summary.ess_fraction for summary in doubtful)
+    return f"the weights of the draws are not beyond doubt at {len(doubtful)} of {len(draws)} cells (lowest ESS {lowest:.2%})"
+
+
+def _run_chains(
+    cells: Sequence[SharedState],
+    states: Sequence[Mapping[str, float]],
+    config: Config,
+    seed: int,
+    progress: CellProgress,
+    *,
+    anchor: int,
+    reason: str,
+) -> CellChains:
+    """Run chains for some cells, on all ranks together, from the one of index `anchor`."""
+    exact, target, n_atoms = config.exact, config.estimate.target_error, cells[0].latent.n_sites
+    limits = f"{exact.max_seconds:.0f} s" + (f" and {exact.max_evaluations} energies" if exact.max_evaluations else "")
+    progress.reporter.say(f"chains     {reason}: until an error of {target:.1g} kT per atom at each cell, at most {limits}")
+    shared = SharedStates(cells, anchor=anchor, n_chains=exact.chains, seed=seed)
+    result, note, began = None, "", time.monotonic()
+    budget = ExactBudget(target, exact.max_seconds, exact.max_evaluations or math.inf)
+    with threads_for(n_atoms * block_size(n_atoms)):
+        try:
+            result = shared.run(budget, tick=lambda shared: progress.beat(f"chains, {shared.evaluations} energies"))
+        except EstimateError as error:
+            note = str(error)
+    seconds = parallel.agreed(time.monotonic() - began)
+    found = CellChains(
+        result, note or shared.note, reason, target, tuple(map(dict, states)), n_atoms, shared.evaluations, seconds
+    )
+    progress.reporter.say(found.sentence())
+    return found
+
+
+def chains_of(tables: Iterable[HelmholtzTable | CellSamples]) -> list[CellChains]:
+    """The chains of some tables or cells, each once."""
+    return list({id(table.chains): table.chains for table in tables if table.chains is not None}.values())
+
+
+def chains_entry(tables: Iterable[HelmholtzTable], checks: Iterable[CellSamples] = ()) -> dict[str, Any]:
+    """Entry `exact` of results.json: chains of tables, and of samples at the cells that were found; nothing where there are none."""
+    sets = [("table", chains) for chains in chains_of(tables)] + [("check", chains) for chains in chains_of(checks)]
+    if not sets:
+        return {}
+    entries = [{"of": of, **chains.entry()} for of, chains in sets]
+    return {"exact": {"evaluations": sum(entry["evaluations"] for entry in entries), "chains": entries}}
+
+
+def judge_tables(tables: Sequence[HelmholtzTable], config: GibbsConfig, name: str = "") -> list[Verdict]:
+    """Whether F in every cell is worth something: by the worst of all weights, by the chains where there are any, and by the polynomial.
+
+    Args:
+        tables: F over cells in each state.
+        config: Numbers of samples and repeats.
+        name: Of the crystal, where there are several.
+    """
+    drawn = [table for table in tables if table.chains is None]
+    verdicts = [_judge_draws(drawn, config.n_samples * config.n_repeats, name)] if drawn else []
+    worst = max(tables, key=lambda table: table.surface.rms_residual / table.surface.rms_noise)
+    missed = worst.surface.rms_residual / (worst.n_atoms * worst.kt)
+    misfit = judge_polynomial(missed, worst.surface.rms_residual / worst.surface.rms_noise, name)
+    return [combine([*verdicts, *(chains.verdict() for chains in chains_of(tables))]), *misfit]
+
+
+def _judge_draws(tables: Sequence[HelmholtzTable], n_samples: int, name: str) -> Verdict:
+    """By the lowest of all effective sample sizes."""
+    table = min(tables, key=lambda table: float(table.ess.min()))
+    worst = int(np.argmin(table.ess))
+    place = {**table.values, **dict(zip(table.names, table.x[worst], strict=True))}
+    where = ", ".join(f"{name} = {value:.4g}" for name, value in place.items())
+    return judge_lowest_ess(float(table.ess[worst]), n_samples, where, name)
+
+
+def written_state(values: Mapping[str, float]) -> str:
+    """Names and values of a state in one line."""
+    return ", ".join(f"{name} = {value:g}" for name, value in values.items())

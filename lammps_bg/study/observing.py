@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Observables of every source of configurations side by side: base, flow, reweighted flow, molecular dynamics.
-
-results.json gets the numbers, observables.json the curves and histograms behind them, rdf.csv the radial distribution.
-"""
+"""Observables of every source of configurations side by side: base, flow, reweighted flow, molecular dynamics."""
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.errors import LammpsBGError
 from lammps_bg.report.identification import StructureIdentifier
-from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.observables import (
+    RadialDistribution,
+    SiteDisplacements,
     mean_observable,
     mean_potential_energy,
     mean_square_displacement,
@@ -65,56 +62,83 @@ class Source:
             yield "reweighted", self.log_w
 
 
-def observe(problem: Problem, sources: Sequence[Source], run: RunDirectory, *, n_configurations: int) -> dict[str, Any]:
-    """Write observables.json and rdf.csv; returns the numbers for results.json.
+@dataclass(frozen=True)
+class Structure:
+    """What OVITO recognises.
+
+    Attributes:
+        types: Names of the structures, such as FCC.
+        shares: By name of the view: share of the atoms in each structure and its standard error, shape [types] each.
+    """
+
+    types: tuple[str, ...]
+    shares: dict[str, tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Observables:
+    """Observables by the name of their view: `base`, `flow`, `reweighted`, `exact`, `md`.
+
+    Attributes:
+        energies: Mean potential energies per atom.
+        series: By source: energies per atom of all configurations with a finite one, and their log-weights where there are some.
+        displacements: Mean-square displacements.
+        pressures: Mean pressures with the ideal part, pressure units; None where they were not asked for.
+        radial: g(r); None where it was not asked for.
+        n_radial: By source: configurations behind g(r).
+        structure: None where OVITO knows no structure like the reference's.
+    """
+
+    energies: dict[str, EstimateResult]
+    series: dict[str, tuple[Array, Array | None]]
+    displacements: dict[str, SiteDisplacements] = field(default_factory=dict)
+    pressures: dict[str, EstimateResult] | None = None
+    radial: dict[str, RadialDistribution] | None = None
+    n_radial: dict[str, int] = field(default_factory=dict)
+    structure: Structure | None = None
+
+
+def observe(problem: Problem, sources: Sequence[Source], *, n_configurations: int) -> Observables:
+    """All observables of all sources.
 
     Args:
         problem: Crystal, temperature and units.
         sources: What to put side by side.
-        run: The run directory.
         n_configurations: Configurations of each source that the radial distribution and the pressure rest on; 0: neither.
     """
-    labels = problem.units.labels
-    energy = {"unit": labels.energy, **_energies(problem, sources)}
-    numbers: dict[str, Any] = {"potential_energy_per_atom": energy}
-    n_atoms = problem.crystal.n_sites
-    arrays: dict[str, Any] = {"energy": {"unit": f"{labels.energy} per atom", "series": _series(sources, n_atoms)}}
+    energies, series = _energies(problem, sources), _series(sources, problem.crystal.n_sites)
     shown = [source for source in sources if source.usable.sum() > 1]
-    if shown:
-        numbers["mean_square_displacement"], arrays["msd"] = _displacements(problem, shown)
-    if shown and n_configurations:
-        numbers["pressure"] = arrays["pressure"] = _pressures(problem, shown, n_configurations)
-        numbers["radial_distribution"], arrays["rdf"] = _radial_distribution(problem, shown, n_configurations, run)
-        if (structure := _structures(problem, shown)) is not None:
-            numbers["structure"] = arrays["structure"] = structure
-    run.write_json("observables.json", arrays)
-    return numbers
+    if not shown:
+        return Observables(energies, series)
+    displacements = _displacements(shown)
+    if not n_configurations:
+        return Observables(energies, series, displacements)
+    pressures = _pressures(problem, shown, n_configurations)
+    radial, n_radial = _radial_distribution(problem, shown, n_configurations)
+    return Observables(energies, series, displacements, pressures, radial, n_radial, _structures(problem, shown))
 
 
-def _energies(problem: Problem, sources: Sequence[Source]) -> dict[str, Any]:
+def _energies(problem: Problem, sources: Sequence[Source]) -> dict[str, EstimateResult]:
     """Mean potential energies per atom by name."""
-    entries = {}
+    means = {}
     for source in sources:
         finite = np.isfinite(source.energies)
         if source.mean_energy is not None:
-            entries[source.name] = source.mean_energy.scaled(1.0 / problem.crystal.n_sites).to_dict()
+            means[source.name] = source.mean_energy.scaled(1.0 / problem.crystal.n_sites)
             continue
         for name, log_w in source.views():
             if finite.sum() > 1:
                 weights = None if log_w is None else log_w[finite]
-                mean = mean_potential_energy(source.energies[finite], problem.crystal.n_sites, weights)
-                entries[name] = mean.to_dict()
-    return entries
+                means[name] = mean_potential_energy(source.energies[finite], problem.crystal.n_sites, weights)
+    return means
 
 
-def _series(sources: Sequence[Source], n_atoms: int) -> dict[str, Any]:
-    """Energies per atom of all configurations with a finite one, for histograms."""
-    series: dict[str, Any] = {}
+def _series(sources: Sequence[Source], n_atoms: int) -> dict[str, tuple[Array, Array | None]]:
+    """Energies per atom of all configurations with a finite one."""
+    series = {}
     for source in sources:
         finite = np.isfinite(source.energies)
-        series[source.name] = {"values": _rounded(source.energies[finite] / n_atoms)}
-        if source.log_w is not None:
-            series[source.name]["log_w"] = _rounded(source.log_w[finite])
+        series[source.name] = source.energies[finite] / n_atoms, None if source.log_w is None else source.log_w[finite]
     return series
 
 
@@ -126,23 +150,15 @@ def _views(sources: Sequence[Source], count: int | None = None) -> Iterator[tupl
             yield name, source, index, None if log_w is None else log_w[index]
 
 
-def _displacements(problem: Problem, sources: Sequence[Source]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _displacements(sources: Sequence[Source]) -> dict[str, SiteDisplacements]:
     """Mean-square displacements: of all sites, and of each."""
-    unit = f"{problem.units.labels.length}^2"
-    numbers: dict[str, Any] = {"unit": unit}
-    curves = {}
-    for name, source, index, log_w in _views(sources):
-        found = mean_square_displacement(source.displacements[index], log_w)
-        numbers[name] = found.mean.to_dict()
-        curves[name] = {"value": _rounded(found.sites), "error": _rounded(found.errors)}
-    return numbers, {"unit": unit, "curves": curves}
+    return {name: mean_square_displacement(source.displacements[index], log_w) for name, source, index, log_w in _views(sources)}
 
 
-def _pressures(problem: Problem, sources: Sequence[Source], count: int) -> dict[str, Any]:
+def _pressures(problem: Problem, sources: Sequence[Source], count: int) -> dict[str, EstimateResult]:
     """Mean pressures with the ideal part N kT / V."""
     ideal = float(problem.ideal_pressure(problem.crystal.volume))
-    entries: dict[str, Any] = {"unit": problem.units.labels.pressure}
-    known: dict[str, Array] = {}
+    means, known = dict[str, EstimateResult](), dict[str, Array]()
     for name, source, index, log_w in _views(sources, count):
         if source.virials is not None:
             index, log_w = np.flatnonzero(source.usable), None
@@ -152,55 +168,41 @@ def _pressures(problem: Problem, sources: Sequence[Source], count: int) -> dict[
         finite = np.isfinite(known[source.name])
         if finite.sum() > 1:
             weights = None if log_w is None else log_w[finite]
-            entries[name] = mean_observable(known[source.name][finite], weights).scaled(1.0, ideal).to_dict()
-    return entries
+            means[name] = mean_observable(known[source.name][finite], weights).scaled(1.0, ideal)
+    return means
 
 
 def _radial_distribution(
-    problem: Problem, sources: Sequence[Source], count: int, run: RunDirectory
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """g(r) of every view; rdf.csv holds the same curves."""
+    problem: Problem, sources: Sequence[Source], count: int
+) -> tuple[dict[str, RadialDistribution], dict[str, int]]:
+    """g(r) of every view, and the configurations of every source behind it."""
     crystal, n_atoms = problem.crystal, problem.crystal.n_sites
     edges = np.linspace(0.0, _RDF_REACH * crystal.nearest_distance, _RDF_BINS + 1)
-    counts: dict[str, Array] = {}
-    curves, columns = {}, []
+    counts, curves = dict[str, Array](), {}
     for name, source, index, log_w in _views(sources, count):
         if source.name not in counts:
             positions = problem.surface.positions(source.displacements[index])
             counts[source.name] = pair_counts(positions, crystal.supercell, edges)
-        found = radial_distribution(counts[source.name], edges, crystal.volume, n_atoms=n_atoms, log_w=log_w)
-        curves[name] = {"g": _rounded(found.g), "error": _rounded(found.errors)}
-        columns += [found.g, found.errors]
-        r = found.r
-    names = ["r", *(column for name in curves for column in (f"g_{name}", f"error_{name}"))]
-    lines = [",".join(names), *(",".join(f"{x:.8g}" for x in row) for row in zip(r, *columns, strict=True))]
-    run.write_text("rdf.csv", "\n".join(lines) + "\n")
-    length = problem.units.labels.length
-    entry = {"file": "rdf.csv", "length_unit": length, "n_samples": {name: len(values) for name, values in counts.items()}}
-    return entry, {"unit": length, "r": _rounded(r), "curves": curves}
+        curves[name] = radial_distribution(
+            counts[source.name], edges, crystal.volume, n_atoms=n_atoms, log_w=log_w
+        )
+    return curves, {name: len(values) for name, values in counts.items()}
 
 
-def _structures(problem: Problem, sources: Sequence[Source]) -> dict[str, Any] | None:
+def _structures(problem: Problem, sources: Sequence[Source]) -> Structure | None:
     """Shares of the atoms that OVITO recognises as each structure; None where it knows no structure like the reference's."""
     crystal = problem.crystal
     try:
         identifier = StructureIdentifier(crystal.sites, crystal.supercell)
         if not identifier.recognises:
             return None
-        fractions: dict[str, Array] = {}
-        entries: dict[str, Any] = {}
+        fractions, shares = dict[str, Array](), {}
         for name, source, index, log_w in _views(sources, _STRUCTURE_FRAMES):
             if source.name not in fractions:
                 positions = problem.surface.positions(source.displacements[index])
                 names, fractions[source.name] = identifier.fractions(positions, crystal.supercell)
-            value, error = weighted_mean(fractions[source.name], log_w)
-            entries[name] = {"value": _rounded(value), "error": _rounded(error)}
+            shares[name] = weighted_mean(fractions[source.name], log_w)
     except LammpsBGError as error:  # OVITO is optional
         log.warning("structures were not identified: %s", error)
         return None
-    return {"types": list(names), "fractions": entries}
-
-
-def _rounded(values: Array) -> list[float]:
-    """For JSON: eight digits are enough for figures."""
-    return [float(f"{value:.8g}") for value in np.asarray(values)]
+    return Structure(tuple(names), shares)

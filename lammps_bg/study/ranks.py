@@ -7,7 +7,7 @@ import torch
 
 from lammps_bg import parallel
 from lammps_bg.config import Config, to_toml
-from lammps_bg.report.console import Console
+from lammps_bg.progress import Reporter
 from lammps_bg.store.provenance import sha256
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.problem import Problem
@@ -40,11 +40,11 @@ def set_threads() -> int:
     return threads
 
 
-def say_ranks(console: Console, threads: int) -> None:
+def say_ranks(reporter: Reporter, threads: int) -> None:
     """How the job is laid out, and whether its ranks are too many for the cores.
 
     Args:
-        console: Where to say it.
+        reporter: Where to say it.
         threads: Of torch, on this rank.
     """
     if parallel.size() == 1 and parallel.team().Get_size() == 1:
@@ -52,7 +52,7 @@ def say_ranks(console: Console, threads: int) -> None:
     (on_node, cores), helpers = parallel.processes_on_node(), parallel.team().Get_size()
     n, own = parallel.size() * helpers, f"{threads} thread{'s' * (threads > 1)} of torch"
     teams = f"in teams of {helpers}, each with one LAMMPS and {own}" if helpers > 1 else f"each with a LAMMPS and {own}"
-    console.say(f"parallel   {n} MPI ranks ({on_node} on {parallel.node_name()}), {teams}")
+    reporter.say(f"parallel   {n} MPI ranks ({on_node} on {parallel.node_name()}), {teams}")
     if on_node > cores:
         log.warning(
             "%d MPI ranks share %d cores of %s, so that they wait for each other; start with mpirun -n %d",
@@ -60,11 +60,11 @@ def say_ranks(console: Console, threads: int) -> None:
         )  # fmt: skip
 
 
-def say_shares(console: Console, what: str, items: str, n: int) -> None:
+def say_shares(reporter: Reporter, what: str, items: str, n: int) -> None:
     """How some work is shared out where the ranks do not divide it, and that some have none of it.
 
     Args:
-        console: Where to say it.
+        reporter: Where to say it.
         what: The work.
         items: What it consists of, in the plural.
         n: Their number.
@@ -81,4 +81,4 @@ def say_shares(console: Console, what: str, items: str, n: int) -> None:
             ranks,
         )
     else:
-        console.say(f"parallel   {what}: {n} {items}, {n // ranks} or {n // ranks + 1} for each of {ranks} ranks")
+        reporter.say(f"parallel   {what}: {n} {items}, {n // ranks} or {n // ranks + 1} for each of {ranks} ranks")

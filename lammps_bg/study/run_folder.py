@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lammps_bg import parallel
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.errors import ConfigError, RunDirectoryError
-from lammps_bg.report.console import Console
+from lammps_bg.progress import Reporter
 from lammps_bg.store import lock
 from lammps_bg.store.following import FollowingDirectory
 from lammps_bg.store.provenance import sha256
@@ -135,26 +135,34 @@ def require_same_request(before: Mapping[str, Any], given: Mapping[str, Any]) ->
     """
     for name in ("variables", "replicate", "elements", "strain"):
         value, stored = given.get(name), before.get(name, {})
-        if value and ({**stored, **value} if name == "variables" else value) != stored:
+        if not value:
+            continue
+        same = {**stored, **value} == stored if isinstance(value, Mapping) and name == "variables" else _plain(value) == stored
+        if not same:
             raise ConfigError(
                 f"expected --resume with the {name} of the run, {stored}, got {value}; start a new run with another -out"
             )
 
 
-def finished_code(out: Path, config: Config, console: Console, what: str, *, allow_red: bool) -> int | None:
+def _plain(value: object) -> object:
+    """As JSON knows it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def finished_code(out: Path, config: Config, reporter: Reporter, what: str, *, allow_red: bool) -> int | None:
     """Exit code of a command that is complete and would only be repeated; None where there is something to do.
 
     Args:
         out: Its folder.
         config: The configuration to go on with.
-        console: Where to say so.
+        reporter: Told so.
         what: What it made, in the plural.
         allow_red: Return 0 in spite of a red verdict.
     """
     run = RunDirectory.open(out)
     if not run.file("results.json").exists() or _stage(run) != "done" or config != load_config(run.file("config.toml")):
         return None
-    console.say(
+    reporter.say(
         f"complete   {run.path} has its {what} and results.json; ask for more with --set, or `lammps-bg report {run.path.name}` again"
     )
     return 3 if run.read_results()["verdict"]["colour"] == "red" and not allow_red else 0

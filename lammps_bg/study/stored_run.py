@@ -3,29 +3,21 @@
 
 import csv
 import logging
-import os
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from lammps_bg import parallel
 from lammps_bg.config import Config, load_config
-from lammps_bg.crystal.cell_variables import cell_variables
-from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.engine.lammps_engine import LammpsFlags
-from lammps_bg.errors import ConfigError, CrystalError, RunDirectoryError, StateError
-from lammps_bg.flow.base import FittedBase
-from lammps_bg.flow.model import build_generator
-from lammps_bg.report.console import Console
+from lammps_bg.errors import RunDirectoryError
+from lammps_bg.progress import Reporter
 from lammps_bg.store.run_directory import RunDirectory
-from lammps_bg.study.conditional import ConditionalModel, at_another_size, build_model, pin_parameters
-from lammps_bg.study.fitting import announce, base_at_size, refine_base
+from lammps_bg.study.applying import StoredModel, applied, conditional
+from lammps_bg.study.conditional import ConditionalModel
 from lammps_bg.study.problem import Problem, ScriptRequest
-from lammps_bg.study.training import Trained, in_state_of, problem_state
-from lammps_bg.training.model_file import SavedModel, load_model, reference_cell
+from lammps_bg.study.training import Trained
+from lammps_bg.training.model_file import load_model, reference_cell
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +53,6 @@ def stored_request(run: RunDirectory) -> ScriptRequest:
         )
     flags = stored["flags"]
     flags |= {"package": tuple(map(tuple, flags["package"])), "log": "none", "screen": "none"}
-    _search(run.file("inputs") / "potentials")
     return ScriptRequest(
         run.script,
         stored["variables"],
@@ -73,167 +64,36 @@ def stored_request(run: RunDirectory) -> ScriptRequest:
     )
 
 
-def _search(folder: Path) -> None:
-    """Let LAMMPS and the file search find the stored potential files first."""
-    others = [part for part in os.environ.get("LAMMPS_POTENTIALS", "").split(os.pathsep) if part and part != str(folder)]
-    os.environ["LAMMPS_POTENTIALS"] = os.pathsep.join([str(folder), *others])
-
-
-def load_trained(source: RunDirectory, problem: Problem, config: Config, console: Console, *, force: bool = False) -> Trained:
-    """The model of an earlier run, its base fitted again where the replicate or the state differs.
+def read_model(source: RunDirectory, problem: Problem, *, force: bool = False) -> StoredModel:
+    """The model file of an earlier run, for a crystal of the same unit cell.
 
     Args:
         source: The run.
-        problem: What it is applied to.
-        config: The configuration.
-        console: Where to report.
-        force: Go on at another temperature or with another potential; crystal, species and units must be the same in any case.
+        problem: What it is going to be applied to.
+        force: Whether script and potentials may be other ones.
 
     Raises:
-        LammpsBGError: The model is of another crystal, or of another state without `force`.
+        LammpsBGError: It is of another crystal, or the inputs are other ones.
     """
-    saved = _load_saved(source, problem, config, force=force)
-    if saved.conditional is not None:
-        return in_state_of(problem, _conditional(source, saved, problem, config, console))
-    forced = _state_differences(source, saved, problem, force=force)
-    fitted, moved = saved.fitted, saved.replicate != problem.crystal.replicate
-    if moved:
-        _require_transferable(saved, problem)
-        fitted = parallel.agreed(_base_of_this_size(saved, problem, config))
-    generator = build_generator(
-        config.flow, problem.crystal, fitted.base, seed=config.seed, eta=saved.state["eta"], device=config.device
-    )
-    trained_on = _load_weights(generator.flow, saved, source, console)
-    if not (moved or forced):
-        return Trained(generator, fitted, None, 0)
-    fitted = parallel.agreed(refine_base(problem, config, generator, fitted))
-    generator.prior.base = fitted.base
-    announce(problem, config.base, fitted, console, adapted=True)
-    state = {**problem_state(problem), "eta": saved.state["eta"], "trained_on": trained_on}
-    return Trained(generator, fitted, None, 0, SavedModel(saved.flow, config, fitted, problem.crystal.replicate, state))
-
-
-def load_conditional(source: RunDirectory, problem: Problem, config: Config, console: Console) -> ConditionalModel:
-    """The conditional model of an earlier run, its bases at the problem's replicate.
-
-    Args:
-        source: The run.
-        problem: The crystal, in any state and at any replicate.
-        config: The configuration.
-        console: Where to report.
-
-    Raises:
-        LammpsBGError: The model is of another crystal, or of one state only.
-    """
-    saved = _load_saved(source, problem, config, force=False)
-    if saved.conditional is None:
-        raise ConfigError(
-            f"expected a model that depends on the cell or other conditions, got one of a single state in {source.path}; train one with "
-            "ranges in [condition], such as --set condition.volume=[-0.1,0.1]"
-        )
-    return _conditional(source, saved, problem, config, console)
-
-
-def _conditional(source: RunDirectory, saved: SavedModel, problem: Problem, config: Config, console: Console) -> ConditionalModel:
-    """A stored conditional model on the crystal of a problem, which may be in any state."""
-    fitted = saved.conditional
-    if fitted is None:
-        raise TypeError("the model has no conditions")
-    pin_parameters(problem, fitted.conditions)
-    if saved.state.get("length_source") == problem.length_source and not problem.thermal_length:
-        problem.length_scale = saved.state[
-            "length_scale"
-        ]  # one Lambda for all states, also where it is a parameter of the potential
-    if TEMPERATURE not in fitted.conditions.names:
-        _state_differences(source, saved, problem, force=False)
-    cell = reference_cell(source.file("model.pt"))
-    back = cell_variables(np.asarray(np.linalg.solve(problem.crystal.unit.cell, cell)))
-    reference = problem.at(back)
-    if saved.replicate != problem.crystal.replicate:
-        _require_transferable(saved, problem)
-        fitted = parallel.agreed(at_another_size(fitted, saved.replicate, reference, config))
-    model = build_model(reference, config, fitted, eta=saved.state["eta"])
-    _load_weights(model.generators.flow, saved, source, console)
-    return model
-
-
-def _load_saved(source: RunDirectory, problem: Problem, config: Config, *, force: bool) -> SavedModel:
-    """The model file, of the same crystal, flow and units."""
+    files = problem.engine.script_files, problem.engine.potential_files
     if not force:
-        source.require_same_inputs(problem.engine.script_files, problem.engine.potential_files)
+        source.require_same_inputs(*files)
+    path = source.file("model.pt")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's remarks on foreign files, which are refused in our own words
-        saved = load_model(source.file("model.pt"), problem.crystal, problem.beta)
-    _require_same_model(source, saved, problem, config)
-    return saved
+        saved = load_model(path, problem.crystal, problem.beta)
+    changed = source.changed_inputs(*files) if force else []
+    return StoredModel(saved, reference_cell(path), source.path, tuple(changed))
 
 
-def _load_weights(flow: torch.nn.Module, saved: SavedModel, source: RunDirectory, console: Console) -> list[int]:
-    """Give a flow its weights, and say where they are from; the replicate they were trained on."""
-    try:
-        flow.load_state_dict(saved.flow)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise RunDirectoryError(
-            f"expected the weights of this flow in {source.file('model.pt')}, got other ones ({reason}); train again"
-        ) from None
-    trained_on: list[int] = saved.state.get("trained_on") or list(saved.replicate)
-    console.say(f"model      {source.path.name}, trained on {' x '.join(map(str, trained_on))} cells")
-    return trained_on
+def load_trained(source: RunDirectory, problem: Problem, config: Config, reporter: Reporter, *, force: bool = False) -> Trained:
+    """The model of an earlier run in the state of a problem; see `applying.applied`."""
+    return applied(read_model(source, problem, force=force), problem, config, reporter, force=force)
 
 
-def _require_same_model(source: RunDirectory, saved: SavedModel, problem: Problem, config: Config) -> None:
-    """Refuse a model of another flow, base or state than the one asked for."""
-    if saved.config.flow != config.flow:
-        raise RunDirectoryError(
-            f"expected config.toml in {source.path} with the flow that model.pt was trained with, got another one; restore config.toml"
-        )
-    if saved.state.get("units") != problem.units.name:
-        raise StateError(
-            f"expected the units the model was trained with, {saved.state.get('units')}, got {problem.units.name}; train a model for them"
-        )
-    same_size = saved.replicate == problem.crystal.replicate
-    if config.base.kind != saved.config.base.kind or (same_size and config.base != saved.config.base):
-        raise ConfigError(
-            "expected the base configuration the model was trained with (at another -rep, base.iterations and base.n_samples may "
-            "differ), got another one; leave out --set base.*"
-        )
-
-
-def _state_differences(source: RunDirectory, saved: SavedModel, problem: Problem, *, force: bool) -> bool:
-    """Whether temperature or potential differ from those of the training, which is refused unless it is forced."""
-    given = {"temperature": problem.temperature, "pair style": problem.engine.pair_style}
-    trained = {"temperature": saved.state.get("temperature"), "pair style": saved.state.get("pair_style")}
-    differences = [f"{name} {trained[name]}, got {given[name]}" for name in given if given[name] != trained[name]]
-    if differences and not force:
-        raise StateError(
-            f"expected what the model was trained with, {differences[0]}; train a model for it (`sample --force` uses this one all the "
-            "same, with exact weights but a lower ESS)"
-        )
-    if force:
-        differences += source.changed_inputs(problem.engine.script_files, problem.engine.potential_files)
-    if differences:
-        log.warning(
-            "the model was trained with another state (%s): weights are exact, but expect a lower ESS", "; ".join(differences)
-        )
-    return bool(differences)
-
-
-def _require_transferable(saved: SavedModel, problem: Problem) -> None:
-    """Refuse a flow that knows one supercell only."""
-    if saved.config.flow.kind == "global":
-        trained, given = (" ".join(map(str, counts)) for counts in (saved.replicate, problem.crystal.replicate))
-        raise CrystalError(
-            f"expected -rep {trained}, on which this flow with attention over all atoms was trained, got {given}; "
-            "use flow.kind=sublattice or augmented for a model that serves every supercell"
-        )
-
-
-def _base_of_this_size(saved: SavedModel, problem: Problem, config: Config) -> FittedBase:
-    """The model's base at the problem's replicate."""
-    fitted, iterated = saved.fitted, bool(saved.fitted.iterations or saved.state.get("trained_on"))
-    moved = base_at_size(problem, config.base, config.seed, fitted.parameters, saved.replicate, iterated=iterated)
-    return replace(fitted, base=moved.base(problem.beta), parameters=moved)
+def load_conditional(source: RunDirectory, problem: Problem, config: Config, reporter: Reporter) -> ConditionalModel:
+    """The conditional model of an earlier run at the replicate of a problem; see `applying.conditional`."""
+    return conditional(read_model(source, problem), problem, config, reporter)
 
 
 def read_samples(run: RunDirectory) -> np.ndarray:

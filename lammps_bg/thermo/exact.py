@@ -53,11 +53,13 @@ class ExactBudget:
         target_error: Standard error of beta F / N, kT per atom.
         max_seconds: Wall-clock time; inf: no limit.
         max_evaluations: Energies of the chains on all ranks; inf: no limit.
+        n_independent: Independent samples of the crystal that are wanted, too.
     """
 
     target_error: float
     max_seconds: float = math.inf
     max_evaluations: float = math.inf
+    n_independent: int = 0
 
 
 @dataclass
@@ -266,12 +268,18 @@ class Ladder:
             return True
         found = self.result()
         error = found.difference.error / self._latent.n_sites * _SAFETY
-        if error <= budget.target_error and found.mixed:
+        lacking = budget.n_independent / self._spaced(found.top) if budget.n_independent else 0.0
+        if error <= budget.target_error and found.mixed and lacking <= 1.0:
             return False
-        growth = min(max((error / budget.target_error) ** 2, _GROWTH[0]), _GROWTH[1])
+        growth = min(max((error / budget.target_error) ** 2, lacking, _GROWTH[0]), _GROWTH[1])
         for window in self.windows:
             window.wanted = math.ceil(growth * window.wanted)
         return True
+
+    def _spaced(self, top: WindowSummary) -> int:
+        """Samples of the crystal whose steps are a whole number of inefficiencies apart, which may be a power of two."""
+        apart = 2 ** max(0, math.ceil(math.log2(top.inefficiency)))
+        return self.n_chains * max(1, top.n_steps // apart)
 
     def _add(self, place: int, coupling: float) -> None:
         """A new window, whose chains start where those of the next lower one stand."""

@@ -19,7 +19,7 @@ density. Cells outside the trained box have no density here, which is told where
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,12 +49,10 @@ from lammps_bg.thermo.chains import (
 )
 from lammps_bg.thermo.exact import split_r_hat
 from lammps_bg.thermo.free_energy import EstimateResult
-from lammps_bg.thermo.gibbs import FreeEnergySurface, PressureUnit
-from lammps_bg.thermo.legendre import EnthalpySurface
+from lammps_bg.thermo.gibbs import EDGE_SHARE, EnthalpySurface, FreeEnergySurface, PressureUnit
 from lammps_bg.thermo.repeats import jackknife
 from lammps_bg.thermo.timeseries import inefficiency
 from lammps_bg.thermo.verdict import RELIABLE, SEVERITY, Colour, Verdict
-from lammps_bg.thermo.volume_fluctuation import EDGE_SHARE
 from lammps_bg.thermo.weights import EstimateError
 from lammps_bg.training.target import ExactTarget
 
@@ -165,12 +163,7 @@ class CellNoise:
 
     @classmethod
     def of(cls, centre: Array, covariance: Array) -> "CellNoise | None":
-        """The noise of a Gaussian of cells, somewhat widened; None where the covariance is none.
-
-        Args:
-            centre: Shape [d].
-            covariance: Shape [d, d].
-        """
+        """The noise of a Gaussian of cells, somewhat widened; None where the covariance is none."""
         try:
             return cls(centre, np.asarray(np.linalg.cholesky(_WIDER * np.atleast_2d(covariance)), dtype=np.float64))
         except np.linalg.LinAlgError:
@@ -259,14 +252,9 @@ def first_cells(
             f"expected draws with finite energies in all trained cells, got {len(table)} of {n_chains}; train longer, or over smaller ranges"
         )
     surface = FreeEnergySurface.fit(
-        x,
-        table,
-        reference_volume=isobar.reference_volume,
-        kt=1.0 / isobar.beta,
-        box=isobar.box,
-        names=isobar.names,
-        pressure_unit=unit,
+        x, table, reference_volume=isobar.reference_volume, kt=1.0 / isobar.beta, box=isobar.box, names=isobar.names
     )
+    surface = replace(surface, pressure_unit=unit or PressureUnit())
     centre = np.array([entry.value for entry in surface.gibbs(isobar.pressure).cell])
     enthalpy = EnthalpySurface(surface.terms, surface.coefficients.mean(0), isobar.reference_volume, isobar.pressure)
     covariance = np.asarray(np.linalg.inv(enthalpy.hessian(centre)) / isobar.beta, dtype=np.float64)
@@ -277,12 +265,7 @@ def first_cells(
 
 
 def whole_blocks(n_chains: int, n_sites: int) -> int:
-    """A number of chains, rounded up to whole blocks.
-
-    Args:
-        n_chains: Number of chains.
-        n_sites: Number of atoms N.
-    """
+    """A number of chains, rounded up to whole blocks."""
     size = block_size(n_sites)
     return size * -(-n_chains // size)
 
@@ -447,11 +430,7 @@ class IsobaricChains:
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`, on any number of ranks.
-
-        Args:
-            state: What `state` gave on the first rank.
-        """
+        """Go on from a `state`, on any number of ranks."""
         x, cells = state["x"], state["cells"].numpy()
         if tuple(x.shape) != (self.n_chains, self._model.channels, self._model.n_sites, 3):
             raise ValueError("white noise of another crystal")
@@ -503,17 +482,12 @@ def over_chains(statistic: Callable[..., float], *tables: Array) -> EstimateResu
 
 
 def compressibility(volumes: Array, kt: float) -> float:
-    """Isothermal compressibility -d ln V / dP = Var V / (kT <V>), volume per energy.
-
-    Args:
-        volumes: At constant pressure, any shape.
-        kt: kT, energy.
-    """
+    """Isothermal compressibility -d ln V / dP = Var V / (kT <V>), volume per energy."""
     return float(volumes.var() / (kt * volumes.mean()))
 
 
 @dataclass(frozen=True)
-class IsobaricResult:
+class IsobaricAverages:
     """What the chains say of a crystal at constant pressure.
 
     Attributes:
@@ -544,7 +518,7 @@ class IsobaricResult:
         return self.n_samples / self.inefficiency
 
 
-def result_of(chains: IsobaricChains, nearest_distance: float, keys: Sequence[str]) -> IsobaricResult:
+def averages_of(chains: IsobaricChains, nearest_distance: float, keys: Sequence[str]) -> IsobaricAverages:
     """Averages over the steps that count.
 
     Args:
@@ -568,7 +542,7 @@ def result_of(chains: IsobaricChains, nearest_distance: float, keys: Sequence[st
     near = isobar.near_edge(cells)
     hops = float((chains.series("furthest") > _HOP * nearest_distance).mean())
     n = energies.size
-    return IsobaricResult(
+    return IsobaricAverages(
         over_chains(lambda v: float(v.mean()), volumes), over_chains(lambda v: float(v.var()), volumes),
         over_chains(lambda v: compressibility(v, kt), volumes), over_chains(lambda e: float(e.mean()), energies),
         n, max(1.0, slowest), r_hat, dict(zip(isobar.names, near.tolist(), strict=True)),

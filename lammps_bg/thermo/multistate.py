@@ -2,8 +2,9 @@
 """Free energies of many states from the samples of all of them (MBAR; Shirts and Chodera, J. Chem. Phys. 129, 124105, 2008).
 
 u_kn[k, n] is the reduced potential of frame n in state k, f_k the reduced free energy of state k, W_kn the weight of frame n
-in an average over state k: sum_n W_kn = 1. pymbar solves for f_k; its bootstrap takes no seed and no empty states, so replicas
-are solved here, by Newton steps from its solution.
+in an average over state k: sum_n W_kn = 1. pymbar solves for f_k. Its own bootstrap has one seed (`rseed`, from 4.0.3), while
+replicas that are paired with those of another estimate need a random source for each state; so they are solved here, by Newton steps
+from its solution.
 """
 
 from collections.abc import Iterator, Sequence

@@ -60,6 +60,15 @@ def with_error(value: float, error: float, n_repeats: int) -> EstimateResult:
     return EstimateResult(float(value), floored, (float(value) - half, float(value) + half), n_repeats)
 
 
+def mean_of(values: Array) -> EstimateResult:
+    """Mean of the repeats with its standard error.
+
+    Args:
+        values: One number per repeat, shape [R].
+    """
+    return with_error(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values))
+
+
 def leave_one_out(repeats: Array) -> Array:
     """Means over all repeats but one, a row for each left out, shape [R, m].
 

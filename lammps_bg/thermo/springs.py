@@ -50,22 +50,13 @@ class SpringCrystal:
         return 1.5 * float(each - centre)
 
     def energies(self, displacements: ArrayLike) -> Array:
-        """U_s, energy units, shape [n].
-
-        Args:
-            displacements: Length units, shape [n, N, 3]; a common shift changes nothing.
-        """
+        """U_s of displacements [n, N, 3] (length units; a common shift changes nothing), energy units, shape [n]."""
         u = np.asarray(displacements, dtype=np.float64)
         centre = np.einsum("i,nia->na", self.stiffness / self.stiffness.sum(), u)
         return 0.5 * np.einsum("i,nia->n", self.stiffness, np.square(u - centre[:, None]))
 
     def sample(self, n: int, rng: np.random.Generator) -> Array:
-        """Independent configurations at equilibrium, without centre of mass, length units, shape [n, N, 3].
-
-        Args:
-            n: Number of configurations.
-            rng: Source of randomness.
-        """
+        """Independent configurations at equilibrium, without centre of mass, length units, shape [n, N, 3]."""
         amplitudes = 1.0 / np.sqrt(self.beta * self.stiffness)
         x = amplitudes[:, None] * rng.standard_normal((n, self.n_atoms, 3))
         return x - x.mean(1, keepdims=True)

@@ -91,13 +91,17 @@ def decorrelate_replicas(replicas: Sequence[ArrayLike], *, minimum: int = FEWEST
     return result
 
 
-def evenly_spaced(n: int, most: int) -> NDArray[np.int64]:
-    """Places of at most `most` frames spread over a series of `n`, its ends included, ascending.
+def slowest(series: Sequence[ArrayLike]) -> Decorrelated:
+    """The decorrelation of the series that leaves the fewest independent frames: those are independent in all of them.
 
-    Args:
-        n: Length of the series.
-        most: Frames to pick.
+    Raises:
+        EstimateError: One of them is too short, constant or not finite.
     """
+    return min((decorrelate(values, minimum=1) for values in series), key=lambda found: found.n_independent)
+
+
+def evenly_spaced(n: int, most: int) -> NDArray[np.int64]:
+    """Places of at most `most` frames spread over a series of `n`, its ends included, ascending."""
     return np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(np.int64))
 
 
@@ -117,6 +121,33 @@ def correlated_mean(*replicas: ArrayLike, minimum: int = FEWEST_INDEPENDENT) -> 
     mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(n_effective)
     reach = float(stdtrit(max(n_effective - 1.0, 1.0), CONFIDENCE[1] / 100.0)) * error
     return EstimateResult(mean, error, (mean - reach, mean + reach), sum(part.n_independent for part in parts))
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Mean of a quantity that does not move.
+
+    Attributes:
+        value: Its value.
+        n: Number of frames.
+        error: Zero.
+    """
+
+    value: float
+    n: int
+    error: float = 0.0
+
+    def to_dict(self) -> dict[str, object]:
+        """The fields for a JSON file."""
+        return {"value": self.value, "error": self.error, "n": self.n}
+
+
+def equilibrated_mean(parts: Sequence[Array]) -> EstimateResult | Fixed:
+    """Mean of a quantity over the equilibrated frames of each replica, with an error for correlated data where it moves at all."""
+    every = np.concatenate(parts)
+    if np.ptp(every) <= 1e-12 * abs(every.mean()):
+        return Fixed(float(every.mean()), len(every))
+    return correlated_mean(*parts, minimum=1)
 
 
 def _checked(series: ArrayLike) -> Array:
@@ -165,11 +196,7 @@ def _cautious_inefficiency(parts: Sequence[Array]) -> float:
 
 
 def inefficiency(parts: Sequence[Array]) -> float:
-    """Statistical inefficiency of series of one quantity around their common mean, in frames; their length where they are constant.
-
-    Args:
-        parts: The series, each of shape [n].
-    """
+    """Statistical inefficiency of series of one quantity around their common mean, in frames; their length where they are constant."""
     if sum(map(len, parts)) < 3 or np.ptp(np.concatenate(parts)) == 0.0:
         return float(sum(map(len, parts)))
     with quiet_pymbar() as pymbar:

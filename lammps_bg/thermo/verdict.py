@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.weights import HILL_SHARE, ONE_SIDED_95, WeightSummary
@@ -34,6 +35,9 @@ AMBER_ZERO_FRACTION = 0.01
 
 RELIABLE = "The number can be used with its error."
 CHAINS = "Use --exact auto: chains sample exactly where the flow's weights do not suffice."
+LOWEST_CELL_ESS, LOWEST_CELL_FRACTION = 50.0, 0.01  # effective samples at a cell, all repeats together; and their share
+MISFIT, SMALL_MISFIT = 4.0, 1e-4  # of a polynomial's residual: times its noise, and kT per atom below which it does not matter
+EDGE_PROBABILITY = 0.01
 MOST_SAMPLES = 100_000
 """More than this are not recommended: chains are cheaper."""
 NOT_RELIABLE = "not reliable"
@@ -195,6 +199,100 @@ def judge_agreement(first: EstimateResult, second: EstimateResult, names: tuple[
         step = "Trust neither number: look at the weights, the convergence and whether the MD stayed in this crystal."
         return Verdict("red", (reason,), False, step)
     return Verdict("green", (reason,), True, RELIABLE)
+
+
+def limit_of(freedom: float, n_tests: int) -> float:
+    """Standard errors beyond which the worst of several tests is as unlikely as three are for one normal number.
+
+    Args:
+        freedom: Degrees of freedom of the error: few repeats know it badly (Student).
+        n_tests: Number of tests (Bonferroni).
+    """
+    return float(-stdtrit(freedom, ndtr(-RED_Z) / max(1, n_tests)))
+
+
+def judge_lowest_ess(ess: float, n_samples: int, where: str, name: str = "") -> Verdict:
+    """Verdict on free energies over cells from their draws.
+
+    Args:
+        ess: Effective sample size in the worst cell, as a fraction.
+        n_samples: Samples in each cell.
+        where: The worst cell.
+        name: Of the crystal, where there are several.
+    """
+    said = f"The lowest ESS over the cells{name and ' of '}{name} is {ess:.1%} of {n_samples} (at {where})."
+    if ess < LOWEST_CELL_FRACTION or ess * n_samples < LOWEST_CELL_ESS:
+        return Verdict("red", (said,), False, "Train longer, over a smaller range, or draw more with gibbs.n_samples.")
+    if ess < 10 * LOWEST_CELL_FRACTION:
+        return Verdict("amber", (said,), True, "Look at the errors and at the check at the cell that was found.")
+    return Verdict("green", (said,), True, RELIABLE)
+
+
+def judge_polynomial(missed: float, ratio: float, name: str = "") -> list[Verdict]:
+    """Amber where a polynomial misses F at the cells by much more than its noise.
+
+    Args:
+        missed: Root mean square by which it does, kT per atom.
+        ratio: That in units of its noise.
+        name: Of the crystal, where there are several.
+    """
+    if ratio <= MISFIT or missed < SMALL_MISFIT:
+        return []
+    said = (
+        f"The polynomial{name and ' of '}{name} misses F at the cells by {missed:.2g} kT per atom, {ratio:.0f} times its noise."
+    )
+    return [Verdict("amber", (said,), True, "Use a smaller trained range, or more volumes (gibbs.n_volumes).")]
+
+
+def judge_fresh_samples(free_energy: float, pressure: float, limit: float, where: str) -> Verdict:
+    """Whether fresh samples at a cell give the polynomial's F and, by their virial, the pressure that was asked for.
+
+    Args:
+        free_energy: Difference of F in its standard error.
+        pressure: That of the pressure.
+        limit: See `limit_of`.
+        where: State and pressure of the largest difference.
+    """
+    said = (
+        f"Fresh samples at the cells that were found differ most by {free_energy:+.1f} (F) and {pressure:+.1f} (virial pressure) standard "
+        f"errors, at {where}."
+    )
+    if not max(abs(free_energy), abs(pressure)) <= limit or math.isnan(free_energy) or math.isnan(pressure):
+        return Verdict("red", (said,), False, "Use more volumes (gibbs.n_volumes), a smaller trained range, or more samples.")
+    return Verdict("green", (said,), True, RELIABLE)
+
+
+def judge_edge(probability: float, pressure: float) -> list[Verdict]:
+    """Amber where volumes at the edge of the trained range are likely, so that the mean volume is cut off.
+
+    Args:
+        probability: Of such a volume.
+        pressure: Pressure units of the script.
+    """
+    if probability <= EDGE_PROBABILITY:
+        return []
+    said = (
+        f"At P = {pressure:g} a volume at the edge of the trained range has a probability of {probability:.1%}, so "
+        "that mean volume and fluctuations are cut off."
+    )
+    return [
+        Verdict("amber", (said,), True, "Train over a wider range of volumes; G and the volume at the minimum do not suffer.")
+    ]
+
+
+def judge_beside_md(quantity: str, md_run: str, z: float, limit: float) -> Verdict:
+    """Whether flow and MD agree.
+
+    Args:
+        quantity: Its name.
+        md_run: Name of the run of MD.
+        z: Difference in its standard error.
+        limit: See `limit_of`.
+    """
+    said = f"{quantity} differs from MD ({md_run}) by {z:+.1f} standard errors."
+    if not abs(z) <= limit:
+        return Verdict("red", (said,), False, "Train longer, or make the MD longer, and look at both.")
+    return Verdict("green", (said,), True, RELIABLE)
 
 
 def reported(result: EstimateResult, verdict: Verdict) -> dict[str, object]:

@@ -28,11 +28,7 @@ _LARGEST_RATIO = 1e6  # of the widths of du at the ends of a gap; they may be in
 
 
 def initial_windows(n: int = 6) -> list[float]:
-    """Windows to begin with, closer towards the springs, where atoms may overlap and U varies most.
-
-    Args:
-        n: Number of windows, the ends included.
-    """
+    """Windows to begin with, closer towards the springs, where atoms may overlap and U varies most."""
     if n < 2:
         raise EstimateError(f"expected at least 2 windows, got {n}; the ends are windows themselves")
     return [float(x) for x in np.linspace(0.0, 1.0, n) ** 2]
@@ -50,12 +46,7 @@ def neighbour_overlaps(lambdas: Sequence[float], du_samples: Sequence[ArrayLike]
 
 
 def to_insert(lambdas: Sequence[float], du_samples: Sequence[ArrayLike]) -> list[float]:
-    """Windows to add, ascending; none where all neighbours overlap.
-
-    Args:
-        lambdas: Ascending.
-        du_samples: beta (U - U_s) of independent frames of each window, shapes [n]; +inf where U is not finite.
-    """
+    """Windows to add, ascending; none where all neighbours overlap."""
     overlaps = neighbour_overlaps(lambdas, du_samples)
     widths = [_width(np.asarray(samples, dtype=np.float64)) for samples in du_samples]
     new: list[float] = []

@@ -23,7 +23,7 @@ ALLOWED = {  # places that write, and why they may
     "engine/potential_files.py": "scratch",
     "engine/instance.py": "scratch",
     "engine/lammps_engine.py": "scratch",
-    "study/relaxed_files.py": "a draft that is given its name by a link",
+    "store/relaxed_files.py": "a draft that is given its name by a link",
     "report/figures/style.py": "inside replaced()",
     "report/html.py": "into memory",
     "store/trajectory.py": "inside replaced()",

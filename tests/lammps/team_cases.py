@@ -13,7 +13,7 @@ from lammps_scripts import INPUTS, LJ, SALT
 from lammps_bg import parallel
 from lammps_bg.engine import team
 from lammps_bg.engine.dynamics import Dynamics
-from lammps_bg.engine.ensembles import Canonical, IsothermalIsobaric, Mixed
+from lammps_bg.engine.ensembles import Canonical, FrenkelLadd, IsothermalIsobaric
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import at_rest, relax, static_state
 
@@ -123,7 +123,7 @@ def trajectories(folder):
 def noisy(folder):
     """Frames of dynamics with noise, which differ from rank count to rank count."""
     found = {}
-    for name, ensemble in {"canonical": Canonical(0.5, 0.5), "half": Mixed(0.5, 0.5, 0.5, (5.0,))}.items():
+    for name, ensemble in {"canonical": Canonical(0.5, 0.5), "half": FrenkelLadd(0.5, 0.5, 0.5, (5.0,))}.items():
         with crystal(folder, "lj")[0] as engine, Dynamics(engine, ensemble, timestep=0.004, seed=7) as dynamics:
             shots = [dynamics.run(10) for _ in range(10)]
             for quantity in ("positions", "energy", "virial_pressure", "temperature"):

@@ -12,7 +12,7 @@ import torch
 from command_line import LJ, MW, TINY, call, contents, mw_crystal
 
 from lammps_bg.cli import main
-from lammps_bg.study import session
+from lammps_bg.commands import run_steps
 
 BIG = LJ.replace("block 0 1 0 1 0 1", "block 0 3 0 3 0 3")
 RANDOM = """
@@ -384,7 +384,7 @@ def test_estimate_changes_no_samples(refused, run, words, what):
 
 
 def test_too_many_neighbours_are_refused_before_any_work(refused, run, monkeypatch):
-    monkeypatch.setattr(session, "_open_run", None)  # calling it would be an error
+    monkeypatch.setattr(run_steps, "_open_run", None)  # calling it would be an error
     words = ["-out", "new", *TINY, "--set", "flow.n_neighbours=60"]
     refused("expected a supercell in which no atom is among its own", "run", "-in", "in.mw", *words)
 

@@ -8,7 +8,7 @@ import pytest
 from lammps_scripts import INPUTS, LJ, SALT
 
 from lammps_bg.engine.dynamics import Dynamics
-from lammps_bg.engine.ensembles import Canonical, IsothermalIsobaric, Mixed
+from lammps_bg.engine.ensembles import Canonical, FrenkelLadd, IsothermalIsobaric
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import at_rest, relax, static_state
 from lammps_bg.errors import CrystalError, PotentialError
@@ -120,7 +120,7 @@ def test_all_is_as_before(engine, case):
 
 
 @pytest.mark.parametrize(
-    "ensemble", [Canonical(0.5, 0.5), Mixed(0.5, 0.5, 0.5, (5.0,)), IsothermalIsobaric(0.5, 20.0, "tri", 0.5, 5.0)]
+    "ensemble", [Canonical(0.5, 0.5), FrenkelLadd(0.5, 0.5, 0.5, (5.0,)), IsothermalIsobaric(0.5, 20.0, "tri", 0.5, 5.0)]
 )
 def test_dynamics_leaves_no_trace(ensemble, tmp_path):
     (tmp_path / "in.script").write_text(SCRIPTS["lj"])

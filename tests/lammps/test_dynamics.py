@@ -7,7 +7,7 @@ from lammps_scripts import INPUTS, LJ, SALT
 from scipy.stats import chi2, t
 
 from lammps_bg.engine.dynamics import Dynamics
-from lammps_bg.engine.ensembles import Canonical, IsothermalIsobaric, Mixed
+from lammps_bg.engine.ensembles import Canonical, FrenkelLadd, IsothermalIsobaric
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.errors import CrystalError, StateError
 
@@ -18,8 +18,8 @@ CASES = {
 }
 ENSEMBLES = {
     "canonical": lambda temperature, damp: Canonical(temperature, damp),
-    "half": lambda temperature, damp, constants=(5.0,): Mixed(temperature, damp, 0.5, constants),
-    "springs": lambda temperature, damp, constants=(50.0,): Mixed(temperature, damp, 0.0, constants),
+    "half": lambda temperature, damp, constants=(5.0,): FrenkelLadd(temperature, damp, 0.5, constants),
+    "springs": lambda temperature, damp, constants=(50.0,): FrenkelLadd(temperature, damp, 0.0, constants),
     "iso": lambda temperature, damp: IsothermalIsobaric(temperature, 20.0, "iso", damp, 10 * damp),
     "aniso": lambda temperature, damp: IsothermalIsobaric(temperature, 20.0, "aniso", damp, 10 * damp),
     "tri": lambda temperature, damp: IsothermalIsobaric(temperature, 20.0, "tri", damp, 10 * damp),
@@ -117,7 +117,7 @@ def test_restored_after_an_ensemble_that_does_not_start(load):
     engine, temperature, timestep, damp = load("lj")
     with engine:
         before = engine.energies(clouds(engine))
-        unknown = Mixed(temperature, damp, 0.5, (1.0, 2.0, 3.0))  # one type more than the script has
+        unknown = FrenkelLadd(temperature, damp, 0.5, (1.0, 2.0, 3.0))  # one type more than the script has
         with pytest.raises(StateError, match="each of 1 atom types"), Dynamics(engine, unknown, timestep=timestep, seed=5):
             pass
         np.testing.assert_allclose(engine.energies(clouds(engine)), before, rtol=1e-10)
@@ -147,7 +147,7 @@ def test_fixes_of_the_script_belong_to_the_potential(coupling, tmp_path):
     script.write_text(LJ + "fix tether all spring/self 40.0\nfix_modify tether energy yes\n")
     with Engine(script) as engine:
         before = engine.energies(clouds(engine))
-        ensemble = Mixed(0.5, 1e12, coupling, (40.0,))
+        ensemble = FrenkelLadd(0.5, 1e12, coupling, (40.0,))
         with Dynamics(engine, ensemble, timestep=0.004, seed=5) as dynamics:
             snapshots = [dynamics.run(20) for _ in range(3)]
             forces = engine.lammps.numpy.extract_atom("f")[: engine.structure.n_atoms].copy()
@@ -162,7 +162,7 @@ def test_input_is_checked(load):
     with pytest.raises(StateError, match="positive temperature"):
         Canonical(0.0, 1.0)
     with pytest.raises(StateError, match="coupling from 0"):
-        Mixed(1.0, 1.0, 1.5, (1.0,))
+        FrenkelLadd(1.0, 1.0, 1.5, (1.0,))
     with pytest.raises(StateError, match="iso, aniso, tri"):
         IsothermalIsobaric(1.0, 0.0, "xy", 1.0, 1.0)
     engine, *_ = load("lj")
@@ -220,7 +220,7 @@ def test_springs_only_follow_the_einstein_law(load):
         masses, constants = engine.structure.masses, np.array([8.0, 3.0])
         omega = np.sqrt(constants / (masses * engine.units.mvv2e)).max()
         timestep, damp = 0.5 / omega, 1.0 / omega
-        with Dynamics(engine, Mixed(temperature, damp, 0.0, constants), timestep=timestep, seed=3) as dynamics:
+        with Dynamics(engine, FrenkelLadd(temperature, damp, 0.0, constants), timestep=timestep, seed=3) as dynamics:
             dynamics.run(200)
             snapshots = [dynamics.run(40) for _ in range(600)]
         displacements = np.array([snapshot.positions for snapshot in snapshots]) - engine.sites

@@ -19,6 +19,7 @@ from lammps_bg.report.contents import read_contents
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study import reporting, status
 from lammps_bg.study.exact import judge_structure
+from lammps_bg.study.observing import Structure
 
 CRYSTAL = ["-in", "in.lj", "-rep", "2", "2", "2"]
 FEW = ["--set", "estimate.target_error=0.012", "--set", "exact.max_evaluations=6000", "--set", "exact.n_dump=128"]
@@ -261,11 +262,13 @@ def test_chains_that_leave_the_crystal_are_red():
     """Half of the atoms in another structure than the base's; heat that hides a few neighbours is none."""
 
     def told(exact):
-        fractions = {"base": {"value": [0.1, 0.9]}, "exact": {"value": exact}}
-        return judge_structure({"structure": {"types": ["Other", "FCC"], "fractions": fractions}})
+        shares = {"base": [0.1, 0.9], "exact": exact}
+        return judge_structure(
+            Structure(("Other", "FCC"), {name: (np.array(share), np.zeros(2)) for name, share in shares.items()})
+        )
 
     assert told([0.2, 0.8]) == []
-    assert judge_structure({}) == []
+    assert judge_structure(None) == []
     (verdict,) = told([0.7, 0.3])
     assert verdict.colour == "red"
     assert "finds FCC around 30% of the atoms of the chains and 90% of those of the base" in verdict.reasons[0]

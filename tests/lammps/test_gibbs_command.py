@@ -12,7 +12,12 @@ from conditional_runs import FEW, results, rows, settings
 from launching import finished
 
 from lammps_bg.cli import main
+from lammps_bg.config import load_config
+from lammps_bg.progress import SILENT
 from lammps_bg.report.figures import style
+from lammps_bg.study.gibbs import GibbsRequest, gibbs, states_of
+from lammps_bg.study.problem import Problem
+from lammps_bg.study.stored_run import load_conditional, stored_request, with_model
 
 NKTV2P = 68568.415  # atm per kcal/mol/Angstrom^3, units real
 GPA = 1e9 / 101325.0  # atm
@@ -195,6 +200,46 @@ def test_no_matplotlib_is_no_obstacle(models, capsys, monkeypatch):
     assert (models / "g" / "results.json").exists()
 
 
+# ---- from Python, without a folder for the results
+
+
+def in_memory(folder, name, out):
+    """The model of a run, and the configuration of an evaluation of it."""
+    source, config = with_model(folder / name), load_config(folder / out / "config.toml")
+    problem = Problem.load(stored_request(source))
+    return problem, load_conditional(source, problem, config, SILENT), config
+
+
+def test_in_memory_it_gives_the_numbers_of_the_command(by_chains, monkeypatch):
+    """Every entry, to the last bit; nothing is written."""
+    use(monkeypatch, by_chains)
+    before = contents(by_chains)
+    problem, model, config = in_memory(by_chains, "vol", "never")
+    with problem.engine:
+        found = gibbs(model, GibbsRequest(states_of({}, problem, model), [0.0]), config)
+    assert contents(by_chains) == before
+    stored = results(by_chains, "never")
+    assert json.loads(json.dumps(found.to_dict()["gibbs"])) == stored["gibbs"]
+    assert found.verdict.to_dict() == stored["verdict"]
+
+
+def test_each_cell_is_evaluated_once(models):
+    """One energy surface for each cell of the table, and one for the check of each row: the box of a row needs none."""
+    source = with_model(models / "vol")
+    config = load_config(source.file("config.toml"), tuple(word for word in FEW if word != "--set"))
+    problem = Problem.load(stored_request(source))
+    with problem.engine, pytest.MonkeyPatch.context() as patch:
+        model = load_conditional(source, problem, config, SILENT)
+        request, made, at = GibbsRequest(states_of({}, problem, model), [0.0, 500.0]), [], Problem.at
+        patch.setattr(Problem, "at", lambda problem, values: made.append(values) or at(problem, values))
+        found = gibbs(model, request, config)
+        assert len(made) == 5 + 2
+        n = problem.n_evaluations
+        found.to_dict()
+        assert len(made) == 5 + 2
+        assert problem.n_evaluations == n
+
+
 # ---- chains
 
 CHAINS = settings(
@@ -277,6 +322,29 @@ def test_chains_that_do_not_come_there_in_time(models, capsys):
     assert "Traceback" not in spoken.error
 
 
+def test_chains_on_two_ranks_give_the_bytes_of_one(models):
+    """The white noise belongs to draws and chains, not to ranks; what follows is decided by the numbers of all of them."""
+    words = [
+        "gibbs",
+        "-model",
+        "vol",
+        "-P",
+        "0",
+        *CHAINS,
+        *settings("exact.max_evaluations=3000"),
+        "--exact",
+        "always",
+        "--allow-red",
+    ]
+    for ranks, out in ((1, "by_one"), (2, "by_two")):
+        said, _ = finished([*words, "-out", out], ranks)
+        assert said.count("chains     asked for") == 2  # the table, and the check
+    for name in ("gibbs.csv", "helmholtz.csv"):
+        assert (models / "by_two" / name).read_bytes() == (models / "by_one" / name).read_bytes()
+    one, two = (results(models, name)["exact"] for name in ("by_one", "by_two"))
+    assert one["evaluations"] == two["evaluations"] > 0
+
+
 # ---- bad input
 
 
@@ -300,7 +368,7 @@ def test_chains_that_do_not_come_there_in_time(models, capsys):
         (["-P", "0", "-var", "rc", "1"], "which in.gsw_diamond never uses"),
         (["-P", "0", "--cell", "xy"], "expected a model that was trained over volume, c/a, got one without c/a"),
         (["-P", "0", "-md", "gsw"], "expected results.json in"),
-        (["-P", "0", "--set", "condition.volume=[0,1]"], "expected the model's own flow, base, condition and train"),
+        (["-P", "0", "--set", "condition.volume=[0,1]"], "expected `lammps-bg gibbs` with the condition of the run"),
     ],
 )
 def test_bad_input(refused_by_models, words, message):

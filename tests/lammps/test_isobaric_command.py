@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,13 @@ from conditional_runs import FEW, results, rows, settings
 from lammps_scripts import plain_energy_forces
 
 from lammps_bg.cli import main
+from lammps_bg.config import load_config
 from lammps_bg.engine.dump import read_dump
+from lammps_bg.progress import SILENT
+from lammps_bg.store.run_directory import RunDirectory
+from lammps_bg.study.isobaric import CrystalCells, first_chains, sample_isobaric
+from lammps_bg.study.problem import Problem
+from lammps_bg.study.stored_run import load_conditional, stored_request
 from lammps_bg.thermo.isobaric import TUNING, IsobaricChains
 
 EDGE = 6.2018745  # of the cubic cell of the script, Angstrom
@@ -205,6 +212,20 @@ def test_fluctuations_beyond_the_trained_range_are_told(models, capsys):
     found = results(models, "npt")
     assert found["verdict"]["colour"] == "amber"
     assert found["npt"]["near_edge"]["volume"] > 0.01
+
+
+def test_the_numbers_of_the_command_without_a_folder(sampled, models):
+    run = RunDirectory.open(models / "vol")
+    config = load_config(None, tuple(SHORT[1::2]), load_config(run.file("config.toml")))
+    problem = Problem.load(replace(stored_request(run), replicate=(2, 1, 1)))
+    model = load_conditional(run, problem, config, SILENT)
+    crystal = CrystalCells.of(model, problem, None)
+    chains, _ = first_chains(crystal, crystal.at_pressure(0.05 * GPA), config)
+    found = sample_isobaric(crystal, chains, config)
+    npt = results(sampled, "squeezed")["npt"]
+    assert (found.averages.volume.value, found.averages.volume.error) == (npt["volume"]["value"], npt["volume"]["error"])
+    assert found.cell_averages()["lx"].value == npt["lx"]["value"]
+    assert len(found.frames) == len(list(read_dump(sampled / "squeezed" / "exact.dump.gz")))
 
 
 # ---- stopping and going on

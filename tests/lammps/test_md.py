@@ -16,13 +16,18 @@ import pytest
 from command_line import LJ, TINY, TINY_MD, call, contents
 from launching import finished, launched, wait_for
 
-from lammps_bg import cli
+from lammps_bg import cli, parallel
+from lammps_bg.config import MdConfig
 from lammps_bg.engine.dump import read_dump
 from lammps_bg.engine.lammps_engine import Engine
+from lammps_bg.errors import ConfigError
 from lammps_bg.report.picture import PictureError
+from lammps_bg.store.md_run import load_md_frames, md_entry
 from lammps_bg.store.trajectory import TrajectoryFiles
 from lammps_bg.study import reporting
-from lammps_bg.study.simulation import Simulation
+from lammps_bg.study.md import MDInMemory, MDSetup, Simulation, run_md
+from lammps_bg.study.md_frames import MDFrames
+from lammps_bg.study.problem import Problem, ScriptRequest
 
 N_ATOMS = 32
 P_AT_HALF = 28.0  # pressure of the script's density at T = 0.5
@@ -174,6 +179,43 @@ def test_report(capsys, tmp_path, monkeypatch):
     assert spoken.code == 0
     assert "nvt/report.html" in spoken.changed
     assert len((tmp_path / "nvt" / "report.html").read_text()) == pytest.approx(len(page), rel=0.1)
+
+
+# ---- the same in Python
+
+
+def test_the_numbers_of_the_command_without_a_folder(simulated, tmp_path):
+    """From typed inputs alone, in memory; its frames for a comparison are those that the command's folder gives."""
+    problem = Problem.load(ScriptRequest(Path("in.lj"), {}, (2, 2, 2)))
+    before = contents(tmp_path)
+    result = run_md(MDSetup.of(problem, "nvt", MdConfig(n_frames=50, damp=0.1, sample_every=20)))
+    assert contents(tmp_path) == before
+    results, own = results_of(simulated), {"md": md_entry(result), "verdict": result.verdict.to_dict()}
+    assert json.loads(json.dumps(own)) == {name: results[name] for name in own}
+    assert result.energy.value / N_ATOMS == results["observables"]["potential_energy_per_atom"]["md"]["value"]
+    assert table(simulated / "thermo.csv")["pe"] == pytest.approx(result.trajectories[0].energies, rel=1e-11)
+    frames, stored = MDFrames.of(result), load_md_frames(simulated, problem)
+    assert len(frames.energies) > result.n_independent == len(frames.observed.energies)
+    assert np.array_equal(frames.displacements, stored.displacements)
+    assert np.array_equal(frames.observed.energies, stored.observed.energies)
+
+
+def test_constant_pressure_in_python():
+    script = ScriptRequest(Path("in.lj"), {"T": ["0.5"], "P": [str(P_AT_HALF)]}, (2, 2, 2))
+    options = MdConfig(n_frames=50, damp=0.1, sample_every=20, pressure_damp=0.5, cell="aniso")
+    setup = MDSetup.of(Problem.load(script), "npt", options)
+    result = run_md(setup)
+    volume = result.cell_averages()["volume"]
+    assert setup.pressure == P_AT_HALF
+    assert abs(volume.value - setup.problem.crystal.volume) < 0.03 * volume.value
+    assert np.linalg.det(result.mean_cell) == pytest.approx(volume.value, rel=1e-3)
+    assert result.cell_averages()["xy"].error == 0.0
+
+
+def test_memory_is_not_shared_by_ranks(monkeypatch):
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    with pytest.raises(ConfigError, match="expected one MPI rank for molecular dynamics in memory, got 2"):
+        MDInMemory()
 
 
 # ---- modes, names, models
@@ -383,7 +425,7 @@ import sys
 from lammps_bg import parallel
 from lammps_bg.cli import main
 from lammps_bg.errors import CrystalError
-from lammps_bg.study.simulation import Simulation
+from lammps_bg.study.md import Simulation
 
 def extend(self, *_):
     raise {error} if parallel.rank() == {rank} else SystemExit("both ranks were expected to wait")

@@ -13,15 +13,16 @@ import pytest
 from command_line import LJ, MW, TINY, TINY_MD, call, use
 
 from lammps_bg import cli
+from lammps_bg.commands import md_job
 from lammps_bg.engine.dump import DumpWriter, read_dump
 from lammps_bg.errors import CrystalError
 from lammps_bg.report import html
 from lammps_bg.report.picture import PictureError
 from lammps_bg.store.trajectory import TrajectoryFiles
-from lammps_bg.study import md as md_command
-from lammps_bg.study import reporting, stability
-from lammps_bg.study.md_results import judge_temperature
+from lammps_bg.study import reporting
+from lammps_bg.study.md import judge_temperature, require_stable
 from lammps_bg.study.problem import Problem, ScriptRequest
+from lammps_bg.thermo.free_energy import EstimateResult
 
 MD = ["md", "-in", "in.lj", *TINY_MD]
 MORE_SAMPLES = ["--set", "sample.n_samples=256", "--set", "sample.n_dump=60"]
@@ -137,12 +138,15 @@ def test_melt(refused):
 
 def test_wrong_temperature_is_red():
     """Beyond a few per cent and beyond noise; the two limits are on purpose far from what a sound run gives."""
-    (verdict,) = judge_temperature({"value": 43.35, "error": 0.13}, 2.0)
+
+    def mean(value, error):
+        return EstimateResult(value, error, (value - 2 * error, value + 2 * error), 50)
+
+    (verdict,) = judge_temperature(mean(43.35, 0.13), 2.0)
     assert (verdict.colour, verdict.reliable) == ("red", False)
     assert "43.35" in verdict.reasons[0]
-    assert judge_temperature({"value": 2.09, "error": 0.001}, 2.0) == []
-    assert judge_temperature({"value": 2.4, "error": 0.1}, 2.0) == []
-    assert judge_temperature({"value": None, "error": None}, 2.0) == []
+    assert judge_temperature(mean(2.09, 0.001), 2.0) == []
+    assert judge_temperature(mean(2.4, 0.1), 2.0) == []
 
 
 def test_melt_and_corrected(capsys, tmp_path):
@@ -185,7 +189,7 @@ def test_atoms_that_hop(tmp_path):
     frames.displacements = still - still.mean(1, keepdims=True)
     frames.cells = np.broadcast_to(problem.crystal.supercell, (20, 3, 3))
     with pytest.raises(CrystalError, match="expected every atom on its site, but in the MD atom"):
-        stability.require_stable(problem, frames)
+        require_stable(problem, frames)
 
 
 # ---- MD that is not of this flow
@@ -490,5 +494,5 @@ def test_mw_script_of_real_units_names_its_pressure_unit(refused, tmp_path):
 def test_modules_used_here():
     """What the tests above replace is what the commands use."""
     assert reporting.render_samples.__module__.startswith("lammps_bg.report")
-    assert md_command.finish is reporting.finish
+    assert md_job.finish is reporting.finish
     assert callable(html.write_report)

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from lammps_scripts import INPUTS
 from pymbar import MBAR
 
 from lammps_bg import cli
-from lammps_bg.study.simulation import Simulation
+from lammps_bg.config import MdConfig
+from lammps_bg.study.frenkel_ladd import frenkel_ladd
+from lammps_bg.study.md import MDSetup, Simulation
+from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.solvable import HarmonicCrystal
 
 SCRIPT = """
@@ -170,6 +174,17 @@ def test_windows_overlap(harmonic):
     assert all(row["n_independent"] >= 45 for row in results["windows"])
 
 
+def test_the_windows_of_the_command_without_a_folder(harmonic, tmp_path):
+    run, _ = harmonic
+    write_harmonic(tmp_path)
+    problem = Problem.load(ScriptRequest(Path("in.harmonic"), {}))
+    options = MdConfig(n_frames=50, window_frames=50, damp=0.1, timestep=0.02, target_error=0.003, sample_every=10)
+    found, results = frenkel_ladd(MDSetup.of(problem, "mbar", options)), results_of(run)
+    assert found.free_energy.value == results["estimates"]["mbar"]["beta_F_per_atom"]["value"]
+    assert found.verdict.colour == results["verdict"]["colour"]
+    assert [window.coupling for window in found.windows] == [row["lambda"] for row in results["windows"]]
+
+
 def test_two_species(capsys, tmp_path):
     """SiC: one spring constant for each species, and the value from the table by plain pymbar."""
     (tmp_path / "potentials").mkdir()
@@ -194,7 +209,7 @@ def test_signal_and_resume(capsys, tmp_path, monkeypatch):
     original, calls = Simulation.extend, []
 
     def stopped(self, *arguments):
-        calls.append(self.files.name)
+        calls.append(self.record.name)
         if len(calls) == 4:
             os.kill(os.getpid(), signal.SIGUSR1)
         original(self, *arguments)

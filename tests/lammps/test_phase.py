@@ -157,6 +157,24 @@ def test_one_crystal_by_two_models(models, capsys, tmp_path):
     assert rows(models, "again", "difference.csv") == rows(models, "same", "difference.csv")
 
 
+def test_chains_for_both_crystals(models, capsys):
+    """`--exact always` within a small budget: chains for the cells of each crystal, and no ESS of the draws in the verdict."""
+    few = settings("exact.max_evaluations=2500", "estimate.target_error=0.02", "gibbs.n_repeats=3", "estimate.report=false")
+    words = ["phase", "-models", "gsw", "vol", "--axis", "P", *FEW, *few, "--exact", "always", "--allow-red"]
+    spoken = call(capsys, models, *words, "-out", "exact")
+    assert spoken.code == 0, spoken.error
+    assert spoken.out.count("chains     asked for") == 2
+    found = results(models, "exact")
+    for phase in found["phase"]["phases"]:
+        (chains,) = phase["exact"]["chains"]
+        assert (chains["of"], chains["reason"], len(chains["cells"])) == ("table", "asked for", 5)
+        assert 0 < phase["exact"]["evaluations"] < 2 * 2500
+    assert not any("lowest ESS" in reason for reason in found["verdict"]["reasons"])
+    (entry,) = found["phase"]["differences"]
+    values, errors = (np.array(entry["difference_per_atom"][name]) for name in ("value", "error"))
+    assert np.all(abs(values) < 9.9 * errors)  # one crystal by two models: 1 % by Student's distribution of three repeats
+
+
 # ---- crystals that do not compare, and bad input
 
 

@@ -13,6 +13,7 @@ from lammps_scripts import INPUTS, plain_lammps
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import relax, static_state
 from lammps_bg.store.run_directory import RunDirectory
+from lammps_bg.study.relax import relax_crystal
 
 GPA = 1e4  # bar
 EPSILON = 6.189  # kcal/mol, of mW
@@ -51,6 +52,30 @@ def refused(capsys, folder, message, *words):
 
 
 # ---- the numbers
+
+
+@pytest.mark.parametrize(("name", "free", "cell"), [("in.si_betatin", "xy", ["--cell", "xy"]), ("in.tilted", None, [])])
+def test_the_numbers_of_the_command_without_a_file(capsys, silicon, name, free, cell):
+    """From an engine alone, which keeps its cell."""
+    with Engine(silicon / name) as engine:
+        before = engine.cell
+        result = relax_crystal(engine, free, 10 * GPA)
+        assert np.array_equal(engine.cell, before)
+    assert {path.name for path in silicon.iterdir()} == {"potentials", "in.si_diamond", "in.si_betatin", "in.tilted"}
+    said = call(capsys, silicon, "relax", "-in", name, *cell, "-P", "10", "GPa").out
+
+    def shown(label):
+        return [float(word) for word in re.search(rf"^{label} +(\S+) +(\S+)", said, re.MULTILINE).groups()]
+
+    crystals = (result.before, result.after)
+    assert [crystal.energy_per_atom for crystal in crystals] == pytest.approx(shown("energy per atom"), rel=1e-8)
+    assert [crystal.enthalpy(10 * GPA, result.units) for crystal in crystals] == pytest.approx(
+        shown("enthalpy per atom"), rel=1e-8
+    )
+    for index, label in enumerate("abc"):
+        assert [crystal.lengths[index] for crystal in crystals] == pytest.approx(shown(label), rel=1e-6)
+    assert all(crystal.space_group in said for crystal in crystals)
+    assert result.after.state.pressure == pytest.approx(10 * GPA, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ from lammps_bg.report.identification import StructureIdentifier
 from lammps_bg.study.check import MISMATCH, explained, force_error
 from lammps_bg.study.entries import conventions_entry
 from lammps_bg.study.fitting import fit_base, reference
+from lammps_bg.study.md import MDSettings
 from lammps_bg.study.problem import Problem, ScriptRequest
-from lammps_bg.study.simulation import MdSettings
 
 KB, DALTON, ANGSTROM = 1.380649e-23, 1.66053907e-27, 1e-10
 EPSILON, SIGMA, LATTICE, MASS, KELVIN = 1.65423e-21, 3.405, 5.376, 39.948 * DALTON, 60.0  # argon: J, Angstrom, kg
@@ -124,18 +124,18 @@ def test_relaxation_in_all_units(style, load, caplog, in_metal):
 def test_default_time_step(style, second, load, caplog):
     problem = load(argon(style))
     with caplog.at_level(logging.WARNING):
-        settings = MdSettings.resolved(MdConfig(), problem)
+        settings = MDSettings.resolved(MdConfig(), problem)
     assert "made for large particles" in caplog.text
     assert 3e-15 < settings.timestep / second < 2e-14
     with Dynamics(problem.engine, Canonical(KELVIN, settings.damp), timestep=settings.timestep, seed=4) as dynamics:
         temperatures = [dynamics.run(20).temperature for _ in range(30)]
     assert 30 < np.mean(temperatures[10:]) < 90  # standard error 3 K
-    assert MdSettings.resolved(MdConfig(timestep=1e-15), problem).timestep == 1e-15
+    assert MDSettings.resolved(MdConfig(timestep=1e-15), problem).timestep == 1e-15
 
 
 def test_time_step_of_the_script_is_kept(load):
-    assert MdSettings.resolved(MdConfig(), load(argon("si", "timestep 2e-15\n"))).timestep == 2e-15
-    assert MdSettings.resolved(MdConfig(), load(argon("metal"))).timestep == 1e-3
+    assert MDSettings.resolved(MdConfig(), load(argon("si", "timestep 2e-15\n"))).timestep == 2e-15
+    assert MDSettings.resolved(MdConfig(), load(argon("metal"))).timestep == 1e-3
 
 
 @pytest.mark.parametrize("given", ["", "neighbor 1e-3 bin\n"])

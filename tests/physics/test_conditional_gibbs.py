@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize_scalar
 
-from lammps_bg.config import Config, GibbsConfig
+from lammps_bg.config import Config
 from lammps_bg.crystal.cell_variables import deformation
 from lammps_bg.crystal.conditions import Axis, Conditions
 from lammps_bg.crystal.structure import Structure
@@ -15,7 +15,7 @@ from lammps_bg.crystal.system import Crystal
 from lammps_bg.crystal.units import Units
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.study.conditional import build_model, fit_bases, task_of
-from lammps_bg.study.helmholtz import over_cells
+from lammps_bg.study.helmholtz import tables_over
 from lammps_bg.thermo.coexistence import crossing
 from lammps_bg.thermo.solvable import AnharmonicCrystal, HarmonicCrystal, spring_stiffness
 from lammps_bg.training.target import ExactTarget, SoftenedTarget
@@ -123,7 +123,9 @@ def model_of(facts, seed):
 
 
 def table_of(model, temperature, seed):
-    return over_cells(model, {"T": temperature}, ("volume",), GibbsConfig(n_samples=512), seed, lambda: None)
+    config = Config.model_validate({"gibbs": {"n_samples": 512}, "exact": {"mode": "never"}, "seed": seed})
+    (table,) = tables_over(model, [{"T": temperature}], ("volume",), config)
+    return table
 
 
 @pytest.fixture(scope="module")

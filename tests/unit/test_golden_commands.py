@@ -17,7 +17,7 @@ from recorded_lammps import RecordedLammps, UnknownCommand
 from lammps_bg.engine import atoms
 from lammps_bg.engine.dump import DumpWriter, read_dump
 from lammps_bg.engine.dynamics import Dynamics
-from lammps_bg.engine.ensembles import Canonical, IsothermalIsobaric, Mixed
+from lammps_bg.engine.ensembles import Canonical, FrenkelLadd, IsothermalIsobaric
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import at_rest, relax, static_state
 
@@ -122,11 +122,11 @@ RUNS = {
     "npt_tri": Run("cubic", IsothermalIsobaric(0.7, 1.25, "tri", 0.5, 5.0)),
     "npt_tri_kspace": Run("charged", IsothermalIsobaric(0.7, 1.25, "tri", 0.5, 5.0)),
     "npt_tri_tilted": Run("tilted", IsothermalIsobaric(0.7, 1.25, "tri", 0.5, 5.0)),
-    "window_springs": Run("cubic", Mixed(0.7, 0.5, 0.0, (3.0,))),
-    "window_half": Run("cubic", Mixed(0.7, 0.5, 0.5, (3.0,))),
-    "window_crystal": Run("cubic", Mixed(0.7, 0.5, 1.0, (3.0,))),
-    "window_two_springs": Run("tilted", Mixed(0.7, 0.5, 0.25, (3.0, 4.0))),
-    "window_shared_spring": Run("tilted", Mixed(0.7, 0.5, 0.25, (3.0, 3.0))),
+    "window_springs": Run("cubic", FrenkelLadd(0.7, 0.5, 0.0, (3.0,))),
+    "window_half": Run("cubic", FrenkelLadd(0.7, 0.5, 0.5, (3.0,))),
+    "window_crystal": Run("cubic", FrenkelLadd(0.7, 0.5, 1.0, (3.0,))),
+    "window_two_springs": Run("tilted", FrenkelLadd(0.7, 0.5, 0.25, (3.0, 4.0))),
+    "window_shared_spring": Run("tilted", FrenkelLadd(0.7, 0.5, 0.25, (3.0, 3.0))),
 }
 
 

@@ -19,11 +19,11 @@ from lammps_bg.thermo.isobaric import (
     CellNoise,
     Isobar,
     IsobaricChains,
+    averages_of,
     compressibility,
     first_cells,
     judge,
     over_chains,
-    result_of,
     whole_blocks,
 )
 from lammps_bg.thermo.repeats import t_factor
@@ -133,7 +133,7 @@ def test_the_measure_is_that_of_gibbs():
     """|z| <= 3.5 by 32 chains: false alarm of each of three numbers 1.4e-3; a power of V more or less is off by more than four errors."""
     model = VolumeModel(SMALL)
     chains = advanced(chains_of(model, 3.0, n_chains=32), sum(TUNING) + 260)
-    found = result_of(chains, 1.0, ["volume"])
+    found = averages_of(chains, 1.0, ["volume"])
     require_exact(found, SMALL, 3.0, ENDS[0], 3.5)
     mean, variance = SMALL.volume_moments(3.0, ENDS[0])
     assert found.volume.error < 0.018 * math.sqrt(variance)
@@ -149,7 +149,7 @@ def test_the_measure_is_that_of_gibbs():
 def test_a_flow_that_is_wrong_costs_samples_and_no_truth(pressure):
     """|z| <= 4.5 by 16 chains: false alarm of each number 4e-4. Flow, widths and their power of the volume are wrong."""
     model = VolumeModel(CRYSTAL, lattice=LATTICE)
-    found = result_of(advanced(chains_of(model, pressure), sum(TUNING) + 60), LATTICE.nearest_distance, ["volume"])
+    found = averages_of(advanced(chains_of(model, pressure), sum(TUNING) + 60), LATTICE.nearest_distance, ["volume"])
     require_exact(found, CRYSTAL, pressure, ENDS[0], 4.5)
     assert found.n_independent > 100
     assert found.r_hat < 1.3
@@ -160,7 +160,7 @@ def test_shapes_have_a_flat_measure():
     design = np.array([[v, c] for v in (-1.0, -0.5, 0.0, 0.5, 1.0) for c in (-1.0, 0.0, 1.0)])
     model = VolumeModel(SMALL, n_free=2)
     chains = advanced(chains_of(model, 3.0, design=design), sum(TUNING) + 100)
-    require_exact(result_of(chains, 1.0, ["volume", "c_over_a"]), SMALL, 3.0, ENDS[0], 4.5)
+    require_exact(averages_of(chains, 1.0, ["volume", "c_over_a"]), SMALL, 3.0, ENDS[0], 4.5)
     shape = chains.series("cells")[..., 1]
     mean, variance = over_chains(lambda s: float(s.mean()), shape), over_chains(lambda s: float(s.var()), shape)
     assert abs(mean.value) < 4.5 * mean.error
@@ -174,7 +174,7 @@ def test_no_chain_leaves_the_trained_box_and_its_border_is_told():
     volumes = chains.series("cells")
     assert volumes.min() > box[0]
     assert volumes.max() < box[1]
-    found = result_of(chains, 1.0, ["volume"])
+    found = averages_of(chains, 1.0, ["volume"])
     require_exact(found, SMALL, 3.0, box, 4.5)
     assert found.near_edge["volume"] > 0.05
     assert found.verdict.colour != "green"
@@ -191,7 +191,7 @@ def test_moves_of_the_cell_are_large_where_the_flow_is_good():
     assert chains.angle > 1.0
     assert chains.series("cell_acceptance").mean() > 0.5
     assert chains.series("acceptance").mean() > 0.6
-    assert result_of(chains, 1.0, ["volume"]).inefficiency < 5.0
+    assert averages_of(chains, 1.0, ["volume"]).inefficiency < 5.0
     assert chains.evaluations >= 80 * 2 * 16
 
 
@@ -259,7 +259,7 @@ def test_draws_without_energies_are_refused():
 def test_too_few_steps_are_refused():
     chains = advanced(chains_of(VolumeModel(SMALL), 3.0), sum(TUNING) + FEWEST_STEPS - 1)
     with pytest.raises(EstimateError, match="expected 4 steps of the chains at least, got 3"):
-        result_of(chains, 1.0, ["volume"])
+        averages_of(chains, 1.0, ["volume"])
 
 
 # ---- errors and verdicts

@@ -22,10 +22,7 @@ LAYERS = (
     ("flow",),
     ("training",),
     ("thermo",),
-    ("store",),
-    ("report",),
-    ("study",),
-    ("commands",),
+    ("study", "store", "report", "commands", "api", "testsystems"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -6,7 +6,8 @@ import pytest
 
 from lammps_bg.engine.dynamics import State
 from lammps_bg.errors import RunDirectoryError
-from lammps_bg.store.trajectory import Trajectory, TrajectoryFiles
+from lammps_bg.store.trajectory import TrajectoryFiles
+from lammps_bg.thermo.trajectory import Trajectory, TrajectoryInMemory
 
 N_ATOMS = 3
 
@@ -47,6 +48,17 @@ def test_blocks_come_back_in_order_with_the_last_state(tmp_path):
     assert_same(loaded[slice(2, 4)], parts[1])
     assert_same(loaded[np.array([3, 2])], parts[1][slice(None, None, -1)])
     assert [path.name for path in tmp_path.rglob("*.tmp")] == []
+
+
+def test_a_trajectory_in_memory_is_one_on_disk(tmp_path):
+    records = TrajectoryInMemory("a"), TrajectoryFiles(tmp_path, "a")
+    for record in records:
+        assert (record.name, record.load(), record.state(), record.last_step) == ("a", None, None, 0)
+        for index in range(3):
+            record.append(*block(20 * index, 2, seed=index))
+    assert_same(*(record.load() for record in records))
+    assert_same(*(record.state() for record in records))
+    assert [record.last_step for record in records] == [60, 60]
 
 
 def test_names_do_not_mix(tmp_path):

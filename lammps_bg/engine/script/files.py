@@ -60,6 +60,7 @@ class FileSearch:
         start, listed = [Path.cwd()], [*([current] if current and not self.moved else []), self._script_folder]
         if self.moved:  # from there LAMMPS sees no file of the folder in which it starts
             start, listed = ([Path(os.path.normpath(folder / self.moved)) for folder in folders] for folders in (start, listed))
+        listed += [self._script_folder / "potentials"] if self._stored is not None else []
         listed += [Path(part) for part in self._potentials().split(os.pathsep) if part]
         wheel = wheel_potentials()
         listed += [wheel] if wheel else []

@@ -119,12 +119,6 @@ def _agrees(engine: Engine, relaxed: Relaxed) -> bool:
 def _bring_files(engine: Engine, text: str, folder: Path, made: list[Path]) -> str:
     """Copy the files a script names beside it, under the same names where these stay inside the folder.
 
-    Args:
-        engine: The engine of the script.
-        text: The script.
-        folder: Where the script goes.
-        made: Takes the copies.
-
     Raises:
         ConfigError: Another file of a name is there.
         CrystalError: A name outside the folder is not written in the script itself.

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The package from Python: the numbers of the commands, from any folder, without one."""
+
+import doctest
+import json
+import shutil
+
+import numpy as np
+import pytest
+from command_line import TINY, call, use
+from lammps_scripts import INPUTS
+
+import lammps_bg as bg
+from lammps_bg import api
+from lammps_bg.engine.dump import read_dump
+from lammps_bg.errors import ConfigError, StateError
+
+SETTINGS = {key: value for key, _, value in (word.partition("=") for word in TINY[1:-1:2])}
+EXACT = {"exact.max_evaluations": "20000", "estimate.target_error": "0.01"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy(INPUTS / "in.lj_fcc", folder / "in.lj")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crystal(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, folder.parent)  # not the folder of the script
+        yield bg.System.from_lammps(folder / "in.lj", replicate=(2, 2, 2))
+
+
+@pytest.fixture(scope="module")
+def model(crystal):
+    return bg.train(crystal, seed=1, settings={**SETTINGS, **EXACT})
+
+
+@pytest.fixture(scope="module")
+def samples(model):
+    return model.sample()
+
+
+def test_numbers_of_the_command(capsys, tmp_path, monkeypatch, folder, samples):
+    use(monkeypatch, tmp_path)
+    assert call(capsys, tmp_path, "run", "-in", folder / "in.lj", "-rep", 2, 2, 2, "-out", "run", *TINY).code == 0
+    table = np.loadtxt(tmp_path / "run" / "samples.csv", delimiter=",", skiprows=1)
+    assert (table[:, 1:] == np.stack((samples.energies, samples.log_q, samples.log_w), 1)).all()
+    loaded = bg.load(tmp_path / "run")
+    assert (loaded.sample().log_w == samples.log_w).all()
+
+
+def test_the_free_energy_of_draws(model, samples):
+    found = bg.free_energy(samples)
+    assert found.estimates.values["tfep"].result.n == len(samples) == 64
+    assert samples.ess == found.estimates.weights.ess_fraction
+    assert found.verdict.colour in repr(found)
+    with pytest.raises(ConfigError, match="for an energy in epsilon, got 'eV'"):
+        found.to("eV")
+
+
+def test_a_model_on_another_supercell_and_back_from_its_folder(model, samples, tmp_path):
+    larger = model.at(replicate=(3, 2, 2))
+    assert larger.sample(16).u.shape == (16, 48, 3)
+    folder = larger.save(tmp_path / "model")
+    again = bg.load(folder)
+    assert again.system.n_atoms == 48
+    assert (again.sample(16).log_w == larger.sample(16).log_w).all()
+    with pytest.raises(StateError, match="expected what the model was trained with, temperature"):
+        model.at(T=1.5)
+
+
+@pytest.fixture(scope="module")
+def exact(model):
+    return model.sample_exact(100)
+
+
+def test_exact_configurations(model, exact):
+    assert len(exact) == 100
+    assert exact.u.shape == (100, 32, 3)
+    assert np.abs(exact.u.mean(1)).max() < 1e-6
+    assert exact.system.problem.surface.energies(exact.u) == pytest.approx(exact.energies)
+    found = bg.free_energy(model.sample(), exact)
+    assert found.estimates.best is found.estimates.values["exact"]
+    assert found.error < 0.02
+    assert found.value == pytest.approx(sum(found.terms.values()))
+
+
+def test_written_frames(samples, tmp_path):
+    frames = list(read_dump(samples.write(tmp_path / "samples.dump.gz")))
+    assert len(frames) == len(samples)
+    atoms = samples.to_ase()
+    assert np.allclose(atoms[3].positions, frames[3].positions[np.argsort(frames[3].ids)])
+    log_w = np.array([entry.info["log_w"] for entry in atoms])
+    assert log_w - log_w[0] == pytest.approx(samples.log_w - samples.log_w[0])
+    assert np.isfinite(np.exp(log_w)).all()
+
+
+def test_doctests(crystal, model, samples, exact):
+    names = {"bg": bg, "crystal": crystal, "model": model, "samples": samples, "exact": exact}
+    names["F"] = bg.free_energy(samples, exact)
+    assert doctest.testmod(api, extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
+
+
+def test_energy_units():
+    number = api.Quantity(-1.23456, 0.0123, "eV")
+    assert repr(number) == "-1.235 ± 0.012 eV"
+    assert api._ENERGIES["kcal/mol"] / api._ENERGIES["kJ/mol"] == pytest.approx(4.184)
+
+
+def test_gibbs_of_the_command(capsys, tmp_path, monkeypatch, folder):
+    """A model over volumes, trained and minimised without a folder: G to the last digit."""
+    use(monkeypatch, tmp_path)
+    over = {"condition.volume": "[-0.03,0.03]", "gibbs.n_samples": "64", "gibbs.n_volumes": "5", "gibbs.n_repeats": "3"}
+    words = [word for key, value in over.items() for word in ("--set", f"{key}={value}")]
+    assert call(capsys, tmp_path, "train", "-in", folder / "in.lj", "-rep", 2, 2, 2, "-out", "run", *TINY, *words).code == 0
+    assert call(capsys, tmp_path, "gibbs", "-model", "run", "-P", 10, "-out", "gibbs", "--allow-red").code == 0
+    model = bg.train(bg.System.from_lammps(folder / "in.lj", replicate=(2, 2, 2)), settings={**SETTINGS, **over})
+    (row,) = bg.gibbs(model, P=10).rows
+    stored = json.loads((tmp_path / "gibbs" / "results.json").read_text())["gibbs"]["states"][0]
+    assert row.beta_g.value == stored["beta_G_per_atom"]["value"]
+    with pytest.raises(ConfigError, match="expected a model that was trained over cells"):
+        bg.gibbs(bg.train(model.system, settings=SETTINGS), P=10)
