@@ -7,30 +7,34 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_bg.commands.run_folder import create_run
 from lammps_bg.commands.run_records import dump_writer
+from lammps_bg.commands.stored_run import chosen_before, load_trained, stored_request, with_model
 from lammps_bg.config import Config, load_config
 from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError
 from lammps_bg.progress import SILENT, Reporter
 from lammps_bg.report.console import Console
-from lammps_bg.store import lock
+from lammps_bg.results import ESTIMATORS, NOT_RELIABLE, with_error
+from lammps_bg.store.job import Job
 from lammps_bg.study import estimating, exact, sampling, training
 from lammps_bg.study.applying import StoredModel, applied
 from lammps_bg.study.conditional import ConditionalModel
-from lammps_bg.study.energies import choose_source, chosen_before
+from lammps_bg.study.energies import choose_source
+from lammps_bg.study.frenkel_ladd import FrenkelLaddResult, frenkel_ladd
 from lammps_bg.study.gibbs import GibbsRequest, GibbsResult, pressures_of, states_of
 from lammps_bg.study.gibbs import gibbs as minimised
 from lammps_bg.study.helmholtz import free_variables
+from lammps_bg.study.md import MDResult, MDSetup, run_md
+from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.phase import PRESSURE, Phase, PhaseRequest, PhaseResult
 from lammps_bg.study.phase import phase_diagram as compared
 from lammps_bg.study.problem import Problem, ScriptRequest
-from lammps_bg.study.run_folder import create_run
-from lammps_bg.study.stored_run import load_trained, stored_request, with_model
 from lammps_bg.study.training import Trained
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.verdict import Verdict
@@ -138,6 +142,34 @@ class System:
     def temperature(self) -> float:
         """In the script's unit."""
         return self.problem.temperature
+
+    def md(
+        self,
+        mode: Literal["nvt", "mbar"] = "nvt",
+        *,
+        n_frames: int | None = None,
+        seed: int = 1,
+        settings: Mapping[str, object] | None = None,
+        reporter: Reporter | None = None,
+    ) -> "Dynamics":
+        """Molecular dynamics of LAMMPS with the script's potential at constant volume.
+
+        Args:
+            mode: nvt, or mbar: the absolute free energy over lambda windows from an Einstein crystal, too.
+            n_frames: Independent frames; None: `md.n_frames`.
+            seed: Seed of velocities and thermostat.
+            settings: Further keys of the configuration, such as {"md.timestep": 0.002}.
+            reporter: Told how far it is; None: a bar on a terminal and in a notebook.
+
+        Raises:
+            CrystalError: The crystal melted or transformed, or its atoms hop.
+        """
+        wanted = {} if n_frames is None else {"md.n_frames": n_frames}
+        config, reporter = _changed(Config(seed=seed), {**wanted, **(settings or {})}), reporter or _default_reporter()
+        setup = MDSetup.of(self.problem, mode, config.md, seed=seed)
+        result = frenkel_ladd(setup, reporter=reporter) if mode == "mbar" else run_md(setup, reporter=reporter)
+        frames = (result.md if isinstance(result, FrenkelLaddResult) else result).frames
+        return Dynamics(self, frames.displacements, frames.energies, result)
 
     def close(self) -> None:
         """End LAMMPS; the system cannot be used any more."""
@@ -272,6 +304,20 @@ class ExactFrames(Frames):
         return f"{len(self)} exact configurations of {self.system}; verdict {self.verdict.colour}"
 
 
+@dataclass(frozen=True, repr=False)
+class Dynamics(Frames):
+    """Independent frames of molecular dynamics at constant volume.
+
+    Attributes:
+        result: All frames, averages and verdict; with lambda windows also the free energy.
+    """
+
+    result: MDResult | FrenkelLaddResult
+
+    def __repr__(self) -> str:
+        return f"{len(self)} independent frames of MD of {self.system}; verdict {self.result.verdict.colour}"
+
+
 @dataclass(frozen=True)
 class Model:
     """A trained Boltzmann generator of a crystal.
@@ -363,10 +409,10 @@ class Model:
         problem, request = self.system.problem, self.system.request
         variables = [word for name, values in request.variables.items() for word in ("-var", name, *values)]
         words = ["train", "-in", str(request.script), "-rep", *map(str, request.replicate), *variables]
-        run = create_run(Path(folder), request, self.config, words, problem, kind="run", needed_bytes=0)
-        save_model(run.file("model.pt"), self.trained.saved, problem.crystal)
-        run.write_status("done", percent=100.0)
-        lock.release(run.path)
+        with Job(words):
+            run = create_run(Path(folder), request, self.config, words, problem, kind="run", needed_bytes=0)
+            save_model(run.file("model.pt"), self.trained.saved, problem.crystal)
+            run.write_status("done", percent=100.0)
         return run.path
 
     def __repr__(self) -> str:
@@ -436,13 +482,7 @@ class Quantity:
     unit: str
 
     def __repr__(self) -> str:
-        return f"{written(self.value, self.error)} {self.unit}"
-
-
-def written(value: float, error: float) -> str:
-    """A number with its error, both to the second digit of the error."""
-    digits = max(0, 1 - int(np.floor(np.log10(error)))) if np.isfinite(error) and error > 0 else 6
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+        return with_error(self.value, self.error, self.unit)
 
 
 @dataclass(frozen=True)
@@ -505,7 +545,13 @@ class FreeEnergy:
         return Quantity(self.value * factor, self.error * factor, unit)
 
     def __repr__(self) -> str:
-        shown = f"{written(self.value, self.error)} kT, F/N = {self.to()}" if self.best else "not reliable"
+        shown = f"{with_error(self.value, self.error, 'kT')}, F/N = {self.to()}" if self.best else NOT_RELIABLE
+        if compared := self.estimates.comparison:
+            known = (
+                (ESTIMATORS[name].name, self.estimates.values[name].shown, compared.shown_z(name)) for name in compared.results
+            )
+            rows = [(title, number, "" if z is None else f", z = {z:+.1f}") for title, number, z in known if number is not None]
+            shown += "".join(f"\n  {title}: {with_error(number.value, number.error, 'kT')}{z}" for title, number, z in rows)
         return f"beta F/N = {shown}\nverdict {self.verdict.colour}: {' '.join(self.verdict.reasons)} {self.verdict.next_step}"
 
 
@@ -522,14 +568,31 @@ def free_energy(samples: Samples, exact: ExactFrames | None = None) -> FreeEnerg
     return _evaluated(samples, exact)
 
 
-def _evaluated(samples: Samples, exact: ExactFrames | None) -> FreeEnergy:
+def compare(samples: Samples, frames: Dynamics | str | Path, exact: ExactFrames | None = None) -> FreeEnergy:
+    """The free energy from draws and molecular dynamics together: perturbation from both sides, BAR, MBAR, and whether they agree.
+
+    Args:
+        samples: The draws.
+        frames: Of `System.md`, or a dump file of one's own.
+        exact: Chains of the same model.
+
+    Raises:
+        EstimateError: Too few independent frames.
+        CrystalError: The frames are of another crystal.
+    """
+    if isinstance(frames, Dynamics):
+        return _evaluated(samples, exact, MDFrames.of(frames.result))
+    return _evaluated(samples, exact, MDFrames.of_dump(Path(frames), samples.system.problem))
+
+
+def _evaluated(samples: Samples, exact: ExactFrames | None, md: MDFrames | None = None) -> FreeEnergy:
     """All estimates of samples."""
     problem, trained, config = samples.system.problem, samples.model.trained, samples.model.config
     if exact is not None and exact.model is not samples.model:
         raise ConfigError("expected samples and exact configurations of one model, got those of two; draw both from the same")
     marginal = estimating.marginal_weights(problem, trained, samples.drawn, config)
     chains = exact.chains if exact else None
-    found = estimating.estimate(problem, trained, samples.drawn, config, marginal=marginal, exact=chains)
+    found = estimating.estimate(problem, trained, samples.drawn, config, marginal=marginal, md=md, exact=chains)
     return FreeEnergy(samples.system, found)
 
 

@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from lammps_bg import parallel
+from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import Job
+from lammps_bg.commands.run_folder import create_run, finished_code, made_by_first, reopen_run
+from lammps_bg.commands.run_report import finish
+from lammps_bg.commands.stored_run import chosen_before, load_conditional
 from lammps_bg.config import Config
 from lammps_bg.crystal.pressure import describe_pressure
 from lammps_bg.errors import ConfigError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.report.numbers import duration, with_error
+from lammps_bg.results import ERRORS, cell_unit, duration, written
 from lammps_bg.store import isobaric_run
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.store.status_reporter import StatusReporter
-from lammps_bg.study.energies import choose_source, chosen_before
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.entries import system_entry
 from lammps_bg.study.gibbs import pressures_of
 from lammps_bg.study.isobaric import (
@@ -29,10 +33,6 @@ from lammps_bg.study.isobaric import (
     usual_evaluations,
 )
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.ranks import require_same_on_all_ranks
-from lammps_bg.study.reporting import finish
-from lammps_bg.study.run_folder import create_run, finished_code, made_by_first, reopen_run
-from lammps_bg.study.stored_run import load_conditional
 from lammps_bg.study.threads import threads_for
 from lammps_bg.thermo.chains import block_size
 from lammps_bg.thermo.isobaric import TUNING, Isobar, IsobaricChains
@@ -178,12 +178,12 @@ def _show(results: Mapping[str, Any], found: IsobaricResult, run: RunDirectory, 
     problem, verdict = found.crystal.problem, found.verdict
     labels, npt, exact = problem.units.labels, results["npt"], results["exact"]
     rows = [
-        (f"volume, {labels.length}^3", _written(npt["volume"])),
-        *((f"{name}, {labels.length}", _written(npt[name])) for name in ("lx", "ly", "lz")),
-        ("number density", _written(npt["number_density"])),
-        (f"variance of the volume, {labels.length}^6", _written(npt["volume_fluctuation"])),
-        (f"compressibility, 1/({labels.pressure})", _written(npt["isothermal_compressibility"])),
-        (f"potential energy, {labels.energy} per atom", _written(npt["potential_energy_per_atom"])),
+        (f"volume, {labels.length}^3", written(npt["volume"])),
+        *((f"{name}, {labels.length}", written(npt[name])) for name in ("lx", "ly", "lz")),
+        ("number density", written(npt["number_density"], in_unit=cell_unit("number_density", labels.length))),
+        (f"variance of the volume, {labels.length}^6", written(npt["volume_fluctuation"])),
+        (f"compressibility, 1/({labels.pressure})", written(npt["isothermal_compressibility"])),
+        (f"potential energy, {labels.energy} per atom", written(npt["potential_energy_per_atom"])),
     ]
     doubt = "" if verdict.reliable else "NOT RELIABLE: "
     where = describe_pressure(npt["pressure"], problem.units)
@@ -191,11 +191,7 @@ def _show(results: Mapping[str, Any], found: IsobaricResult, run: RunDirectory, 
     console.table(f"{doubt}Constant pressure at T = {problem.temperature:g} {labels.temperature}, P = {where}", rows)
     console.say(
         f"           {exact['n_samples']} samples ({exact['n_independent']:.0f} independent, one for {exact['evaluations_per_sample']:.1f} "
-        f"energies), acceptance {exact['acceptance']:.2f}, of the cell {exact['cell_acceptance']:.2f}, split-R-hat {exact['r_hat']:.2f}"
+        f"energies), acceptance {exact['acceptance']:.2f}, of the cell {exact['cell_acceptance']:.2f}, split-R-hat {exact['r_hat']:.2f}; {ERRORS}"
     )
     console.say(f"verdict    {verdict.colour}: {' '.join(verdict.reasons)} {verdict.next_step}")
     console.say(f"files      {run.path}")
-
-
-def _written(entry: Mapping[str, float]) -> str:
-    return with_error(entry["value"], entry["error"])

@@ -2,9 +2,8 @@
 """`md`: one simulation in its run folder, new or continued, from its plan to its files and summary."""
 
 import argparse
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +11,16 @@ from typing import Any
 
 from lammps_bg import parallel
 from lammps_bg.commands import shared_options as options
+from lammps_bg.commands.job_ranks import require_same_on_all_ranks
+from lammps_bg.commands.run_folder import create_run, finished_code, made_by_first, reopen_run, require_same_request
+from lammps_bg.commands.run_report import finish, illustrate
 from lammps_bg.commands.run_results import write_observables
+from lammps_bg.commands.stored_run import stored_request
 from lammps_bg.config import Config, load_config
 from lammps_bg.errors import ConfigError, Interrupted, LammpsBGError, RunDirectoryError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
+from lammps_bg.results import ERRORS, NOT_RELIABLE, cell_unit, term_name, written
 from lammps_bg.store import md_run
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.store.status_reporter import StatusReporter
@@ -26,10 +30,6 @@ from lammps_bg.study.frenkel_ladd import FrenkelLaddResult, frenkel_ladd
 from lammps_bg.study.md import MDResult, MDSetup, Mode, run_md, seconds_per_step
 from lammps_bg.study.observing import observe
 from lammps_bg.study.problem import Problem, ScriptRequest
-from lammps_bg.study.ranks import require_same_on_all_ranks
-from lammps_bg.study.reporting import finish, illustrate
-from lammps_bg.study.run_folder import create_run, finished_code, made_by_first, reopen_run, require_same_request
-from lammps_bg.study.stored_run import stored_request
 from lammps_bg.thermo.verdict import Verdict
 
 _REHEARSED = 500  # steps of --dry-run
@@ -218,31 +218,25 @@ def _show(results: dict[str, Any], verdict: Verdict, problem: Problem, run: RunD
     """The summary on the console."""
     labels, md = problem.units.labels, results["md"]
     rows = [
-        (f"temperature, {labels.temperature}", _shown(md["temperature"])),
-        (f"pressure, {labels.pressure}", _shown(md["pressure"])),
+        (f"temperature, {labels.temperature}", written(md["temperature"])),
+        (f"pressure, {labels.pressure}", written(md["pressure"])),
     ]
     if "observables" in results:
         energy = results["observables"]["potential_energy_per_atom"]["md"]
-        rows.append((f"potential energy, {labels.energy} per atom", _shown(energy)))
+        rows.append((f"potential energy, {labels.energy} per atom", written(energy)))
     for name in ("volume", "lx", "ly", "lz", "number_density") if "npt" in results else ():
-        rows.append((name.replace("_", " "), _shown(results["npt"][name])))
+        in_unit = cell_unit(name, labels.length)
+        rows.append((name.replace("_", " "), written(results["npt"][name], in_unit=in_unit)))
     if "estimates" in results:
         entry = results["estimates"]["mbar"]
-        rows.append(("beta F/N  MD + MBAR", _shown(entry["beta_F_per_atom"])))
-        rows += [(f"  {name.replace('_', ' ')}", f"{term:.5f}") for name, term in entry["terms"].items() if term is not None]
+        rows.append(("beta F/N  MD + MBAR", written(entry["beta_F_per_atom"], in_unit="kT", missing=NOT_RELIABLE)))
+        rows += [(f"  {term_name(name)}", f"{term:.5f} kT") for name, term in entry["terms"].items() if term is not None]
         if entry["F_per_atom"]["value"] is not None:
-            rows.append((f"F, {entry['F_per_atom']['unit']}", _shown(entry["F_per_atom"])))
+            rows.append((f"F, {entry['F_per_atom']['unit']}", written(entry["F_per_atom"])))
     console.say("")
     console.table(f"Molecular dynamics at T = {problem.temperature:g} {labels.temperature}", rows)
-    console.say(f"           {md['n_independent']:.0f} independent of {md['n_frames']} frames, {sum(md['steps'])} steps")
+    console.say(
+        f"           {md['n_independent']:.0f} independent of {md['n_frames']} frames, {sum(md['steps'])} steps; {ERRORS}"
+    )
     console.say(f"verdict    {verdict.colour}: {' '.join(verdict.reasons)} {verdict.next_step}")
     console.say(f"files      {run.path}")
-
-
-def _shown(entry: Mapping[str, Any]) -> str:
-    if entry["value"] is None:
-        return "not reliable"
-    if not entry["error"]:
-        return f"{entry['value']:.6g}"
-    digits = max(0, 1 - math.floor(math.log10(entry["error"])))
-    return f"{entry['value']:.{digits}f} +- {entry['error']:.{digits}f}"

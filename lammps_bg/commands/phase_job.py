@@ -11,7 +11,11 @@ from typing import Any
 
 from lammps_bg import parallel
 from lammps_bg.commands.gibbs_job import numbers
+from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import model_and_config
+from lammps_bg.commands.run_folder import copy_model, create_run, reserved
+from lammps_bg.commands.run_report import attempt, finish
+from lammps_bg.commands.stored_run import load_conditional, stored_request, with_model
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.system import Counts
@@ -22,8 +26,8 @@ from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.figures.phases import draw_phases
 from lammps_bg.report.figures.style import save
-from lammps_bg.report.numbers import unit as symbol
-from lammps_bg.report.numbers import with_error as written
+from lammps_bg.results import unit as symbol
+from lammps_bg.results import written
 from lammps_bg.store.csv_table import CsvTable
 from lammps_bg.store.provenance import MODELS, sha256
 from lammps_bg.store.run_directory import RunDirectory
@@ -33,10 +37,6 @@ from lammps_bg.study.gibbs import pressures_of
 from lammps_bg.study.helmholtz import free_variables, written_state
 from lammps_bg.study.phase import PRESSURE, Phase, PhaseRequest, PhaseResult, phase_diagram, varying
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.ranks import require_same_on_all_ranks
-from lammps_bg.study.reporting import attempt, finish
-from lammps_bg.study.run_folder import copy_model, create_run, reserved
-from lammps_bg.study.stored_run import load_conditional, stored_request, with_model
 
 _BYTES = 2_000_000
 
@@ -293,10 +293,10 @@ def _show(console: Console, result: PhaseResult, run: RunDirectory) -> None:
         first, second = entry.names
         console.say(f"{doubt}{second} - {first} at {written_state(entry.state)}, along {label}: {entry.crossings.sentence}")
         for root, at in zip(entry.crossings.roots, entry.coexistence, strict=True):
-            one, two = (written(volume.value, volume.error) for volume in at.volumes)
+            one, two = (written(vars(volume), in_unit=f"{labels.length}^3") for volume in at.volumes)
             console.say(
-                f"           at {label} = {root.estimate.value:.6g}: volumes per atom {one} and {two} {labels.length}^3, change of enthalpy "
-                f"{written(at.enthalpy.value, at.enthalpy.error)} {labels.energy} per atom"
+                f"           at {label} = {root.estimate.value:.6g}: volumes per atom {one} and {two}, change of enthalpy "
+                f"{written(vars(at.enthalpy), in_unit=labels.energy)} per atom"
             )
     console.say(f"verdict    {result.verdict.colour}: {' '.join(result.verdict.reasons)} {result.verdict.next_step}")
     console.say(f"files      {run.path}")

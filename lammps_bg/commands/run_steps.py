@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from lammps_bg import parallel
-from lammps_bg.commands import check
+from lammps_bg.commands.check import show as show_check
+from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import Job, require_kept
+from lammps_bg.commands.run_folder import Kind, create_run, finished_code, made_by_first, reopen_run
 from lammps_bg.commands.run_records import (
     ChainFile,
     SampleFiles,
@@ -20,7 +22,16 @@ from lammps_bg.commands.run_records import (
     write_model,
     write_resampled,
 )
+from lammps_bg.commands.run_report import finish, illustrate
 from lammps_bg.commands.run_results import results_of, show, with_earlier, write_observables
+from lammps_bg.commands.stored_run import (
+    chosen_before,
+    load_trained,
+    read_samples,
+    require_same_samples,
+    stored_request,
+    with_model,
+)
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
@@ -30,19 +41,15 @@ from lammps_bg.report.console import Console
 from lammps_bg.store.md_run import load_md_frames
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.store.status_reporter import StatusReporter
-from lammps_bg.study.check import check as check_script
+from lammps_bg.study.check import check
 from lammps_bg.study.conditional import conditions_of, require_inside
-from lammps_bg.study.energies import choose_source, chosen_before
+from lammps_bg.study.dry_run import disk_bytes, forecast
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.estimating import Estimates, Marginal, estimate, marginal_weights
 from lammps_bg.study.exact import sample_exact
 from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.ranks import require_same_on_all_ranks
-from lammps_bg.study.rehearsal import disk_bytes, forecast
-from lammps_bg.study.reporting import finish, illustrate
-from lammps_bg.study.run_folder import Kind, create_run, finished_code, made_by_first, reopen_run
 from lammps_bg.study.sampling import Samples, sample
-from lammps_bg.study.stored_run import load_trained, read_samples, require_same_samples, stored_request, with_model
 from lammps_bg.study.training import Trained, in_state_of, train
 from lammps_bg.thermo.sampler import Chunk, chunks_of, draw_together
 
@@ -251,7 +258,7 @@ def _with_states(run: RunDirectory, rows: np.ndarray, chunks: Sequence[Chunk], e
 def rehearse(job: Job, console: Console) -> int:
     """Set everything up and say what a run would cost on this many ranks; writes nothing."""
     problem = _problem(job, console)
-    check.show(check_script(problem, job.config), console)
+    show_check(check(problem, job.config), console)
     choose_source(problem, job.config, console)
     loaded = load_trained(job.model, problem, job.config, console, force=job.force) if job.model else None
     for line in forecast(problem, job.config, job.out, loaded):

@@ -311,5 +311,5 @@ def require_out(args: argparse.Namespace, what: str) -> Path:
 
 def typed_of_crystal(args: argparse.Namespace) -> dict[str, Any]:
     """What was typed of the crystal, for a stored run: entries that are not empty go in place of its own."""
-    elements, replicate = getattr(args, "elements", []), args.rep and tuple(args.rep)
-    return {"variables": variables(args), "replicate": replicate, "elements": elements, "strain": strain(args)}
+    elements = getattr(args, "elements", [])
+    return {"variables": variables(args), "replicate": args.rep and tuple(args.rep), "elements": elements, "strain": strain(args)}

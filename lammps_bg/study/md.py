@@ -26,6 +26,7 @@ from lammps_bg.errors import ConfigError, CrystalError, Interrupted, LammpsBGErr
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.progress import SILENT, Reporter
 from lammps_bg.report.identification import StructureIdentifier
+from lammps_bg.results import with_error
 from lammps_bg.study.observing import Source
 from lammps_bg.study.pressure import script_pressure
 from lammps_bg.study.problem import Problem
@@ -585,7 +586,7 @@ def judge_temperature(measured: EstimateResult | Fixed, wanted: float) -> list[V
     value, error = measured.value, measured.error
     if abs(value - wanted) < max(_TEMPERATURE_OFF * wanted, _TEMPERATURE_Z * error):
         return []
-    reason = f"The kinetic temperature is {value:.4g} +- {error:.1g}, not {wanted:g}."
+    reason = f"The kinetic temperature is {with_error(value, error)}, not {wanted:g}."
     return [Verdict("red", (reason,), False, "Lower md.timestep, or change md.damp.")]
 
 

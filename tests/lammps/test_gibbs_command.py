@@ -12,12 +12,12 @@ from conditional_runs import FEW, results, rows, settings
 from launching import finished
 
 from lammps_bg.cli import main
+from lammps_bg.commands.stored_run import load_conditional, stored_request, with_model
 from lammps_bg.config import load_config
 from lammps_bg.progress import SILENT
 from lammps_bg.report.figures import style
 from lammps_bg.study.gibbs import GibbsRequest, gibbs, states_of
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.stored_run import load_conditional, stored_request, with_model
 
 NKTV2P = 68568.415  # atm per kcal/mol/Angstrom^3, units real
 GPA = 1e9 / 101325.0  # atm
