@@ -14,19 +14,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lammps_bg.crystal.scale import natural_unit
-from lammps_bg.crystal.symmetry import nearest_distance
-from lammps_bg.engine.dump import Frame, read_dump
-from lammps_bg.errors import RunDirectoryError
-from lammps_bg.files import replaced
-from lammps_bg.report.identification import StructureIdentifier
-from lammps_bg.report.ovito_package import (
+from lammps_bg.crystal.identification import StructureIdentifier
+from lammps_bg.crystal.ovito_package import (
     GRADIENT,
     OvitoError,
     configuration,
     ovito_module,
     species_colour,
 )
+from lammps_bg.crystal.scale import natural_unit
+from lammps_bg.crystal.symmetry import nearest_distance
+from lammps_bg.engine.dump import Frame, read_dump
+from lammps_bg.errors import RunDirectoryError
+from lammps_bg.files import replaced
 
 Array = NDArray[np.float64]
 SessionColour = Literal["displacement", "species", "structure"]

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
+from lammps_bg.crystal.ovito_package import GRADIENT, OvitoError, ovito_module, quiet, species_colour
 from lammps_bg.crystal.scale import natural_unit, periodic_pairs
 from lammps_bg.crystal.symmetry import nearest_distance
 from lammps_bg.engine.dump import Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.files import replaced
-from lammps_bg.report.ovito_package import GRADIENT, OvitoError, ovito_module, quiet, species_colour
 from lammps_bg.thermo.weights import systematic_indices
 
 Array = NDArray[np.float64]

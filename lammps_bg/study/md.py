@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from lammps_bg import parallel
 from lammps_bg.config import MdConfig
+from lammps_bg.crystal.identification import StructureIdentifier
 from lammps_bg.crystal.pressure import describe_pressure
 from lammps_bg.engine.dynamics import Dynamics, Snapshot
 from lammps_bg.engine.ensembles import Canonical, Ensemble, IsothermalIsobaric
 from lammps_bg.errors import ConfigError, CrystalError, Interrupted, LammpsBGError, StateError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.progress import SILENT, Reporter
-from lammps_bg.report.identification import StructureIdentifier
 from lammps_bg.results import with_error
 from lammps_bg.study.observing import Source
 from lammps_bg.study.pressure import script_pressure

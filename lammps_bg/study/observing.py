@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_bg.crystal.identification import StructureIdentifier
 from lammps_bg.errors import LammpsBGError
-from lammps_bg.report.identification import StructureIdentifier
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.observables import (

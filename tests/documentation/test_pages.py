@@ -95,4 +95,4 @@ def test_a_wrong_command_is_seen(workshop):
     assert workshop.do("false\ntrue\n").returncode != 0
     assert workshop.do("import sys\nsys.exit(3)\n", "python").returncode == 3
     assert workshop.do("lammps-bg config | grep -c steps\n").stdout.strip().isdigit()
-    assert labels("beta F/N  TFEP (flow)     -25.1 +- 0.1\nfiles      runs/x\n...\n") == ["beta F/N TFEP (flow)", "files"]
+    assert labels("beta F/N  TFEP (flow)     -25.1 ± 0.1\nfiles      runs/x\n...\n") == ["beta F/N TFEP (flow)", "files"]

@@ -407,8 +407,8 @@ _MORE = ["--set", "train.steps=8"]
         ([], "expected -out with the folder of the run to --resume"),
         (["-out", "run", "-var", "T", "250"], "expected --resume with the variables of the run"),
         (["-out", "run", "-rep", "2", "1", "1"], "expected --resume with the replicate of the run"),
-        (["-out", "run", "--seed", "7"], "expected --resume with the base, flow, conditions and seed of the run"),
-        (["-out", "run", "--set", "flow.width=16"], "expected --resume with the base, flow, conditions and seed of the run"),
+        (["-out", "run", "--seed", "7"], "expected --resume of `lammps-bg run` with the seed of the run"),
+        (["-out", "run", "--set", "flow.width=16"], "expected --resume of `lammps-bg run` with the flow of the run"),
     ],
 )
 def test_resume_as_another_run(refused, run, words, message):

@@ -8,9 +8,9 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
+from lammps_bg.crystal.identification import IdentificationError, StructureIdentifier
+from lammps_bg.crystal.ovito_package import OvitoError
 from lammps_bg.crystal.symmetry import nearest_distance
-from lammps_bg.report.identification import IdentificationError, StructureIdentifier
-from lammps_bg.report.ovito_package import OvitoError
 
 A, C = 3.8, 3.8 * np.sqrt(8 / 3)
 CRYSTALS = {

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lammps_bg.crystal.identification import IdentificationError
+from lammps_bg.crystal.ovito_package import OvitoError
 from lammps_bg.crystal.symmetry import nearest_distance
 from lammps_bg.engine.dump import DumpWriter, Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.report import picture
-from lammps_bg.report.identification import IdentificationError
-from lammps_bg.report.ovito_package import OvitoError
 from lammps_bg.report.ovito_session import save_session
 from lammps_bg.report.picture import PictureError, render_samples
 

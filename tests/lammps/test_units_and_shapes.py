@@ -13,6 +13,7 @@ from lammps_scripts import LJ
 from lammps_bg.cli import main
 from lammps_bg.config import BaseConfig, MdConfig
 from lammps_bg.crystal.connection import connection
+from lammps_bg.crystal.identification import StructureIdentifier
 from lammps_bg.crystal.scale import natural_unit, periodic_pairs
 from lammps_bg.crystal.structure import Structure, told_apart
 from lammps_bg.crystal.symmetry import find_unit_cell
@@ -23,7 +24,6 @@ from lammps_bg.engine.ensembles import Canonical
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import at_rest, descend, relax, suits_minimiser
 from lammps_bg.errors import CrystalError
-from lammps_bg.report.identification import StructureIdentifier
 from lammps_bg.study.check import MISMATCH, explained, force_error
 from lammps_bg.study.entries import conventions_entry
 from lammps_bg.study.fitting import fit_base, reference

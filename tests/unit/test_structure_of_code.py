@@ -22,7 +22,11 @@ LAYERS = (
     ("flow",),
     ("training",),
     ("thermo",),
-    ("study", "store", "report", "commands", "api", "testsystems"),
+    ("study", "testsystems"),
+    ("store",),
+    ("report",),
+    ("commands",),
+    ("api",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lammps_bg.crystal.ovito_package import configuration, ovito_module
 from lammps_bg.crystal.scale import natural_unit
 from lammps_bg.errors import LammpsBGError
-from lammps_bg.report.ovito_package import configuration, ovito_module
 
 Array = NDArray[np.float64]
 
