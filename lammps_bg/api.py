@@ -22,6 +22,8 @@ from lammps_bg.store import lock
 from lammps_bg.study import estimating, exact, sampling, training
 from lammps_bg.study.applying import StoredModel, applied
 from lammps_bg.study.energies import choose_source, chosen_before
+from lammps_bg.study.frenkel_ladd import FrenkelLaddResult, frenkel_ladd
+from lammps_bg.study.md import MDResult, MDSetup, Mode, run_md
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.study.run_folder import create_run
 from lammps_bg.study.stored_run import load_trained, stored_request, with_model
@@ -132,6 +134,24 @@ class System:
     def temperature(self) -> float:
         """In the script's unit."""
         return self.problem.temperature
+
+    def md(
+        self, mode: Mode = "nvt", *, seed: int = 1, reporter: Reporter | None = None, **settings: object
+    ) -> MDResult | FrenkelLaddResult:
+        """Reference molecular dynamics in memory, with the numbers of `lammps-bg md`.
+
+        Args:
+            mode: nvt; npt, at the pressure of the script's variable P; or mbar, the absolute free energy by lambda windows.
+            seed: Seed of all random numbers.
+            reporter: Told how far it is; None: a progress bar in a terminal or notebook.
+            **settings: Keys of the block `md` of the configuration, such as n_frames=1000.
+
+        Raises:
+            CrystalError: The crystal melted or transformed, or its atoms hop.
+        """
+        options = _changed(Config(), {f"md.{key}": value for key, value in settings.items()}).md
+        compute = frenkel_ladd if mode == "mbar" else run_md
+        return compute(MDSetup.of(self.problem, mode, options, seed=seed), reporter=reporter or _default_reporter())
 
     def close(self) -> None:
         """End LAMMPS; the system cannot be used any more."""
@@ -314,7 +334,11 @@ class Model:
         if found is None:
             raise RuntimeError("chains that were asked for were not run")
         if len(found.frames) < n:
-            log.warning("the chains came to %d of %d independent configurations within exact.max_seconds or max_evaluations", len(found.frames), n)
+            log.warning(
+                "the chains came to %d of %d independent configurations within exact.max_seconds or max_evaluations",
+                len(found.frames),
+                n,
+            )
         return ExactFrames(self.system, found.frames, found.frame_energies, self, found)
 
     def at(
