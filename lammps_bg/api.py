@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_bg.commands.run_folder import create_run
 from lammps_bg.commands.run_records import dump_writer
+from lammps_bg.commands.stored_run import chosen_before, load_trained, stored_request, with_model
 from lammps_bg.config import Config, load_config
 from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError
@@ -21,12 +23,16 @@ from lammps_bg.report.console import Console
 from lammps_bg.store import lock
 from lammps_bg.study import estimating, exact, sampling, training
 from lammps_bg.study.applying import StoredModel, applied
-from lammps_bg.study.energies import choose_source, chosen_before
+from lammps_bg.study.conditional import ConditionalModel
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.frenkel_ladd import FrenkelLaddResult, frenkel_ladd
+from lammps_bg.study.gibbs import GibbsRequest, GibbsResult, pressures_of, states_of
+from lammps_bg.study.gibbs import gibbs as minimised
+from lammps_bg.study.helmholtz import free_variables
 from lammps_bg.study.md import MDResult, MDSetup, Mode, run_md
+from lammps_bg.study.phase import PRESSURE, Phase, PhaseRequest, PhaseResult
+from lammps_bg.study.phase import phase_diagram as compared
 from lammps_bg.study.problem import Problem, ScriptRequest
-from lammps_bg.study.run_folder import create_run
-from lammps_bg.study.stored_run import load_trained, stored_request, with_model
 from lammps_bg.study.training import Trained
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.verdict import Verdict
@@ -545,3 +551,94 @@ def _evaluated(samples: Samples, exact: ExactFrames | None) -> FreeEnergy:
     chains = exact.chains if exact else None
     found = estimating.estimate(problem, trained, samples.drawn, config, marginal=marginal, exact=chains)
     return FreeEnergy(samples.system, found)
+
+
+def gibbs(
+    model: Model,
+    *,
+    P: Value | Sequence[Value],  # noqa: N803  (LAMMPS' own variable)
+    T: float | Sequence[float] | None = None,  # noqa: N803
+    cell: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    reporter: Reporter | None = None,
+) -> GibbsResult:
+    """Gibbs free energies, volumes and compressibilities, from a model that was trained over cells.
+
+    Args:
+        model: Such as one trained with settings={"condition.volume": [-0.06, 0.06]}.
+        P: Pressures in the script's unit, or words with a unit, such as "1 GPa".
+        T: Temperatures in the script's unit, of a model trained over T; None: the model's.
+        cell: Which cell variables are free, iso, xy, aniso or tri; None: all of the model.
+        settings: Keys of the configuration, such as {"gibbs.n_samples": 1024}.
+        reporter: Told how far it is; None: a bar on a terminal and in a notebook.
+
+    Raises:
+        ConfigError: The model was not trained over cells.
+        StateError: No pressure is covered by the trained cells, or a state is outside the trained range.
+    """
+    conditional, problem = _over_cells(model), model.system.problem
+    grid = {} if T is None else {"T": _several(T)}
+    request = GibbsRequest(states_of(grid, problem, conditional), pressures_of(_words(P), problem), cell)
+    return minimised(conditional, request, _changed(model.config, settings or {}), reporter or _default_reporter())
+
+
+def phase_diagram(
+    models: Mapping[str, Model],
+    *,
+    axis: str = "P",
+    limits: tuple[float, float] | None = None,
+    P: Value | Sequence[Value] = (),  # noqa: N803
+    T: float | Sequence[float] | None = None,  # noqa: N803
+    settings: Mapping[str, object] | None = None,
+    reporter: Reporter | None = None,
+) -> PhaseResult:
+    """Where crystals have the same Gibbs free energy, from models of the same potential that were trained over cells.
+
+    Args:
+        models: By name, two or more.
+        axis: P, T, or a parameter of the potential.
+        limits: Ends of the axis in its unit; None: all that the models cover.
+        P: Pressures off the axis, in the script's unit or with a unit.
+        T: Temperatures off the axis; None: the models' own.
+        settings: Keys of the configuration, such as {"gibbs.n_samples": 1024}; seed and chains are those of the first model.
+        reporter: Told how far it is; None: a bar on a terminal and in a notebook.
+
+    Raises:
+        LammpsBGError: The crystals do not compare, or a value is outside what the models were trained for.
+    """
+    common = _changed(next(iter(models.values())).config, settings or {})
+    shared = {name: getattr(common, name) for name in ("estimate", "exact", "gibbs", "device", "seed")}
+    phases = []
+    for name, model in models.items():
+        conditional = _over_cells(model)
+        free = free_variables(conditional.conditions, None)
+        phases.append(Phase(name, conditional, free, model.config.model_copy(update=shared)))
+    own = {key: value for phase in reversed(phases) for key, value in phase.own().items() if key != axis}
+    points = [own] if T is None else [{**own, "T": value} for value in _several(T)]
+    if axis != PRESSURE:
+        pressures = pressures_of(_words(P), phases[0].model.reference)
+        points = [{**point, PRESSURE: value} for point in points for value in pressures]
+    return compared(phases, PhaseRequest(axis, points, limits), reporter or _default_reporter())
+
+
+def _over_cells(model: Model) -> ConditionalModel:
+    """The conditional model of a model.
+
+    Raises:
+        ConfigError: It is of one state.
+    """
+    if model.trained.model is None:
+        raise ConfigError(
+            'expected a model that was trained over cells, got one of a single state; train with settings={"condition.volume": [-0.06, 0.06]}'
+        )
+    return model.trained.model
+
+
+def _several(values: float | Sequence[float]) -> tuple[float, ...]:
+    return tuple(values) if isinstance(values, Sequence) else (values,)
+
+
+def _words(values: Value | Sequence[Value]) -> list[str]:
+    """Pressures as the command line has them: words, a unit among them."""
+    several = [values] if isinstance(values, str | float | int) else list(values)
+    return [word for value in several for word in str(value).split()]

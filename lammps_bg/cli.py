@@ -74,7 +74,7 @@ def _carry_out(words: list[str], console: Console) -> int:
 
 def _start_together(console: Console) -> None:
     """Give this rank its threads, and say how the job is laid out."""
-    from lammps_bg.study.ranks import say_ranks, set_threads
+    from lammps_bg.commands.job_ranks import say_ranks, set_threads
 
     say_ranks(console, set_threads())
 

@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from lammps_bg import parallel
-from lammps_bg.config import Config, load_config
+from lammps_bg.commands.job_ranks import require_same_on_all_ranks
+from lammps_bg.commands.job_request import model_and_config
+from lammps_bg.commands.run_folder import create_run, reserved
+from lammps_bg.commands.run_report import attempt, finish
+from lammps_bg.commands.stored_run import load_conditional, stored_request
+from lammps_bg.config import Config
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Counts
@@ -29,16 +34,11 @@ from lammps_bg.study.entries import conventions_entry, system_entry
 from lammps_bg.study.gibbs import GibbsRequest, GibbsResult, GibbsRow, MdAtCell, gibbs, pressures_of, states_of
 from lammps_bg.study.helmholtz import HelmholtzTable, written_state
 from lammps_bg.study.problem import Problem, ScriptRequest
-from lammps_bg.study.ranks import require_same_on_all_ranks
-from lammps_bg.study.reporting import attempt, finish
-from lammps_bg.study.run_folder import create_run, reserved
-from lammps_bg.study.stored_run import load_conditional, stored_request, with_model
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.repeats import mean_of
 
 _BYTES = 2_000_000
 _CURVE = 60  # points of a drawn curve
-_FIXED = ("flow", "base", "condition", "train")  # blocks of the configuration that are the model's
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def carry_out(job: GibbsJob, console: Console, stop: StopFlag, *, allow_red: boo
         allow_red: Return 0 in spite of a red verdict, or of pressures that the cells do not cover.
     """
     started = time.monotonic()
-    source = with_model(job.source)
-    config, grid, request = _configuration(source, job.overrides), job.grid(), job.request(source)
+    source, config = model_and_config(job.source, job.overrides, "`lammps-bg gibbs`")
+    grid, request = job.grid(), job.request(source)
     out = job.out or source.path.with_name(f"{source.path.name}_gibbs")
     RunDirectory.check_new(out)
     parallel.barrier()
@@ -133,15 +133,6 @@ def carry_out(job: GibbsJob, console: Console, stop: StopFlag, *, allow_red: boo
     if result.refused and not allow_red:
         return ConfigError.exit_code
     return 3 if result.verdict.colour == "red" and not allow_red else 0
-
-
-def _configuration(run: RunDirectory, overrides: Callable[[Config], Config]) -> Config:
-    """That of the model's run with what was typed, which may not change the model."""
-    stored = load_config(run.file("config.toml"))
-    config = overrides(stored)
-    if any(getattr(config, name) != getattr(stored, name) for name in _FIXED):
-        raise ConfigError("expected the model's own flow, base, condition and train, got other ones; leave them out of --set")
-    return config
 
 
 def _md_at_cell(path: Path, problem: Problem) -> MdAtCell:

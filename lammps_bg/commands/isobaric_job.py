@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lammps_bg import parallel
+from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import Job
+from lammps_bg.commands.run_folder import create_run, finished_code, made_by_first, reopen_run
+from lammps_bg.commands.run_report import finish
+from lammps_bg.commands.stored_run import chosen_before, load_conditional
 from lammps_bg.config import Config
 from lammps_bg.crystal.pressure import describe_pressure
 from lammps_bg.errors import ConfigError
@@ -17,7 +21,7 @@ from lammps_bg.report.numbers import duration, with_error
 from lammps_bg.store import isobaric_run
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.store.status_reporter import StatusReporter
-from lammps_bg.study.energies import choose_source, chosen_before
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.entries import system_entry
 from lammps_bg.study.gibbs import pressures_of
 from lammps_bg.study.isobaric import (
@@ -29,10 +33,6 @@ from lammps_bg.study.isobaric import (
     usual_evaluations,
 )
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.ranks import require_same_on_all_ranks
-from lammps_bg.study.reporting import finish
-from lammps_bg.study.run_folder import create_run, finished_code, made_by_first, reopen_run
-from lammps_bg.study.stored_run import load_conditional
 from lammps_bg.study.threads import threads_for
 from lammps_bg.thermo.chains import block_size
 from lammps_bg.thermo.isobaric import TUNING, Isobar, IsobaricChains

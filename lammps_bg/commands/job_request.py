@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lammps_bg import parallel
+from lammps_bg.commands.run_folder import require_same_request
 from lammps_bg.commands.run_records import require_checkpoints
+from lammps_bg.commands.stored_run import stored_request, with_model
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.system import Counts
 from lammps_bg.engine.lammps_engine import LammpsFlags
@@ -16,8 +18,6 @@ from lammps_bg.errors import ConfigError
 from lammps_bg.store.provenance import sha256
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.problem import ScriptRequest
-from lammps_bg.study.run_folder import require_same_request
-from lammps_bg.study.stored_run import stored_request, with_model
 
 _DRAWS_WITHOUT_FLOW = 256  # of the base alone: the first window of the chains
 _KEPT = {

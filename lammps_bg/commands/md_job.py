@@ -13,8 +13,12 @@ from typing import Any
 from lammps_bg import parallel
 from lammps_bg.commands import main_job
 from lammps_bg.commands import shared_options as options
+from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import Job
+from lammps_bg.commands.run_folder import create_run, finished_code, made_by_first, reopen_run, require_same_request
+from lammps_bg.commands.run_report import finish, illustrate
 from lammps_bg.commands.run_results import write_observables
+from lammps_bg.commands.stored_run import stored_request
 from lammps_bg.config import Config, load_config
 from lammps_bg.errors import ConfigError, Interrupted, LammpsBGError, RunDirectoryError
 from lammps_bg.interrupt import StopFlag
@@ -28,10 +32,6 @@ from lammps_bg.study.frenkel_ladd import FrenkelLaddResult, frenkel_ladd
 from lammps_bg.study.md import MDResult, MDSetup, Mode, run_md, seconds_per_step
 from lammps_bg.study.observing import observe
 from lammps_bg.study.problem import Problem, ScriptRequest
-from lammps_bg.study.ranks import require_same_on_all_ranks
-from lammps_bg.study.reporting import finish, illustrate
-from lammps_bg.study.run_folder import create_run, finished_code, made_by_first, reopen_run, require_same_request
-from lammps_bg.study.stored_run import stored_request
 from lammps_bg.thermo.verdict import Verdict
 
 _REHEARSED = 500  # steps of --dry-run

@@ -11,6 +11,11 @@ from typing import Any
 
 from lammps_bg import parallel
 from lammps_bg.commands.gibbs_job import numbers
+from lammps_bg.commands.job_ranks import require_same_on_all_ranks
+from lammps_bg.commands.job_request import model_and_config
+from lammps_bg.commands.run_folder import copy_model, create_run, reserved
+from lammps_bg.commands.run_report import attempt, finish
+from lammps_bg.commands.stored_run import load_conditional, stored_request, with_model
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.conditions import TEMPERATURE
 from lammps_bg.crystal.system import Counts
@@ -32,13 +37,8 @@ from lammps_bg.study.gibbs import pressures_of
 from lammps_bg.study.helmholtz import free_variables, written_state
 from lammps_bg.study.phase import PRESSURE, Phase, PhaseRequest, PhaseResult, phase_diagram, varying
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.ranks import require_same_on_all_ranks
-from lammps_bg.study.reporting import attempt, finish
-from lammps_bg.study.run_folder import copy_model, create_run, reserved
-from lammps_bg.study.stored_run import load_conditional, stored_request, with_model
 
 _BYTES = 2_000_000
-_FIXED = ("base", "flow", "condition", "train", "sample", "md")  # blocks of the configuration that are the models'
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def carry_out(job: PhaseJob, console: Console, stop: StopFlag, *, allow_red: boo
     sources = [with_model(path) for path in job.models]
     out = job.out or Path("runs") / "_".join([*(run.path.name for run in sources), "phase"])
     RunDirectory.check_new(out)
-    config = _configuration(sources[0], job.overrides)
+    _, config = model_and_config(job.models[0], job.overrides, "`lammps-bg phase`")
     parallel.barrier()
     with ExitStack() as stack:
         phases = [_load(job, index, run, config, console, stack) for index, run in enumerate(sources)]
@@ -166,17 +166,6 @@ def carry_out(job: PhaseJob, console: Console, stop: StopFlag, *, allow_red: boo
         _show(console, result, run)
         finish(run, config, console)
     return 3 if result.verdict.colour == "red" and not allow_red else 0
-
-
-def _configuration(first: RunDirectory, overrides: Callable[[Config], Config]) -> Config:
-    """That of the evaluation: the first model's with what was typed, which may not change the models."""
-    stored = load_config(first.file("config.toml"))
-    config = overrides(stored)
-    if any(getattr(config, name) != getattr(stored, name) for name in _FIXED):
-        raise ConfigError(
-            "expected --set of gibbs, exact, estimate, energy or device alone, got another one; the models have their own settings"
-        )
-    return config
 
 
 def _load(job: PhaseJob, index: int, run: RunDirectory, common: Config, console: Console, stack: ExitStack) -> Phase:

@@ -19,7 +19,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    from lammps_bg.study import reporting
+    from lammps_bg.commands import run_report
 
-    reporting.report(args.run, console)
+    run_report.report(args.run, console)
     return 0

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from lammps_bg import parallel
+from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import Job, require_kept
+from lammps_bg.commands.run_folder import Kind, create_run, finished_code, made_by_first, reopen_run
 from lammps_bg.commands.run_records import (
     ChainFile,
     SampleFiles,
@@ -19,7 +21,16 @@ from lammps_bg.commands.run_records import (
     write_model,
     write_resampled,
 )
+from lammps_bg.commands.run_report import finish, illustrate
 from lammps_bg.commands.run_results import results_of, show, with_earlier, write_observables
+from lammps_bg.commands.stored_run import (
+    chosen_before,
+    load_trained,
+    read_samples,
+    require_same_samples,
+    stored_request,
+    with_model,
+)
 from lammps_bg.config import Config, load_config
 from lammps_bg.crystal.colouring import colour_sites
 from lammps_bg.crystal.neighbours import neighbour_graph
@@ -31,17 +42,13 @@ from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.store.status_reporter import StatusReporter
 from lammps_bg.study import preflight
 from lammps_bg.study.conditional import conditions_of, require_inside
-from lammps_bg.study.energies import choose_source, chosen_before
+from lammps_bg.study.dry_run import disk_bytes, forecast
+from lammps_bg.study.energies import choose_source
 from lammps_bg.study.estimating import Estimates, Marginal, estimate, marginal_weights
 from lammps_bg.study.exact import sample_exact
 from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.ranks import require_same_on_all_ranks
-from lammps_bg.study.rehearsal import disk_bytes, forecast
-from lammps_bg.study.reporting import finish, illustrate
-from lammps_bg.study.run_folder import Kind, create_run, finished_code, made_by_first, reopen_run
 from lammps_bg.study.sampling import Samples, sample
-from lammps_bg.study.stored_run import load_trained, read_samples, require_same_samples, stored_request, with_model
 from lammps_bg.study.training import Trained, in_state_of, train
 from lammps_bg.thermo.sampler import Chunk, chunks_of, draw_together
 

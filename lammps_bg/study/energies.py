@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lammps_bg import parallel
-from lammps_bg.config import Config, load_config
+from lammps_bg.config import Config
 from lammps_bg.crystal.structure import Array
 from lammps_bg.errors import ConfigError
 from lammps_bg.flow.generator import Prior
@@ -17,7 +17,6 @@ from lammps_bg.flow.model import torch_device
 from lammps_bg.potentials import sources
 from lammps_bg.potentials.surface import EnergySurface
 from lammps_bg.progress import Reporter
-from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo.sampler import Chunk
 
@@ -62,16 +61,6 @@ def choose_source(problem: Problem, config: Config, reporter: Reporter, *, befor
         + ", ".join(f"{named[name]} would take {times[name]:.2f}" for name in others)
     )
     return problem.use(fastest, usable[fastest])
-
-
-def chosen_before(run: RunDirectory) -> str | None:
-    """The energy source that a run was begun with; None where it left no choice.
-
-    Args:
-        run: The run.
-    """
-    recorded = run.read_json("provenance.json").get("request", {}).get("energies")
-    return recorded or load_config(run.file("config.toml")).energy.chosen
 
 
 def _surface(problem: Problem, name: str, config: Config) -> EnergySurface | None:

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lammps_bg.commands.stored_run import load_trained, stored_request, with_model
 from lammps_bg.config import load_config
 from lammps_bg.report.console import Console
 from lammps_bg.streams import stream
 from lammps_bg.study.energies import choose_source
 from lammps_bg.study.fitting import reference
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.stored_run import load_trained, stored_request, with_model
 from lammps_bg.thermo.chains import Latent, acceptance, hamiltonian, trajectory
 from lammps_bg.thermo.exact import ExactBudget, Ladder
 from lammps_bg.thermo.free_energy import absolute_from_difference

@@ -2,6 +2,7 @@
 """The package from Python: the numbers of the commands, from any folder, without one."""
 
 import doctest
+import json
 import shutil
 
 import numpy as np
@@ -107,3 +108,18 @@ def test_energy_units():
     number = api.Quantity(-1.23456, 0.0123, "eV")
     assert repr(number) == "-1.235 ± 0.012 eV"
     assert api._ENERGIES["kcal/mol"] / api._ENERGIES["kJ/mol"] == pytest.approx(4.184)
+
+
+def test_gibbs_of_the_command(capsys, tmp_path, monkeypatch, folder):
+    """A model over volumes, trained and minimised without a folder: G to the last digit."""
+    use(monkeypatch, tmp_path)
+    over = {"condition.volume": "[-0.03,0.03]", "gibbs.n_samples": "64", "gibbs.n_volumes": "5", "gibbs.n_repeats": "3"}
+    words = [word for key, value in over.items() for word in ("--set", f"{key}={value}")]
+    assert call(capsys, tmp_path, "train", "-in", folder / "in.lj", "-rep", 2, 2, 2, "-out", "run", *TINY, *words).code == 0
+    assert call(capsys, tmp_path, "gibbs", "-model", "run", "-P", 10, "-out", "gibbs", "--allow-red").code == 0
+    model = bg.train(bg.System.from_lammps(folder / "in.lj", replicate=(2, 2, 2)), settings={**SETTINGS, **over})
+    (row,) = bg.gibbs(model, P=10).rows
+    stored = json.loads((tmp_path / "gibbs" / "results.json").read_text())["gibbs"]["states"][0]
+    assert row.beta_g.value == stored["beta_G_per_atom"]["value"]
+    with pytest.raises(ConfigError, match="expected a model that was trained over cells"):
+        bg.gibbs(bg.train(model.system, settings=SETTINGS), P=10)

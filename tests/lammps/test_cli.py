@@ -17,10 +17,10 @@ import torch
 from command_line import LJ, TINY, call, contents, mw_crystal
 
 from lammps_bg import cli
-from lammps_bg.commands import run_steps
+from lammps_bg.commands import run_report, run_steps
 from lammps_bg.engine.dump import read_dump
 from lammps_bg.report.picture import PictureError
-from lammps_bg.study import estimating, reporting
+from lammps_bg.study import estimating
 from lammps_bg.thermo.weights import EstimateError, error_margin
 from lammps_bg.training.trainer import Trainer
 
@@ -37,7 +37,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("LAMMPS_POTENTIALS", "")  # a stored run adds its own folder; this restores it
-    monkeypatch.setattr(reporting, "render_samples", _no_picture)
+    monkeypatch.setattr(run_report, "render_samples", _no_picture)
     (tmp_path / "in.lj").write_text(LJ)
 
 
@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(reporting, "render_samples", _no_picture)
+        patch.setattr(run_report, "render_samples", _no_picture)
         assert cli.main(["run", "-in", str(mw_crystal(folder)), "-out", "run", *TINY, *MORE]) == 0
     return folder
 
@@ -310,7 +310,7 @@ def test_a_picture_that_fails_anyhow_is_a_note(capsys, run, tmp_path, monkeypatc
     def broken(*_, **__):
         raise ZeroDivisionError("no camera")
 
-    monkeypatch.setattr(reporting, "render_samples", broken)
+    monkeypatch.setattr(run_report, "render_samples", broken)
     spoken = call(capsys, tmp_path, "sample", "-model", "run", "-out", "new", "--allow-red")
     assert spoken.code == 0
     assert "picture    none: no camera" in spoken.out

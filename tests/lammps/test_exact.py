@@ -14,10 +14,11 @@ from launching import finished, launched, wait_for
 
 from lammps_bg import parallel
 from lammps_bg.cli import main
+from lammps_bg.commands import run_report
 from lammps_bg.engine.dump import read_dump
 from lammps_bg.report.contents import read_contents
 from lammps_bg.store.run_directory import RunDirectory
-from lammps_bg.study import reporting, status
+from lammps_bg.study import status
 from lammps_bg.study.exact import judge_structure
 from lammps_bg.study.observing import Structure
 
@@ -131,7 +132,7 @@ def test_rerun_in_plain_lammps_gives_the_energies_of_the_table(place):
 def test_the_picture_is_of_the_exact_samples(place, capsys, monkeypatch):
     """One picture, which takes longest, and an OVITO session for each dump file; the report shows the picture and the chains."""
     drawn = []
-    monkeypatch.setattr(reporting, "render_samples", lambda dump, png, **_: drawn.append((dump.name, png.name)))
+    monkeypatch.setattr(run_report, "render_samples", lambda dump, png, **_: drawn.append((dump.name, png.name)))
     words = [
         "sample",
         "-model",

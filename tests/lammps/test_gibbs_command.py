@@ -12,12 +12,12 @@ from conditional_runs import FEW, results, rows, settings
 from launching import finished
 
 from lammps_bg.cli import main
+from lammps_bg.commands.stored_run import load_conditional, stored_request, with_model
 from lammps_bg.config import load_config
 from lammps_bg.progress import SILENT
 from lammps_bg.report.figures import style
 from lammps_bg.study.gibbs import GibbsRequest, gibbs, states_of
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.stored_run import load_conditional, stored_request, with_model
 
 NKTV2P = 68568.415  # atm per kcal/mol/Angstrom^3, units real
 GPA = 1e9 / 101325.0  # atm
@@ -368,7 +368,7 @@ def test_chains_on_two_ranks_give_the_bytes_of_one(models):
         (["-P", "0", "-var", "rc", "1"], "which in.gsw_diamond never uses"),
         (["-P", "0", "--cell", "xy"], "expected a model that was trained over volume, c/a, got one without c/a"),
         (["-P", "0", "-md", "gsw"], "expected results.json in"),
-        (["-P", "0", "--set", "condition.volume=[0,1]"], "expected the model's own flow, base, condition and train"),
+        (["-P", "0", "--set", "condition.volume=[0,1]"], "expected `lammps-bg gibbs` with the condition of the run"),
     ],
 )
 def test_bad_input(refused_by_models, words, message):

@@ -14,13 +14,13 @@ from conditional_runs import FEW, results, rows, settings
 from lammps_scripts import plain_energy_forces
 
 from lammps_bg.cli import main
+from lammps_bg.commands.stored_run import load_conditional, stored_request
 from lammps_bg.config import load_config
 from lammps_bg.engine.dump import read_dump
 from lammps_bg.progress import SILENT
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.isobaric import CrystalCells, first_chains, sample_isobaric
 from lammps_bg.study.problem import Problem
-from lammps_bg.study.stored_run import load_conditional, stored_request
 from lammps_bg.thermo.isobaric import TUNING, IsobaricChains
 
 EDGE = 6.2018745  # of the cubic cell of the script, Angstrom

@@ -18,6 +18,7 @@ from launching import finished, launched, wait_for
 
 import lammps_bg as bg
 from lammps_bg import cli, parallel
+from lammps_bg.commands import run_report
 from lammps_bg.config import MdConfig
 from lammps_bg.engine.dump import read_dump
 from lammps_bg.engine.lammps_engine import Engine
@@ -25,7 +26,6 @@ from lammps_bg.errors import ConfigError
 from lammps_bg.report.picture import PictureError
 from lammps_bg.store.md_run import load_md_frames, md_entry
 from lammps_bg.store.trajectory import TrajectoryFiles
-from lammps_bg.study import reporting
 from lammps_bg.study.md import MDInMemory, MDSetup, Simulation, run_md
 from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.problem import Problem, ScriptRequest
@@ -166,7 +166,7 @@ def test_a_finished_simulation_is_not_repeated(capsys, simulated, tmp_path):
 
 def test_report(capsys, tmp_path, monkeypatch):
     """At the end, and again by `report`, even with an OVITO that cannot draw."""
-    monkeypatch.setattr(reporting, "render_samples", _no_picture)
+    monkeypatch.setattr(run_report, "render_samples", _no_picture)
     spoken = call(
         capsys, tmp_path, "md", *BASIC, "-out", "nvt", *TINY_MD, "--set", "sample.picture=true", "--set", "estimate.report=true"
     )

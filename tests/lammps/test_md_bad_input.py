@@ -13,13 +13,12 @@ import pytest
 from command_line import LJ, MW, TINY, TINY_MD, call, use
 
 from lammps_bg import cli
-from lammps_bg.commands import md_job
+from lammps_bg.commands import md_job, run_report
 from lammps_bg.engine.dump import DumpWriter, read_dump
 from lammps_bg.errors import CrystalError
 from lammps_bg.report import html
 from lammps_bg.report.picture import PictureError
 from lammps_bg.store.trajectory import TrajectoryFiles
-from lammps_bg.study import reporting
 from lammps_bg.study.md import judge_temperature, require_stable
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.free_energy import EstimateResult
@@ -415,7 +414,7 @@ def test_without_vulkan(capsys, tmp_path, monkeypatch):
     def no_driver(*_, **__):
         raise PictureError("expected a Vulkan driver for pictures but there is none; install mesa-vulkan-drivers")
 
-    monkeypatch.setattr(reporting, "render_samples", no_driver)
+    monkeypatch.setattr(run_report, "render_samples", no_driver)
     spoken = call(capsys, tmp_path, *MD, "-out", "new", "--set", "sample.picture=true")
     assert spoken.code == 0
     assert "picture    none: expected a Vulkan driver" in spoken.out
@@ -493,6 +492,6 @@ def test_mw_script_of_real_units_names_its_pressure_unit(refused, tmp_path):
 
 def test_modules_used_here():
     """What the tests above replace is what the commands use."""
-    assert reporting.render_samples.__module__.startswith("lammps_bg.report")
-    assert md_job.finish is reporting.finish
+    assert run_report.render_samples.__module__.startswith("lammps_bg.report")
+    assert md_job.finish is run_report.finish
     assert callable(html.write_report)

@@ -227,11 +227,11 @@ OTHER_FILE = """
 import sys
 from lammps_bg import parallel
 from lammps_bg.cli import main
-from lammps_bg.study import ranks
+from lammps_bg.commands import job_ranks
 
 if parallel.rank() == 1:
-    known = ranks.sha256
-    ranks.sha256 = lambda path: known(path) + ("x" if path.name == "in.lj" else "")
+    known = job_ranks.sha256
+    job_ranks.sha256 = lambda path: known(path) + ("x" if path.name == "in.lj" else "")
 sys.exit(main())
 """
 

@@ -64,6 +64,16 @@ def stored_request(run: RunDirectory) -> ScriptRequest:
     )
 
 
+def chosen_before(run: RunDirectory) -> str | None:
+    """The energy source that a run was begun with; None where it left no choice.
+
+    Args:
+        run: The run.
+    """
+    recorded = run.read_json("provenance.json").get("request", {}).get("energies")
+    return recorded or load_config(run.file("config.toml")).energy.chosen
+
+
 def read_model(source: RunDirectory, problem: Problem, *, force: bool = False) -> StoredModel:
     """The model file of an earlier run, for a crystal of the same unit cell.
 
