@@ -16,7 +16,8 @@ from importlib.metadata import version
 
 __version__ = version("lammps-bg")
 _API = (
-    "System", "Model", "Samples", "ExactFrames", "Frames", "FreeEnergy", "train", "load", "free_energy", "gibbs", "phase_diagram",
+    "System", "Model", "Frames", "Samples", "ExactFrames", "Dynamics", "FreeEnergy",
+    "train", "load", "free_energy", "compare", "gibbs", "phase_diagram",
 )  # fmt: skip
 __all__ = ["__version__", "testsystems", *_API]
 

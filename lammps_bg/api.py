@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,15 @@ from lammps_bg.report.console import Console
 from lammps_bg.store import lock
 from lammps_bg.study import estimating, exact, sampling, training
 from lammps_bg.study.applying import StoredModel, applied
+from lammps_bg.study.comparing import COMPARED
 from lammps_bg.study.conditional import ConditionalModel
 from lammps_bg.study.energies import choose_source
 from lammps_bg.study.frenkel_ladd import FrenkelLaddResult, frenkel_ladd
 from lammps_bg.study.gibbs import GibbsRequest, GibbsResult, pressures_of, states_of
 from lammps_bg.study.gibbs import gibbs as minimised
 from lammps_bg.study.helmholtz import free_variables
-from lammps_bg.study.md import MDResult, MDSetup, Mode, run_md
+from lammps_bg.study.md import MDResult, MDSetup, run_md
+from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.phase import PRESSURE, Phase, PhaseRequest, PhaseResult
 from lammps_bg.study.phase import phase_diagram as compared
 from lammps_bg.study.problem import Problem, ScriptRequest
@@ -142,22 +144,32 @@ class System:
         return self.problem.temperature
 
     def md(
-        self, mode: Mode = "nvt", *, seed: int = 1, reporter: Reporter | None = None, **settings: object
-    ) -> MDResult | FrenkelLaddResult:
-        """Reference molecular dynamics in memory, with the numbers of `lammps-bg md`.
+        self,
+        mode: Literal["nvt", "mbar"] = "nvt",
+        *,
+        n_frames: int | None = None,
+        seed: int = 1,
+        settings: Mapping[str, object] | None = None,
+        reporter: Reporter | None = None,
+    ) -> "Dynamics":
+        """Molecular dynamics of LAMMPS with the script's potential at constant volume.
 
         Args:
-            mode: nvt; npt, at the pressure of the script's variable P; or mbar, the absolute free energy by lambda windows.
-            seed: Seed of all random numbers.
-            reporter: Told how far it is; None: a progress bar in a terminal or notebook.
-            **settings: Keys of the block `md` of the configuration, such as n_frames=1000.
+            mode: nvt, or mbar: the absolute free energy over lambda windows from an Einstein crystal, too.
+            n_frames: Independent frames; None: `md.n_frames`.
+            seed: Seed of velocities and thermostat.
+            settings: Further keys of the configuration, such as {"md.timestep": 0.002}.
+            reporter: Told how far it is; None: a bar on a terminal and in a notebook.
 
         Raises:
             CrystalError: The crystal melted or transformed, or its atoms hop.
         """
-        options = _changed(Config(), {f"md.{key}": value for key, value in settings.items()}).md
-        compute = frenkel_ladd if mode == "mbar" else run_md
-        return compute(MDSetup.of(self.problem, mode, options, seed=seed), reporter=reporter or _default_reporter())
+        wanted = {} if n_frames is None else {"md.n_frames": n_frames}
+        config, reporter = _changed(Config(seed=seed), {**wanted, **(settings or {})}), reporter or _default_reporter()
+        setup = MDSetup.of(self.problem, mode, config.md, seed=seed)
+        result = frenkel_ladd(setup, reporter=reporter) if mode == "mbar" else run_md(setup, reporter=reporter)
+        frames = (result.md if isinstance(result, FrenkelLaddResult) else result).frames
+        return Dynamics(self, frames.displacements, frames.energies, result)
 
     def close(self) -> None:
         """End LAMMPS; the system cannot be used any more."""
@@ -290,6 +302,20 @@ class ExactFrames(Frames):
 
     def __repr__(self) -> str:
         return f"{len(self)} exact configurations of {self.system}; verdict {self.verdict.colour}"
+
+
+@dataclass(frozen=True, repr=False)
+class Dynamics(Frames):
+    """Independent frames of molecular dynamics at constant volume.
+
+    Attributes:
+        result: All frames, averages and verdict; with lambda windows also the free energy.
+    """
+
+    result: MDResult | FrenkelLaddResult
+
+    def __repr__(self) -> str:
+        return f"{len(self)} independent frames of MD of {self.system}; verdict {self.result.verdict.colour}"
 
 
 @dataclass(frozen=True)
@@ -526,6 +552,10 @@ class FreeEnergy:
 
     def __repr__(self) -> str:
         shown = f"{written(self.value, self.error)} kT, F/N = {self.to()}" if self.best else "not reliable"
+        if compared := self.estimates.comparison:
+            known = ((COMPARED[name], self.estimates.values[name].shown, compared.shown_z(name)) for name in compared.results)
+            rows = [(title, number, "" if z is None else f", z = {z:+.1f}") for title, number, z in known if number is not None]
+            shown += "".join(f"\n  {title}: {written(number.value, number.error)}{z}" for title, number, z in rows)
         return f"beta F/N = {shown}\nverdict {self.verdict.colour}: {' '.join(self.verdict.reasons)} {self.verdict.next_step}"
 
 
@@ -542,14 +572,31 @@ def free_energy(samples: Samples, exact: ExactFrames | None = None) -> FreeEnerg
     return _evaluated(samples, exact)
 
 
-def _evaluated(samples: Samples, exact: ExactFrames | None) -> FreeEnergy:
+def compare(samples: Samples, frames: Dynamics | str | Path, exact: ExactFrames | None = None) -> FreeEnergy:
+    """The free energy from draws and molecular dynamics together: perturbation from both sides, BAR, MBAR, and whether they agree.
+
+    Args:
+        samples: The draws.
+        frames: Of `System.md`, or a dump file of one's own.
+        exact: Chains of the same model.
+
+    Raises:
+        EstimateError: Too few independent frames.
+        CrystalError: The frames are of another crystal.
+    """
+    if isinstance(frames, Dynamics):
+        return _evaluated(samples, exact, MDFrames.of(frames.result))
+    return _evaluated(samples, exact, MDFrames.of_dump(Path(frames), samples.system.problem))
+
+
+def _evaluated(samples: Samples, exact: ExactFrames | None, md: MDFrames | None = None) -> FreeEnergy:
     """All estimates of samples."""
     problem, trained, config = samples.system.problem, samples.model.trained, samples.model.config
     if exact is not None and exact.model is not samples.model:
         raise ConfigError("expected samples and exact configurations of one model, got those of two; draw both from the same")
     marginal = estimating.marginal_weights(problem, trained, samples.drawn, config)
     chains = exact.chains if exact else None
-    found = estimating.estimate(problem, trained, samples.drawn, config, marginal=marginal, exact=chains)
+    found = estimating.estimate(problem, trained, samples.drawn, config, marginal=marginal, md=md, exact=chains)
     return FreeEnergy(samples.system, found)
 
 

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from command_line import TINY, call, use
+from command_line import TINY, TINY_MD, call, use
 from lammps_scripts import INPUTS
 
 import lammps_bg as bg
@@ -116,10 +116,23 @@ def test_gibbs_of_the_command(capsys, tmp_path, monkeypatch, folder):
     over = {"condition.volume": "[-0.03,0.03]", "gibbs.n_samples": "64", "gibbs.n_volumes": "5", "gibbs.n_repeats": "3"}
     words = [word for key, value in over.items() for word in ("--set", f"{key}={value}")]
     assert call(capsys, tmp_path, "train", "-in", folder / "in.lj", "-rep", 2, 2, 2, "-out", "run", *TINY, *words).code == 0
-    assert call(capsys, tmp_path, "gibbs", "-model", "run", "-P", 10, "-out", "gibbs", "--allow-red").code == 0
+    assert call(capsys, tmp_path, "gibbs", "-model", "run", "-P", 42, "-out", "gibbs", "--allow-red").code == 0
     model = bg.train(bg.System.from_lammps(folder / "in.lj", replicate=(2, 2, 2)), settings={**SETTINGS, **over})
-    (row,) = bg.gibbs(model, P=10).rows
+    (row,) = bg.gibbs(model, P=42).rows
     stored = json.loads((tmp_path / "gibbs" / "results.json").read_text())["gibbs"]["states"][0]
     assert row.beta_g.value == stored["beta_G_per_atom"]["value"]
     with pytest.raises(ConfigError, match="expected a model that was trained over cells"):
         bg.gibbs(bg.train(model.system, settings=SETTINGS), P=10)
+
+
+def test_draws_beside_molecular_dynamics(crystal, model, samples, tmp_path):
+    """The same estimates from frames in memory; a dump file of them is one of somebody else's."""
+    settings = {key: value for key, _, value in (word.partition("=") for word in TINY_MD[1::2]) if key.startswith("md.")}
+    frames = crystal.md(n_frames=60, settings=settings)
+    assert frames.u.shape[1:] == (32, 3)
+    assert len(frames) >= 50
+    found = bg.compare(samples, frames)
+    assert {"tfep", "tfep_reverse", "bar"} <= found.estimates.values.keys()
+    assert "BAR (flow and MD): " in repr(found)
+    again = bg.compare(samples, frames.write(tmp_path / "md.dump"))
+    assert again.estimates.comparison.n_independent >= 50

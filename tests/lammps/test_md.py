@@ -204,7 +204,7 @@ def test_the_numbers_of_the_command_without_a_folder(simulated, tmp_path):
 def test_a_system_can_be_simulated(simulated):
     """Through the public interface: the same numbers, and a sentence that says them."""
     system = bg.System.from_lammps("in.lj", replicate=(2, 2, 2))
-    result = system.md("nvt", n_frames=50, damp=0.1, sample_every=20)
+    result = system.md("nvt", n_frames=50, settings={"md.damp": 0.1, "md.sample_every": 20}).result
     found = results_of(simulated)["md"]
     assert result.temperature.value == found["temperature"]["value"]
     assert repr(result).startswith(f"nvt: {found['n_independent']:.0f} independent of {found['n_frames']} frames, temperature ")
