@@ -167,11 +167,7 @@ def share(items: Sequence[T]) -> list[T]:
 
 
 def portion(n: int) -> slice:
-    """This rank's consecutive share of `n` items; shares differ by one at most and may be empty.
-
-    Args:
-        n: Number of items.
-    """
+    """This rank's consecutive share of `n` items; shares differ by one at most and may be empty."""
     return _portions(n)[rank()]
 
 
@@ -180,11 +176,7 @@ def _portions(n: int) -> list[slice]:
 
 
 def split(work: Callable[[np.ndarray], Pair]) -> Callable[[np.ndarray], Pair]:
-    """The same function of a batch, with every rank doing its portion; all ranks call it together and get the whole.
-
-    Args:
-        work: Two arrays with a row for each of the batch.
-    """
+    """The same function of a batch (two arrays with a row for each), every rank doing its portion; all call it together and get the whole."""
 
     def together(batch: np.ndarray) -> Pair:
         if size() == 1 or not len(batch):
@@ -198,11 +190,7 @@ def split(work: Callable[[np.ndarray], Pair]) -> Callable[[np.ndarray], Pair]:
 
 
 def from_first(rows: np.ndarray) -> np.ndarray:
-    """This rank's portion of an array that only the first rank has.
-
-    Args:
-        rows: The array; whatever on the other ranks.
-    """
+    """This rank's portion of an array that only the first rank has."""
     if size() == 1:
         return rows
     parts = [rows[some] for some in _portions(len(rows))] if rank() == 0 else None
@@ -237,11 +225,7 @@ def largest(*values: float) -> tuple[float, ...]:
 
 
 def total(values: np.ndarray) -> np.ndarray:
-    """Sum over the ranks, equal to the last bit on every rank: it is made on one, which tells the others.
-
-    Args:
-        values: Any shape, float64.
-    """
+    """Sum over the ranks, equal to the last bit on every rank: it is made on one, which tells the others."""
     if size() == 1:
         return values
     result = np.empty_like(values)
@@ -284,12 +268,7 @@ def barrier() -> None:
 
 
 def meet(value: int, stopped: Callable[[], bool]) -> int:
-    """Wait until every rank is here; returns the largest value of all, or this rank's own where it is stopped and the others stay away.
-
-    Args:
-        value: This rank's.
-        stopped: Whether this rank has been told to stop.
-    """
+    """Wait until every rank is here; returns the largest value of all, or this rank's own where it is stopped and the others stay away."""
     if size() == 1:
         return value
     result, patience = np.zeros(1, dtype=np.int64), 0.0
@@ -303,11 +282,7 @@ def meet(value: int, stopped: Callable[[], bool]) -> int:
 
 
 def abort(code: int) -> None:
-    """End every rank of the job, because this one cannot go on; returns on a single rank.
-
-    Args:
-        code: Exit code of the job.
-    """
+    """End every rank of the job, because this one cannot go on; returns on a single rank."""
     if WORLD.Get_size() > 1:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from lammps_bg import __version__
 from lammps_bg.commands.command_parser import WIDTH, Parser
-from lammps_bg.commands.shared_options import add_lammps_ranks
+from lammps_bg.commands.shared_options import add
 from lammps_bg.report.console import Console
 
 _EPILOG = """\
@@ -142,5 +142,5 @@ def _parser(some: Sequence[str]) -> Parser:
         )
         command.add_arguments(sub)
         if command.WORK is Work.SHARED:
-            add_lammps_ranks(sub)
+            add(sub, "-lammps-ranks")
     return parser

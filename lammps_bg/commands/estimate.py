@@ -17,14 +17,13 @@ PLACE = 9
 
 
 def add_arguments(parser: Parser) -> None:
-    group = parser.add_argument_group("model")
-    options.add_model_folder(group, "folder of a run with model.pt (required, but not with --resume)", required=True)
+    options.add(parser.add_argument_group("model"), "-model", required=True)
     options.add_configuration(parser)
-    options.add_exact(parser)
+    options.add(parser, "--exact")
     beside = "compare with MD: folder of `lammps-bg md` (nvt or mbar), or your own dump file (default: no comparison)"
     parser.add_argument("-md", type=Path, metavar="RUN", help=beside)
-    options.add_out(parser, "folder for the new results (default: results.json of the run is renewed)")
-    options.add_allow_red(parser)
+    options.add(parser, "-out", help="folder for the new results (default: results.json of the run is renewed)")
+    options.add(parser, "--allow-red")
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:

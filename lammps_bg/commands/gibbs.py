@@ -18,9 +18,9 @@ PLACE = 6
 
 def add_arguments(parser: Parser) -> None:
     options.add_model(parser)
-    options.add_states(parser)
+    options.add(parser, "-P", "-T")
     cell = "which cell variables are free, as in LAMMPS' fix npt (default: all that the model was trained over)"
-    parser.add_argument("--cell", choices=options.FREE_CELL, help=cell)
+    options.add(parser, "--cell", help=cell)
     parser.add_argument(
         "-md",
         nargs="+",
@@ -29,9 +29,9 @@ def add_arguments(parser: Parser) -> None:
         metavar="RUN",
         help="compare with `lammps-bg md --mode npt` (volume) or `mbar` (F) (default: no comparison)",
     )
-    options.add_exact(parser)
-    options.add_out(parser, "folder, new or empty (default: the run's name with _gibbs)")
-    options.add_allow_red(parser)
+    options.add(parser, "--exact")
+    options.add(parser, "-out", help="folder, new or empty (default: the run's name with _gibbs)")
+    options.add(parser, "--allow-red")
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:

@@ -18,16 +18,16 @@ MODES = ("nvt", "npt", "mbar")
 
 def add_arguments(parser: Parser) -> None:
     options.add_script(parser)
-    options.add_model_folder(parser, "take script, replicate and temperature from a run (default: from -in)")
+    options.add(parser, "-model", help="take script, replicate and temperature from a run (default: from -in)")
     parser.add_argument(
         "--mode",
         choices=MODES,
         help="nvt: frames at the script's cell (default); npt: mean cell at the variable P; mbar: absolute free energy, Einstein crystal to crystal",
     )
-    options.add_out(parser, "run directory, new or empty (default: runs/<name>_<mode>)")
+    options.add(parser, "-out", help="run directory, new or empty (default: runs/<name>_<mode>)")
     parser.add_argument("--dry-run", action="store_true", help="set everything up, estimate time and disk, write nothing")
     parser.add_argument("--resume", action="store_true", help="continue the simulation in -out")
-    options.add_allow_red(parser)
+    options.add(parser, "--allow-red")
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:

@@ -24,17 +24,17 @@ def add_arguments(parser: Parser) -> None:
         "ends of the axis in the script's unit; of P with another where wanted: 0 20 GPa (default: all that the models cover)"
     )
     parser.add_argument("--range", dest="limits", nargs="+", default=[], metavar="END", help=limits)
-    options.add_states(parser)
+    options.add(parser, "-P", "-T")
     values = "values of a parameter of the potential, in the script's units; several are evaluated one after the other (default: the script's)"
-    options.add_variables(parser, values)
+    options.add(parser, "-var", help=values)
     copies = "copies along each cell vector, once for all models or once for each (default: as trained)"
-    options.add_replicate(parser, copies, action="append", default=[])
+    options.add(parser, "-rep", action="append", default=[], help=copies)
     cell = "which cell variables are free, once for all models or once for each (default: all that each was trained over)"
-    parser.add_argument("--cell", action="append", default=[], choices=options.FREE_CELL, help=cell)
+    options.add(parser, "--cell", action="append", default=[], help=cell)
     parser.add_argument("--other-sizes", action="store_true", help="compare crystals of unequal numbers of atoms")
-    options.add_exact(parser)
-    options.add_out(parser, "folder, new or empty (default: runs/<names>_phase)")
-    options.add_allow_red(parser)
+    options.add(parser, "--exact")
+    options.add(parser, "-out", help="folder, new or empty (default: runs/<names>_phase)")
+    options.add(parser, "--allow-red")
     options.add_configuration(parser)
 
 

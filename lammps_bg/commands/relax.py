@@ -16,8 +16,7 @@ PLACE = 4
 
 
 def add_arguments(parser: Parser) -> None:
-    script = "LAMMPS input script of the crystal (required)"
-    parser.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=script)
+    options.add(parser, "-in", help="LAMMPS input script of the crystal (required)")
     free = "what of the cell may change: nothing, its volume, a = b and c, its lengths, or lengths and tilts (default: aniso, in a tilted box tri)"
     parser.add_argument("--cell", choices=["none", *options.FREE_CELL], help=free)
     target = "target in the script's pressure unit, or with a unit: 1 GPa (default: variable P of the script, else 0)"

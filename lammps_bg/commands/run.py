@@ -15,8 +15,7 @@ PLACE = 1
 
 
 def add_arguments(parser: Parser) -> None:
-    options.add_judge(parser)
-    options.add_exact(parser)
+    options.add(parser, "--judge", "--exact")
     options.add_script(parser)
     options.add_output(parser)
     parser.add_argument("--resume", action="store_true", help="continue the run in -out from its last checkpoint")

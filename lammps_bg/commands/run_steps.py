@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lammps_bg import parallel
+from lammps_bg.commands.check import show as show_check
 from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import Job, require_kept
 from lammps_bg.commands.run_folder import Kind, create_run, finished_code, made_by_first, reopen_run
@@ -40,7 +41,7 @@ from lammps_bg.report.console import Console
 from lammps_bg.store.md_run import load_md_frames
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.store.status_reporter import StatusReporter
-from lammps_bg.study import preflight
+from lammps_bg.study.check import check
 from lammps_bg.study.conditional import conditions_of, require_inside
 from lammps_bg.study.dry_run import disk_bytes, forecast
 from lammps_bg.study.energies import choose_source
@@ -257,7 +258,7 @@ def _with_states(run: RunDirectory, rows: np.ndarray, chunks: Sequence[Chunk], e
 def rehearse(job: Job, console: Console) -> int:
     """Set everything up and say what a run would cost on this many ranks; writes nothing."""
     problem = _problem(job, console)
-    preflight.show(preflight.examine(problem, job.config), console)
+    show_check(check(problem, job.config), console)
     choose_source(problem, job.config, console)
     loaded = load_trained(job.model, problem, job.config, console, force=job.force) if job.model else None
     for line in forecast(problem, job.config, job.out, loaded):

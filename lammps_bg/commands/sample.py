@@ -2,7 +2,6 @@
 """`sample`: draws and chains from a trained model."""
 
 import argparse
-from pathlib import Path
 
 from lammps_bg.commands import Work, main_job
 from lammps_bg.commands import shared_options as options
@@ -19,20 +18,19 @@ PLACE = 5
 
 def add_arguments(parser: Parser) -> None:
     options.add_model(parser)
-    options.add_strain(parser)
+    options.add(parser, "--strain")
     options.add_output(parser)
-    options.add_judge(parser)
-    options.add_exact(parser)
+    options.add(parser, "--judge", "--exact")
     pressure = (
         "of a model over cells: exact samples at this pressure, in the script's unit or with one (-P 1 GPa), in which the cell changes, too "
         "(default: one cell)"
     )
     parser.add_argument("-P", dest="pressure", nargs="+", default=[], metavar="PRESSURE", help=pressure)
     cell = "with -P: which cell variables are free, as in LAMMPS' fix npt (default: all that the model was trained over)"
-    parser.add_argument("--cell", choices=options.FREE_CELL, help=cell)
+    options.add(parser, "--cell", help=cell)
     parser.add_argument("--resume", action="store_true", help="continue the sampling in -out; it has its own copy of the model")
     another = "another script of the same crystal (default: the run's own); a different potential needs --force"
-    parser.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=another)
+    options.add(parser, "-in", help=another)
     parser.add_argument(
         "--force", action="store_true", help="use a model at another temperature or potential than it was trained for"
     )

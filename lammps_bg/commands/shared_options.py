@@ -4,7 +4,7 @@
 import argparse
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,103 @@ if TYPE_CHECKING:
 FREE_CELL = ("iso", "xy", "aniso", "tri")
 """What of a cell may be free, as in LAMMPS' fix npt."""
 _NUMBERS = ("T", "Lambda")  # variables that are read as one number; of further words LAMMPS would say nothing
+_SEVERAL: dict[str, Any] = {"nargs": "+", "default": []}
+_REPEATED: dict[str, Any] = {**_SEVERAL, "action": "append"}
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "-in -i": {"dest": "script", "type": Path, "metavar": "FILE"},
+    "-rep": {"nargs": 3, "type": int, "metavar": ("NX", "NY", "NZ")},
+    "-var -v": {**_REPEATED, "metavar": "NAME VALUE"},
+    "--elements": {
+        **_SEVERAL,
+        "metavar": "NAME",
+        "help": "names of the atom types, in their order (default: from the masses and the potential)",
+    },
+    "--strain": {
+        **_SEVERAL,
+        "metavar": "NAME=VALUE",
+        "help": "deform the script's cell, dimensionless: volume (ln V/V0), c/a, b/a (changes of the logarithm), "
+        "yz, xz, xy (changes of tilt / length) (default: none)",
+    },
+    "-model": {
+        "type": Path,
+        "metavar": "RUN",
+        "help": "folder of a run with model.pt (required, but not with --resume)",
+    },
+    "-P": {
+        **_SEVERAL,
+        "dest": "pressures",
+        "metavar": "P",
+        "help": "pressures in the script's unit, or with a unit at the end: -P 0 5 10 GPa (default: the script's P, else 0)",
+    },
+    "-T": {
+        **_SEVERAL,
+        "dest": "temperatures",
+        "type": float,
+        "metavar": "T",
+        "help": "temperatures in the script's unit (K; units lj: reduced), of a model trained over T (default: the script's T)",
+    },
+    "--cell": {"choices": FREE_CELL},
+    "--exact": {
+        "choices": ["auto", "always", "never"],
+        "help": "exact samples and free energy by chains: where the weights of the draws are not beyond doubt, always, or never (default: auto)",
+    },
+    "--judge": {
+        "choices": ["lammps"],
+        "help": "LAMMPS evaluates all samples again and gives the final weights (default: no second evaluation)",
+    },
+    "-out": {"type": Path, "metavar": "DIR"},
+    "--allow-red": {"action": "store_true", "help": "exit with 0 in spite of a red verdict (without it: 3)"},
+    "-lammps-ranks": {
+        "type": int,
+        "default": 1,
+        "metavar": "N",
+        "help": "MPI ranks of each LAMMPS instance, a whole number; it cuts its box among them: for large cells and expensive potentials "
+        "(default: 1)",
+    },
+    "-log -l": {"default": "none", "metavar": "FILE", "help": "LAMMPS log (default: none)"},
+    "-screen -sc": {"default": "none", "metavar": "FILE", "help": "LAMMPS screen output (default: none)"},
+    "-suffix -sf": {**_SEVERAL, "metavar": "STYLE", "help": "accelerated styles, such as omp (default: none)"},
+    "-package -pk": {**_REPEATED, "metavar": "ARG", "help": "package options (default: none)"},
+    "-kokkos -k": {**_SEVERAL, "metavar": "ARG", "help": "KOKKOS options (default: none)"},
+    "-echo -e": {
+        "default": "",
+        "choices": ["none", "screen", "log", "both"],
+        "help": "echo the script's commands (default: none)",
+    },
+    "-nocite -nc": {"action": "store_true", "help": "no citation reminder in LAMMPS' log and screen output"},
+    "-partition -p": {"nargs": "+", "metavar": "ARG", "help": argparse.SUPPRESS},
+    "-config": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": "TOML file; `lammps-bg config` prints one with every key (default: none)",
+    },
+    "--set": {
+        "action": "append",
+        "default": [],
+        "metavar": "KEY=VALUE",
+        "help": "override one key, such as train.steps=5000; may be repeated (default: none)",
+    },
+    "--seed": {
+        "type": int,
+        "metavar": "N",
+        "help": "seed of every random number, a whole number (default: 1, or that of the run)",
+    },
+}
+_LAMMPS = ("-log", "-screen", "-suffix", "-package", "-kokkos", "-echo", "-nocite", "-partition")
+
+
+def add(group: Any, *names: str, **details: Any) -> None:  # noqa: ANN401  (argparse has no public type of a group)
+    """Declare options that have the same form in every command.
+
+    Args:
+        group: Parser, or group of its options.
+        *names: Flags by their first name.
+        **details: What is particular to this command, as of argparse's add_argument: mostly the help.
+    """
+    for name in names:
+        flags = next(flags for flags in _OPTIONS if flags.split()[0] == name)
+        group.add_argument(*flags.split(), **{**_OPTIONS[flags], **details})
 
 
 # ---- LAMMPS' own flags
@@ -27,34 +124,9 @@ _NUMBERS = ("T", "Lambda")  # variables that are read as one number; of further 
 def add_lammps(parser: Parser) -> None:
     """Flags that LAMMPS itself has, and -var."""
     group = parser.add_argument_group("LAMMPS' own flags")
-    add_variables(
-        group, "set an index variable of the script, in the script's units, such as T 300; may be repeated (default: the script's values)"
-    )  # fmt: skip
-    group.add_argument("-log", "-l", default="none", metavar="FILE", help="LAMMPS log (default: none)")
-    group.add_argument("-screen", "-sc", default="none", metavar="FILE", help="LAMMPS screen output (default: none)")
-    group.add_argument(
-        "-suffix", "-sf", nargs="+", default=[], metavar="STYLE", help="accelerated styles, such as omp (default: none)"
-    )
-    group.add_argument(
-        "-package", "-pk", nargs="+", action="append", default=[], metavar="ARG", help="package options (default: none)"
-    )
-    group.add_argument("-kokkos", "-k", nargs="+", default=[], metavar="ARG", help="KOKKOS options (default: none)")
-    group.add_argument(
-        "-echo", "-e", default="", choices=["none", "screen", "log", "both"], help="echo the script's commands (default: none)"
-    )
-    group.add_argument("-nocite", "-nc", action="store_true", help="no citation reminder in LAMMPS' log and screen output")
-    group.add_argument("-partition", "-p", nargs="+", metavar="ARG", help=argparse.SUPPRESS)
-
-
-def add_variables(group: Any, text: str) -> None:  # noqa: ANN401  (argparse has no public type of a group)
-    """-var, with its help."""
-    group.add_argument("-var", "-v", nargs="+", action="append", default=[], metavar="NAME VALUE", help=text)
-
-
-def add_lammps_ranks(parser: Parser) -> None:
-    """-lammps-ranks, of every command that shares its work out."""
-    ranks = "MPI ranks of each LAMMPS instance, a whole number; it cuts its box among them: for large cells and expensive potentials (default: 1)"
-    parser.add_argument("-lammps-ranks", type=int, default=1, metavar="N", help=ranks)
+    variable = "set an index variable of the script, in the script's units, such as T 300; may be repeated (default: the script's values)"
+    add(group, "-var", help=variable)
+    add(group, *_LAMMPS)
 
 
 def flags(args: argparse.Namespace) -> LammpsFlags:
@@ -94,20 +166,7 @@ def variables(args: argparse.Namespace) -> dict[str, list[str]]:
 
 def add_configuration(parser: Parser) -> None:
     """-config, --set and --seed."""
-    group = parser.add_group_described_by("configuration", _key_list)
-    group.add_argument(
-        "-config", type=Path, metavar="FILE", help="TOML file; `lammps-bg config` prints one with every key (default: none)"
-    )
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override one key, such as train.steps=5000; may be repeated (default: none)",
-    )
-    group.add_argument(
-        "--seed", type=int, metavar="N", help="seed of every random number, a whole number (default: 1, or that of the run)"
-    )
+    add(parser.add_group_described_by("configuration", _key_list), "-config", "--set", "--seed")
 
 
 def _key_list() -> str:
@@ -133,12 +192,8 @@ def config(args: argparse.Namespace, start: "Config | None" = None) -> "Config":
     from lammps_bg.config import load_config
 
     changes = list(args.set)
-    for key, value in (
-        ("seed", args.seed),
-        ("energy.judge", getattr(args, "judge", None)),
-        ("exact.mode", getattr(args, "exact", None)),
-    ):
-        if value is not None:
+    for key, name in (("seed", "seed"), ("energy.judge", "judge"), ("exact.mode", "exact")):
+        if (value := getattr(args, name, None)) is not None:
             changes.append(f"{key}={value}")
     return load_config(args.config, tuple(changes), start)
 
@@ -154,28 +209,11 @@ def overrides(args: argparse.Namespace) -> "Callable[[Config], Config]":
 def add_script(parser: Parser) -> None:
     """-in and everything that says which crystal of the script it is, with LAMMPS' flags and the configuration."""
     group = parser.add_argument_group("crystal")
-    script = "LAMMPS input script of the crystal (required, but not with --resume or -model)"
-    group.add_argument("-in", "-i", dest="script", type=Path, metavar="FILE", help=script)
-    add_replicate(group, "copies along each cell vector, as LAMMPS' replicate (default: 1 1 1)")
-    names = "names of the atom types, in their order (default: from the masses and the potential)"
-    group.add_argument("--elements", nargs="+", default=[], metavar="NAME", help=names)
-    add_strain(group)
+    add(group, "-in", help="LAMMPS input script of the crystal (required, but not with --resume or -model)")
+    add(group, "-rep", help="copies along each cell vector, as LAMMPS' replicate (default: 1 1 1)")
+    add(group, "--elements", "--strain")
     add_lammps(parser)
     add_configuration(parser)
-
-
-def add_replicate(group: Any, text: str, **more: Any) -> None:  # noqa: ANN401
-    """-rep, with its help."""
-    group.add_argument("-rep", nargs=3, type=int, metavar=("NX", "NY", "NZ"), help=text, **more)
-
-
-def add_strain(group: Any) -> None:  # noqa: ANN401
-    """--strain."""
-    strain = (
-        "deform the script's cell, dimensionless: volume (ln V/V0), c/a, b/a (changes of the logarithm), "
-        "yz, xz, xy (changes of tilt / length) (default: none)"
-    )
-    group.add_argument("--strain", nargs="+", default=[], metavar="NAME=VALUE", help=strain)
 
 
 def request(args: argparse.Namespace) -> "ScriptRequest":
@@ -220,15 +258,10 @@ def strain(args: argparse.Namespace) -> dict[str, float]:
 def add_model(parser: Parser) -> None:
     """-model, and what it is applied to."""
     group = parser.add_argument_group("model")
-    add_model_folder(group, "folder of a run with model.pt (required, but not with --resume)")
-    add_replicate(group, "copies along each cell vector (default: as trained)")
+    add(group, "-model")
+    add(group, "-rep", help="copies along each cell vector (default: as trained)")
     add_lammps(parser)
     add_configuration(parser)
-
-
-def add_model_folder(group: Any, text: str, *, required: bool = False) -> None:  # noqa: ANN401
-    """-model, with its help."""
-    group.add_argument("-model", type=Path, required=required, metavar="RUN", help=text)
 
 
 def require_model(args: argparse.Namespace) -> None:
@@ -251,44 +284,14 @@ def applied(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-# ---- states, results, verdicts
-
-
-def add_states(parser: Parser) -> None:
-    """-P and -T with several values."""
-    pressures = "pressures in the script's unit, or with a unit at the end: -P 0 5 10 GPa (default: the script's P, else 0)"
-    parser.add_argument("-P", dest="pressures", nargs="+", default=[], metavar="P", help=pressures)
-    temperatures = "temperatures in the script's unit (K; units lj: reduced), of a model trained over T (default: the script's T)"
-    parser.add_argument("-T", dest="temperatures", nargs="+", type=float, default=[], metavar="T", help=temperatures)
-
-
-def add_exact(parser: Parser) -> None:
-    """--exact."""
-    text = "exact samples and free energy by chains: where the weights of the draws are not beyond doubt, always, or never (default: auto)"
-    parser.add_argument("--exact", choices=["auto", "always", "never"], help=text)
-
-
-def add_judge(parser: Parser) -> None:
-    """--judge."""
-    again = "LAMMPS evaluates all samples again and gives the final weights (default: no second evaluation)"
-    parser.add_argument("--judge", choices=["lammps"], help=again)
-
-
-def add_allow_red(parser: Parser) -> None:
-    """--allow-red."""
-    parser.add_argument("--allow-red", action="store_true", help="exit with 0 in spite of a red verdict (without it: 3)")
-
-
-def add_out(parser: Parser, text: str) -> None:
-    """-out of a folder, with its help."""
-    parser.add_argument("-out", type=Path, metavar="DIR", help=text)
+# ---- folders
 
 
 def add_output(parser: Parser) -> None:
     """-out, --dry-run and --allow-red of the main job."""
-    add_out(parser, "run directory, new or empty (default: runs/<name>)")
+    add(parser, "-out", help="run directory, new or empty (default: runs/<name>)")
     parser.add_argument("--dry-run", action="store_true", help="set everything up, estimate time, memory and disk, write nothing")
-    add_allow_red(parser)
+    add(parser, "--allow-red")
 
 
 def require_out(args: argparse.Namespace, what: str) -> Path:
@@ -308,5 +311,5 @@ def require_out(args: argparse.Namespace, what: str) -> Path:
 
 def typed_of_crystal(args: argparse.Namespace) -> dict[str, Any]:
     """What was typed of the crystal, for a stored run: entries that are not empty go in place of its own."""
-    elements: Sequence[str] = getattr(args, "elements", [])
+    elements = getattr(args, "elements", [])
     return {"variables": variables(args), "replicate": args.rep and tuple(args.rep), "elements": elements, "strain": strain(args)}

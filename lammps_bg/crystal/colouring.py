@@ -3,7 +3,6 @@
 
 from itertools import product
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,6 +52,8 @@ def _colour_block(crystal: Crystal, graph: NeighbourGraph, block: tuple[int, ...
     conflicts = np.unique(np.stack([np.repeat(label, graph.count), label[graph.neighbours].ravel()], 1), axis=0)
     if (conflicts[:, 0] == conflicts[:, 1]).any():
         return None
+    import networkx as nx  # a tenth of the time of `check`, and needed for few crystals
+
     conflict_graph = nx.Graph()
     conflict_graph.add_nodes_from(range(int(label.max()) + 1))
     conflict_graph.add_edges_from(conflicts.tolist())

@@ -183,9 +183,7 @@ def _radial_distribution(
         if source.name not in counts:
             positions = problem.surface.positions(source.displacements[index])
             counts[source.name] = pair_counts(positions, crystal.supercell, edges)
-        curves[name] = radial_distribution(
-            counts[source.name], edges, crystal.volume, n_atoms=n_atoms, log_w=log_w
-        )
+        curves[name] = radial_distribution(counts[source.name], edges, crystal.volume, n_atoms=n_atoms, log_w=log_w)
     return curves, {name: len(values) for name, values in counts.items()}
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,7 +29,9 @@ from lammps_bg.potentials.surface import EnergySurface
 from lammps_bg.study.pressure import script_pressure
 from lammps_bg.study.script_state import WAVELENGTH, script_length_scale, script_temperature, thermal_wavelength
 from lammps_bg.study.skipped_states import warn_of_skipped_states
-from lammps_bg.training.target import ExactTarget, SoftenedTarget
+
+if TYPE_CHECKING:  # torch takes longer to load than `check` to run
+    from lammps_bg.training.target import ExactTarget, SoftenedTarget
 
 log = logging.getLogger(__name__)
 _OFF_SITE = 0.1  # largest move to the nearest energy minimum, in nearest-neighbour distances, of an atom on a crystal site
@@ -211,16 +214,20 @@ class Problem:
             kept = kept_by_forces(self.surface, self.crystal)
             self.surface.crystal = replace(self.crystal, unit=self.crystal.unit.keeping(kept))
 
-    def exact_target(self) -> ExactTarget:
+    def exact_target(self) -> "ExactTarget":
         """-beta U, for weights."""
+        from lammps_bg.training.target import ExactTarget
+
         return ExactTarget(self.potential, self.beta)
 
-    def softened_target(self, softening: float) -> SoftenedTarget:
+    def softened_target(self, softening: float) -> "SoftenedTarget":
         """-beta U with high energies softened, for training.
 
         Args:
             softening: Excess energy per atom, in kT, above which the energy is softened.
         """
+        from lammps_bg.training.target import SoftenedTarget
+
         return SoftenedTarget(self.potential, self.beta, self.crystal.n_sites, softening)
 
     def ideal_pressure(self, volume: Array | float) -> Array:

@@ -186,14 +186,6 @@ def test_dry_run_writes_nothing(capsys, run, tmp_path, words):
     assert "memory  " in spoken.out
 
 
-def test_help_of_every_command(capsys):
-    for command in ("run", "train", "check", "sample", "estimate", "config"):
-        with pytest.raises(SystemExit) as end:
-            cli.main([command, "-h"])
-        assert end.value.code == 0
-        assert f"lammps-bg {command}" in capsys.readouterr().out
-
-
 # ---- other commands and kinds
 
 

@@ -220,14 +220,6 @@ def test_heads_of_attention_need_a_width(folder, capsys):
     assert spoken.changed == set()
 
 
-def test_help_names_what_is_new(capsys):
-    with pytest.raises(SystemExit):
-        main(["sample", "-h"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert "--judge {lammps}" in said
-    assert "--force" in said
-
-
 def test_a_refined_base_is_stored_with_the_samples(folder, capsys):
     """Estimates from samples at another size do not fit the base again, and it is the one the samples were drawn with."""
     assert call(capsys, folder, "sample", "-model", "mw", "-rep", "2", "1", "1", "-out", "large", *FEW).code == 0

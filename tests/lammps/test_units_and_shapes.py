@@ -24,9 +24,9 @@ from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import at_rest, descend, relax, suits_minimiser
 from lammps_bg.errors import CrystalError
 from lammps_bg.report.identification import StructureIdentifier
+from lammps_bg.study.check import MISMATCH, explained, force_error
 from lammps_bg.study.entries import conventions_entry
 from lammps_bg.study.fitting import fit_base, reference
-from lammps_bg.study.force_mismatch import MISMATCH, explained, force_error
 from lammps_bg.study.md import MDSettings
 from lammps_bg.study.problem import Problem, ScriptRequest
 

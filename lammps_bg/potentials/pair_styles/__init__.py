@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Pair styles in torch, one file each; a file names its LAMMPS style and reads its parameters from what a script says."""
 
+from __future__ import annotations
+
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib import import_module
-from typing import Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.engine.describe import PairStyle
 from lammps_bg.errors import PotentialError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class PairPotential(Protocol):
@@ -142,6 +146,8 @@ def of_batch(table: Array, rank: int, member: Tensor | None, device: torch.devic
         member: Member of each configuration, shape [n]; none for a potential without members.
         device: Where the batch lives.
     """
+    import torch  # what a script says of its potential is read without
+
     if table.ndim == rank:
         return torch.from_numpy(table).to(device)
     if member is None:

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Lennard-Jones with a cutoff, as LAMMPS' pair_style lj/cut."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.engine.describe import PairStyle
 from lammps_bg.potentials.pair_styles import alike, of_batch, of_pairs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STYLE = "lj/cut"
 _PLAIN_MODIFIERS = ("mix", "shift")  # of pair_modify: the others change the energy in ways that are not followed here
@@ -57,7 +61,7 @@ class LennardJones:
         epsilon, sigma2, cut2, shift = self._tables(types, far_types, member)
         r2 = separations.square().sum(-1)
         near = r2 < cut2
-        inverse = torch.where(near, 1 / r2, 0.0)
+        inverse = (1 / r2).where(near, 0.0)
         s6 = (sigma2 * inverse) ** 3
         # half of each pair at either end
         energy = (2 * epsilon * (s6 * s6 - s6) - 0.5 * shift * near).sum((1, 2))

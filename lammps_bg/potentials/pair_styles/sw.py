@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Stillinger-Weber, as LAMMPS' pair_style sw, at a cost linear in the number of neighbours; and the one reader of its files."""
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.engine.describe import PairStyle
 from lammps_bg.potentials.pair_styles import of_batch, of_pairs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STYLE = "sw"
 _WORDS = 14  # element 1, 2, 3, epsilon, sigma, a, lambda, gamma, cos0, A, B, p, q, tol
@@ -79,10 +83,10 @@ class StillingerWeber:
         near = r < pair["reach"]
         direction = separations / r[..., None]
         # beyond the cutoff the exponents would overflow: such pairs stand just inside it, and count nothing
-        distance = torch.where(near, r, 0.9 * pair["reach"])
+        distance = r.where(near, 0.9 * pair["reach"])
         inner = 1 / (distance - pair["a"] * pair["sigma"])
         energy, slope = _two_body(distance, inner, near, pair)
-        g = torch.where(near, torch.exp(pair["gamma"] * pair["sigma"] * inner), 0.0)
+        g = (pair["gamma"] * pair["sigma"] * inner).exp().where(near, 0.0)
         g_slope = -g * pair["gamma"] * pair["sigma"] * inner.square()
         bent, along, across = _three_body(direction, g, types, far_types, table["three_body"], table["cosine"])
         slope = slope + along * g_slope
@@ -94,7 +98,7 @@ class StillingerWeber:
 def _two_body(r: Tensor, inner: Tensor, near: Tensor, pair: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Energy [n] and slope [n, N, K] of A epsilon (B (sigma/r)^p - (sigma/r)^q) exp(sigma / (r - a sigma)), half at either end."""
     ratio = pair["sigma"] / r
-    decay = torch.where(near, 0.5 * pair["big_a"] * pair["epsilon"] * torch.exp(pair["sigma"] * inner), 0.0)
+    decay = (0.5 * pair["big_a"] * pair["epsilon"] * (pair["sigma"] * inner).exp()).where(near, 0.0)
     repulsion, attraction = pair["big_b"] * ratio ** pair["p"], ratio ** pair["q"]
     inside = repulsion - attraction
     change = (pair["q"] * attraction - pair["p"] * repulsion) / r - inside * pair["sigma"] * inner.square()
@@ -106,9 +110,9 @@ def _three_body(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Energy [n], and its derivatives by each g [n, N, K] and by each unit vector [n, N, K, 3]."""
     energy = g.new_zeros(len(g))
-    by_g, by_direction = torch.zeros_like(g), torch.zeros_like(direction)
+    by_g, by_direction = g.new_zeros(g.shape), direction.new_zeros(direction.shape)
     species = range(strength.shape[-1])
-    moments = {s: _moments(direction, torch.where(far_types == s, g, 0.0)) for s in species}
+    moments = {s: _moments(direction, g.where(far_types == s, 0.0)) for s in species}
     for first in species:
         member = (far_types == first).to(g.dtype)
         for second in species:

@@ -7,12 +7,13 @@ A source is a function `surface` that gives the surface of a script, or None whe
 
 import pkgutil
 from importlib import import_module
-from typing import Protocol, cast
-
-import torch
+from typing import TYPE_CHECKING, Protocol, cast
 
 from lammps_bg.potentials.sources.lammps import LammpsSurface
 from lammps_bg.potentials.surface import EnergySurface
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Source(Protocol):
@@ -24,7 +25,7 @@ class Source(Protocol):
 
     NEEDS: str
 
-    def surface(self, reference: LammpsSurface, device: torch.device | str) -> EnergySurface | None:
+    def surface(self, reference: LammpsSurface, device: "torch.device | str") -> EnergySurface | None:
         """The surface of a script, None where this source does not have its potential.
 
         Args:

@@ -4,9 +4,9 @@
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lammps_bg.crystal.structure import Array
@@ -14,6 +14,9 @@ from lammps_bg.crystal.symmetry import closest_pair
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.potentials.surface import Batched, EnergySurface
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 NEEDS = "any script"
@@ -154,7 +157,7 @@ class LammpsSurface:
         return [*self.engine.script_files, *self.engine.potential_files]
 
 
-def surface(reference: LammpsSurface, device: torch.device | str) -> LammpsSurface:
+def surface(reference: LammpsSurface, device: "torch.device | str") -> LammpsSurface:
     """LAMMPS itself.
 
     Args:
