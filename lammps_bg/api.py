@@ -20,10 +20,10 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError
 from lammps_bg.progress import SILENT, Reporter
 from lammps_bg.report.console import Console
-from lammps_bg.store import lock
+from lammps_bg.results import ESTIMATORS, NOT_RELIABLE, with_error
+from lammps_bg.store.job import Job
 from lammps_bg.study import estimating, exact, sampling, training
 from lammps_bg.study.applying import StoredModel, applied
-from lammps_bg.study.comparing import COMPARED
 from lammps_bg.study.conditional import ConditionalModel
 from lammps_bg.study.energies import choose_source
 from lammps_bg.study.frenkel_ladd import FrenkelLaddResult, frenkel_ladd
@@ -409,10 +409,10 @@ class Model:
         problem, request = self.system.problem, self.system.request
         variables = [word for name, values in request.variables.items() for word in ("-var", name, *values)]
         words = ["train", "-in", str(request.script), "-rep", *map(str, request.replicate), *variables]
-        run = create_run(Path(folder), request, self.config, words, problem, kind="run", needed_bytes=0)
-        save_model(run.file("model.pt"), self.trained.saved, problem.crystal)
-        run.write_status("done", percent=100.0)
-        lock.release(run.path)
+        with Job(words):
+            run = create_run(Path(folder), request, self.config, words, problem, kind="run", needed_bytes=0)
+            save_model(run.file("model.pt"), self.trained.saved, problem.crystal)
+            run.write_status("done", percent=100.0)
         return run.path
 
     def __repr__(self) -> str:
@@ -482,13 +482,7 @@ class Quantity:
     unit: str
 
     def __repr__(self) -> str:
-        return f"{written(self.value, self.error)} {self.unit}"
-
-
-def written(value: float, error: float) -> str:
-    """A number with its error, both to the second digit of the error."""
-    digits = max(0, 1 - int(np.floor(np.log10(error)))) if np.isfinite(error) and error > 0 else 6
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+        return with_error(self.value, self.error, self.unit)
 
 
 @dataclass(frozen=True)
@@ -551,11 +545,13 @@ class FreeEnergy:
         return Quantity(self.value * factor, self.error * factor, unit)
 
     def __repr__(self) -> str:
-        shown = f"{written(self.value, self.error)} kT, F/N = {self.to()}" if self.best else "not reliable"
+        shown = f"{with_error(self.value, self.error, 'kT')}, F/N = {self.to()}" if self.best else NOT_RELIABLE
         if compared := self.estimates.comparison:
-            known = ((COMPARED[name], self.estimates.values[name].shown, compared.shown_z(name)) for name in compared.results)
+            known = (
+                (ESTIMATORS[name].name, self.estimates.values[name].shown, compared.shown_z(name)) for name in compared.results
+            )
             rows = [(title, number, "" if z is None else f", z = {z:+.1f}") for title, number, z in known if number is not None]
-            shown += "".join(f"\n  {title}: {written(number.value, number.error)}{z}" for title, number, z in rows)
+            shown += "".join(f"\n  {title}: {with_error(number.value, number.error, 'kT')}{z}" for title, number, z in rows)
         return f"beta F/N = {shown}\nverdict {self.verdict.colour}: {' '.join(self.verdict.reasons)} {self.verdict.next_step}"
 
 

@@ -13,7 +13,7 @@ from lammps_bg.errors import Interrupted, LammpsBGError
 from lammps_bg.files import require_scratch
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.store import lock, status_file
+from lammps_bg.store.job import Job, present_job
 
 _FIRST_SPEAKS = 1.0  # seconds in which the first MPI rank, which mostly fails alike, says so and ends the others
 
@@ -28,6 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(quiet=not first)
     logging.basicConfig(level=logging.WARNING if first else logging.ERROR, format="WARNING: %(message)s", stream=sys.stderr)
     words = list(sys.argv[1:] if argv is None else argv)
+    with Job(words) as job:
+        return _ended_well_or_badly(words, console, job)
+
+
+def _ended_well_or_badly(words: list[str], console: Console, job: Job) -> int:
+    """One command, whose errors are told on the screen and in status.json; returns the exit code."""
     try:
         if not words:
             commands.print_help()
@@ -39,22 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = "stopped by Ctrl-C; what a run had saved is in its folder, continue it with --resume"
         return _failed(console, sentence, 130, stopped=True)
     except Exception as error:
-        status_file.note_end("failed", f"{type(error).__name__}: {error}")
+        job.note_end("failed", f"{type(error).__name__}: {error}")
         if parallel.size() > 1:
             sys.stderr.write(f"MPI rank {parallel.rank()} of {parallel.size()}, on {parallel.node_name()}:\n")
             traceback.print_exc()
-            lock.release_all()
+            job.release_all()
             parallel.abort(1)
         raise
-    finally:
-        lock.release_all()
 
 
 def _carry_out(words: list[str], console: Console) -> int:
     """One command; returns the exit code."""
     args = commands.parse(words)
     command = commands.load(args.command)
-    lock.begin(words)
     parallel.check_launcher(args.command, several=command.WORK in (Work.SHARED, Work.REPEATED))
     parallel.arrange(getattr(args, "lammps_ranks", 1))
     if parallel.serves():
@@ -88,8 +91,8 @@ def _failed(console: Console, sentence: str, code: int, *, stopped: bool) -> int
         time.sleep(_FIRST_SPEAKS)
         sentence = f"{sentence} (MPI rank {parallel.rank()} on {parallel.node_name()})"
     console.error(sentence)
-    status_file.note_end("stopped" if stopped else "failed", sentence)
-    lock.release_all()
+    present_job().note_end("stopped" if stopped else "failed", sentence)
+    present_job().release_all()
     parallel.abort(code)
     return code
 

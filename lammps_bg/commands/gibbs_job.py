@@ -25,8 +25,7 @@ from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.figures.gibbs import draw_gibbs
 from lammps_bg.report.figures.style import save
-from lammps_bg.report.numbers import unit
-from lammps_bg.report.numbers import with_error as written
+from lammps_bg.results import ERRORS, unit, with_error, written
 from lammps_bg.store.csv_table import CsvTable
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.energies import choose_source
@@ -34,7 +33,6 @@ from lammps_bg.study.entries import conventions_entry, system_entry
 from lammps_bg.study.gibbs import GibbsRequest, GibbsResult, GibbsRow, MdAtCell, gibbs, pressures_of, states_of
 from lammps_bg.study.helmholtz import HelmholtzTable, written_state
 from lammps_bg.study.problem import Problem, ScriptRequest
-from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.repeats import mean_of
 
 _BYTES = 2_000_000
@@ -269,24 +267,20 @@ def _show(console: Console, result: GibbsResult, run: RunDirectory) -> None:
     for row in result.rows:
         per_atom = row.per_atom
         shown = [
-            (f"G, {labels.energy} per atom", _written(per_atom["G"])),
-            ("beta G/N", _written(row.beta_g)),
-            (f"  F, {labels.energy} per atom", _written(per_atom["F"])),
+            (f"G, {labels.energy} per atom", written(vars(per_atom["G"]))),
+            ("beta G/N", written(vars(row.beta_g), in_unit="kT")),
+            (f"  F, {labels.energy} per atom", written(vars(per_atom["F"]))),
             (f"  P V, {labels.energy} per atom", f"{row.pv:.6g}"),
-            (f"volume per atom, {labels.length}^3", _written(per_atom["volume"])),
-            (f"mean volume per atom at constant P, {labels.length}^3", _written(per_atom["mean_volume"])),
-            (f"compressibility, 1/({labels.pressure})", _written(row.compressibility)),
-            *((f"cell: {name}", _written(value)) for name, value in row.cell.items()),
+            (f"volume per atom, {labels.length}^3", written(vars(per_atom["volume"]))),
+            (f"mean volume per atom at constant P, {labels.length}^3", written(vars(per_atom["mean_volume"]))),
+            (f"compressibility, 1/({labels.pressure})", written(vars(row.compressibility))),
+            *((f"cell: {name}", written(vars(value))) for name, value in row.cell.items()),
         ]
-        console.table(f"{doubt}Gibbs free energy at {row.where}", shown)
+        console.table(f"{doubt}Gibbs free energy at {row.where} ({ERRORS})", shown)
     for line in result.comparison:
         place = {**line.place["state"], **({"P": line.place["pressure"]} if "pressure" in line.place else {})}
         unit_of = f"{line.unit and ', '}{line.unit}"
-        both = f"flow {written(*line.flow)}, MD {written(*line.md)}, z = {line.z:+.1f}"
+        both = f"flow {with_error(*line.flow)}, MD {with_error(*line.md)}, z = {line.z:+.1f}"
         console.say(f"MD         {line.quantity}{unit_of} ({line.md_run}) at {written_state(place)}: {both}")
     console.say(f"verdict    {result.verdict.colour}: {' '.join(result.verdict.reasons)} {result.verdict.next_step}")
     console.say(f"files      {run.path}")
-
-
-def _written(value: EstimateResult) -> str:
-    return written(value.value, value.error)

@@ -17,7 +17,7 @@ from lammps_bg.crystal.pressure import describe_pressure
 from lammps_bg.errors import ConfigError
 from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
-from lammps_bg.report.numbers import duration, with_error
+from lammps_bg.results import duration, with_error
 from lammps_bg.store import isobaric_run
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.store.status_reporter import StatusReporter

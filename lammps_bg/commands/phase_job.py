@@ -26,8 +26,8 @@ from lammps_bg.interrupt import StopFlag
 from lammps_bg.report.console import Console
 from lammps_bg.report.figures.phases import draw_phases
 from lammps_bg.report.figures.style import save
-from lammps_bg.report.numbers import unit as symbol
-from lammps_bg.report.numbers import with_error as written
+from lammps_bg.results import unit as symbol
+from lammps_bg.results import written
 from lammps_bg.store.csv_table import CsvTable
 from lammps_bg.store.provenance import MODELS, sha256
 from lammps_bg.store.run_directory import RunDirectory
@@ -293,10 +293,10 @@ def _show(console: Console, result: PhaseResult, run: RunDirectory) -> None:
         first, second = entry.names
         console.say(f"{doubt}{second} - {first} at {written_state(entry.state)}, along {label}: {entry.crossings.sentence}")
         for root, at in zip(entry.crossings.roots, entry.coexistence, strict=True):
-            one, two = (written(volume.value, volume.error) for volume in at.volumes)
+            one, two = (written(vars(volume), in_unit=f"{labels.length}^3") for volume in at.volumes)
             console.say(
-                f"           at {label} = {root.estimate.value:.6g}: volumes per atom {one} and {two} {labels.length}^3, change of enthalpy "
-                f"{written(at.enthalpy.value, at.enthalpy.error)} {labels.energy} per atom"
+                f"           at {label} = {root.estimate.value:.6g}: volumes per atom {one} and {two}, change of enthalpy "
+                f"{written(vars(at.enthalpy), in_unit=labels.energy)} per atom"
             )
     console.say(f"verdict    {result.verdict.colour}: {' '.join(result.verdict.reasons)} {result.verdict.next_step}")
     console.say(f"files      {run.path}")

@@ -12,10 +12,9 @@ from lammps_bg import parallel
 from lammps_bg.config import Config, load_config, to_toml
 from lammps_bg.errors import ConfigError, RunDirectoryError
 from lammps_bg.progress import Reporter
-from lammps_bg.store import lock
-from lammps_bg.store.following import FollowingDirectory
+from lammps_bg.store.job import present_job
 from lammps_bg.store.provenance import sha256
-from lammps_bg.store.run_directory import RunDirectory
+from lammps_bg.store.run_directory import NonRootDirectory, RunDirectory
 from lammps_bg.study.problem import Problem, ScriptRequest
 
 log = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ def made_by_first(make: Callable[[], RunDirectory], out: Path) -> RunDirectory:
         make: Called on the first rank.
         out: The folder.
     """
-    made = make() if parallel.first() else FollowingDirectory(out.absolute())
+    made = make() if parallel.first() else NonRootDirectory(out.absolute())
     parallel.barrier()
     return made
 
@@ -103,7 +102,7 @@ def reserved(out: Path) -> Iterator[None]:
         yield
     except BaseException:
         if parallel.first():
-            lock.release(out)
+            present_job().release(out)
             with suppress(OSError):
                 out.rmdir()
         raise

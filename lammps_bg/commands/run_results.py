@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.report.console import Console
+from lammps_bg.results import ENSEMBLES, ERRORS, ESTIMATORS, NOT_RELIABLE, term_name, with_error
 from lammps_bg.store.run_directory import RunDirectory
-from lammps_bg.study.comparing import COMPARED, Comparison
+from lammps_bg.study.comparing import Comparison
 from lammps_bg.study.entries import conventions_entry, estimate_entry, missing_entry, system_entry
 from lammps_bg.study.estimating import Estimate, Estimates, OverDraws
 from lammps_bg.study.exact import ExactSamples
@@ -22,7 +23,6 @@ from lammps_bg.study.sampling import Samples
 from lammps_bg.study.training import Trained
 
 Array = NDArray[np.float64]
-_TITLES = {"exact": "exact (chains)", **COMPARED, "bound": "upper bound"}
 
 
 def results_of(
@@ -126,7 +126,7 @@ def _comparison(found: Estimates, compared: Comparison, md: MDFrames, temperatur
     for name in compared.results:
         shown = found.values[name].shown
         value, error = (shown.value, shown.error) if shown else (None, None)
-        rows.append({"name": COMPARED[name], "key": name, "value": value, "error": error, "z": compared.shown_z(name)})
+        rows.append({"name": ESTIMATORS[name].name, "key": name, "value": value, "error": error, "z": compared.shown_z(name)})
     frames = {"path": md.name, "mode": md.mode, "n_frames": md.n_frames}
     return {
         "md": {**frames, "n_independent": compared.n_independent, "temperature": temperature},
@@ -209,13 +209,12 @@ def show(
         md: The frames that they were compared with.
     """
     rows = _free_energies(found, trained)
-    best = found.values.get("exact") or found.values.get("tfep")
-    if best and best.shown:
-        rows += [(f"  {name.replace('_', ' ')}", f"{term:.5f}") for name, term in best.shown.terms.items()]
+    if found.best and found.best.shown:
+        rows += [(f"  {term_name(name)}", f"{term:.5f} kT") for name, term in found.best.shown.terms.items()]
     rows += _in_script_units(found, problem)
     units = problem.units.labels
     console.say("")
-    console.table(f"Helmholtz free energy per atom in kT at T = {problem.temperature:g} {units.temperature}", rows)
+    console.table(f"Helmholtz free energy per atom at T = {problem.temperature:g} {units.temperature} ({ERRORS})", rows)
     console.say(f"           Lambda = {problem.length_scale:.6g} {units.length} ({problem.length_source})")
     weights = found.weights
     largest = f", largest weight {weights.max_share:.2%}" if weights.ess > 0 else ", all of weight zero"
@@ -223,7 +222,7 @@ def show(
     if (compared := found.comparison) and md:
         console.say(
             f"           {compared.n_independent} independent MD frames of {md.name}, overlap with the flow {compared.overlap:.2f}; "
-            f"z against {_TITLES[compared.against]}"
+            f"z against {ESTIMATORS[compared.against].name}"
         )
     verdict = found.verdict
     console.say(f"verdict    {verdict.colour}: {' '.join(verdict.reasons)} {verdict.next_step}")
@@ -233,30 +232,28 @@ def show(
 def _free_energies(found: Estimates, trained: Trained) -> list[tuple[str, ...]]:
     """Rows of the summary for the estimates, with z where there is MD to compare with."""
     rows = list[tuple[str, ...]]()
-    for name, title in _TITLES.items():
+    for name, estimator in ESTIMATORS.items():
         if name not in found.values:
             continue
         shown = found.values[name].shown
-        text = "not reliable" if shown is None else f"{shown.value:.5f} +- {shown.error:.5f}"
+        text = NOT_RELIABLE if shown is None else with_error(shown.value, shown.error, "kT")
         z = found.comparison.shown_z(name) if found.comparison else None
-        rows.append((f"beta F/N  {title}", text, *([f"z = {z:+.1f}"] if z is not None else [])))
+        rows.append((f"beta F/N  {estimator.name}", text, *([f"z = {z:+.1f}"] if z is not None else [])))
     bound, error = _bounds(found, trained)[-1]
-    text = "none, energies were infinite" if bound is None else f"{bound:.5f} +- {error:.5f}"
+    text = "none, energies were infinite" if bound is None else with_error(bound, error, "kT")
     return [*rows, ("beta F/N  upper bound of the base alone", text)]
 
 
 def _in_script_units(found: Estimates, problem: Problem) -> list[tuple[str, ...]]:
     """Rows of the summary for F and the mean potential energy in the script's energy unit."""
     rows, unit = list[tuple[str, ...]](), problem.units.labels.energy
-    for name, title in (("exact", "exact"), ("tfep", "TFEP")):
-        if (estimate := found.values.get(name)) and (shown := estimate.shown):
-            rows.append(
-                (f"F ({title}), {unit} per atom", f"{shown.value / problem.beta:.6g} +- {shown.error / problem.beta:.1g}")
-            )
+    for name, estimator in ESTIMATORS.items():
+        if estimator.leads and (estimate := found.values.get(name)) and (shown := estimate.shown):
+            text = with_error(shown.value / problem.beta, shown.error / problem.beta, f"{unit} per atom")
+            rows.append((f"F/N  {estimator.name}", text))
     for kind in ("flow", "reweighted", "exact", "md"):
         if (mean := found.observables.energies.get(kind)) is not None and math.isfinite(mean.value):
-            title = kind.replace("md", "MD")
-            rows.append((f"potential energy, {unit} per atom ({title})", f"{mean.value:.6g} +- {mean.error:.1g}"))
+            rows.append((f"potential energy  {ENSEMBLES[kind]}", with_error(mean.value, mean.error, f"{unit} per atom")))
     return rows
 
 

@@ -3,6 +3,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from lammps_bg.crystal.scale import periodic_pairs
 from lammps_bg.crystal.structure import Array
+from lammps_bg.crystal.symmetry import UnitCell, nearest_distance
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.errors import ConfigError
 
@@ -51,18 +53,11 @@ def neighbour_graph(crystal: Crystal, *, count: int | None = None) -> NeighbourG
     """
     if count is not None and count < 1:
         raise ConfigError(f"expected a positive number of neighbours, got {count}")
-    lists = _ordered_neighbours(crystal, 4 * max(count or 0, 24))
+    lists = _ordered_neighbours(crystal.unit, 4 * max(count or 0, 24))
     k = count or _whole_shells(lists)
     if k > min(len(entry[0]) for entry in lists):
         raise ConfigError(f"expected at most {min(len(entry[0]) for entry in lists)} neighbours, got {k}")
-    cut = [basis for basis, (shell, *_) in enumerate(lists) if len(shell) > k and shell[k] == shell[k - 1]]
-    if cut:
-        shell = lists[cut[0]][0]
-        log.warning(
-            "%d neighbours cut through a shell of %d of the %d sites of the unit cell, first through shell %d of site %d "
-            "(whole shells: %s); bonds of equal length are then treated differently",
-            k, len(cut), crystal.n_basis, shell[k] + 1, cut[0] + 1, ", ".join(str(c) for c in np.cumsum(np.bincount(shell))[:6]),
-        )  # fmt: skip
+    _tell_of_cut_shells(crystal.unit, 4 * max(count or 0, 24), k)
     cells, basis = crystal.cell_grid, np.arange(crystal.n_basis)
     other = np.array([entry[1][:k] for entry in lists])
     offset = np.array([entry[2][:k] for entry in lists])
@@ -73,24 +68,39 @@ def neighbour_graph(crystal: Crystal, *, count: int | None = None) -> NeighbourG
     return NeighbourGraph(target.reshape(-1, k), np.tile(vectors, repeat), shell)
 
 
-def _ordered_neighbours(crystal: Crystal, at_least: int) -> list[_Neighbours]:
+@lru_cache(maxsize=16)  # every flow on every supercell asks for the same
+def _tell_of_cut_shells(unit: UnitCell, at_least: int, k: int) -> None:
+    """Say, once for a crystal, that a number of neighbours ends within a shell."""
+    lists = _ordered_neighbours(unit, at_least)
+    cut = [basis for basis, (shell, *_) in enumerate(lists) if len(shell) > k and shell[k] == shell[k - 1]]
+    if cut:
+        shell = lists[cut[0]][0]
+        log.warning(
+            "%d neighbours cut through a shell of %d of the %d sites of the unit cell, first through shell %d of site %d "
+            "(whole shells: %s); bonds of equal length are then treated differently",
+            k, len(cut), len(unit.basis), shell[k] + 1, cut[0] + 1, ", ".join(str(c) for c in np.cumsum(np.bincount(shell))[:6]),
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _ordered_neighbours(unit: UnitCell, at_least: int) -> list[_Neighbours]:
     """For each basis site: shell number, basis index, cell offset and vector of its neighbours, nearest first."""
-    unit = crystal.unit
-    cutoff = (at_least / (4 / 3 * np.pi) * crystal.volume / crystal.n_sites) ** (1 / 3) + crystal.nearest_distance
+    nearest, volume = nearest_distance(unit.cell, unit.basis), float(abs(np.linalg.det(unit.cell))) / len(unit.basis)
+    cutoff = (at_least / (4 / 3 * np.pi) * volume) ** (1 / 3) + nearest
     i, j, d, vector, offset = periodic_pairs("ijdDS", unit.cell, unit.basis, cutoff)
     lists = []
-    for basis in range(crystal.n_basis):
+    for basis in range(len(unit.basis)):
         mine = np.flatnonzero(i == basis)
         mine = mine[np.argsort(d[mine], kind="stable")]
-        gaps = np.diff(d[mine], prepend=d[mine][:1]) > _SHELL_TOLERANCE * crystal.nearest_distance
+        gaps = np.diff(d[mine], prepend=d[mine][:1]) > _SHELL_TOLERANCE * nearest
         shell = np.cumsum(gaps)
         # rounding makes equal directions of different sites sort alike; the odd offset keeps lattice vectors off the rounding edge
-        direction = np.round(vector[mine] / (0.01 * crystal.nearest_distance) + 0.1234).astype(int)
+        direction = np.round(vector[mine] / (0.01 * nearest) + 0.1234).astype(int)
         order = np.lexsort((direction[:, 2], direction[:, 1], direction[:, 0], shell))
         mine = mine[order]
         lists.append((shell[order], j[mine], offset[mine], vector[mine]))
     leaders = [lists[int(np.argmax(unit.orbit == orbit))] for orbit in unit.orbit]
-    tolerance = 0.1 * crystal.nearest_distance
+    tolerance = 0.1 * nearest
     return [_in_order_of(*entries, tolerance) for entries in zip(leaders, lists, unit.signs, strict=True)]
 
 

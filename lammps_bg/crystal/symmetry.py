@@ -16,7 +16,7 @@ from lammps_bg.errors import CrystalError
 _TOLERANCE = 1e-3  # largest deviation of an atom from its image, in nearest-neighbour distances
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnitCell:
     """The part of a structure that repeats along its own box vectors.
 

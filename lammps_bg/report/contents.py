@@ -5,22 +5,18 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.crystal.units import LABELS, UnitLabels
+from lammps_bg.results import ENSEMBLES, Results
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.thermo.free_energy import absolute_constant
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]
-Kind = Literal["flow", "md", "gibbs", "phase"]
-KINDS = ("base", "flow", "reweighted", "exact", "md")
-"""Ensembles in the order in which they are drawn and tabulated."""
-NAMES = {"base": "base", "flow": "flow", "reweighted": "flow, reweighted", "exact": "exact (chains)", "md": "MD"}
-"""How the ensembles are called in figures and tables."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class RunContents:
     """
 
     path: Path
-    results: Mapping[str, Any]
+    results: Results
     observables: Mapping[str, Any]
     provenance: Mapping[str, Any]
     status: Mapping[str, Any]
@@ -56,58 +52,9 @@ class RunContents:
     chains: Columns
 
     @property
-    def kind(self) -> Kind:
-        """What made it, which decides on the form of the report."""
-        for name in ("gibbs", "phase", "md"):
-            if name in self.results:
-                return name
-        return "flow"
-
-    @property
-    def is_md(self) -> bool:
-        """Whether this is a run of molecular dynamics and not one of a flow."""
-        return "md" in self.results
-
-    @property
-    def is_isobaric(self) -> bool:
-        """Whether these are exact samples at constant pressure."""
-        return "npt" in self.results and not self.is_md
-
-    @property
-    def system(self) -> Mapping[str, Any]:
-        """The crystal and its state."""
-        return self.results.get("system") or {}
-
-    @property
-    def n_atoms(self) -> int:
-        """Number of atoms N."""
-        return int(self.system["n_atoms"])
-
-    @property
     def labels(self) -> UnitLabels:
         """Written names of the script's units."""
-        return LABELS[self.system.get("units", "lj")]
-
-    @property
-    def reliable(self) -> bool:
-        """Whether the verdict lets the number be shown."""
-        return bool((self.results.get("verdict") or {}).get("reliable"))
-
-    @property
-    def weights_reliable(self) -> bool:
-        """Whether averages over the reweighted samples may be shown: the verdict does, and did not withhold their own estimate."""
-        perturbation = self.estimate("tfep")
-        return self.reliable and (not perturbation or perturbation.get("value") is not None)
-
-    @property
-    def comparison(self) -> Mapping[str, Any]:
-        """What `estimate -md` added; empty before it."""
-        return self.results.get("comparison") or {}
-
-    @property
-    def exact(self) -> Mapping[str, Any]:
-        """What chains added; empty where none were run."""
-        return self.results.get("exact") or {}
+        return LABELS[self.results.system.get("units", "lj")]
 
     def chain_table(self, name: str) -> Array | None:
         """A column of exact.csv, shape [steps, chains]; None where it is missing or not whole.
@@ -132,19 +79,10 @@ class RunContents:
     def absolute_constant(self) -> float | None:
         """What -ln Z_u / N lacks to beta F / N; None where the crystal is not described fully."""
         try:
-            length = self.system["length_scale"]["value"]
-            return absolute_constant(self.n_atoms, self.system["volume"], length)
+            length = self.results.system["length_scale"]["value"]
+            return absolute_constant(self.results.n_atoms, self.results.system["volume"], length)
         except (KeyError, TypeError, ValueError):
             return None
-
-    def estimate(self, name: str) -> Mapping[str, Any]:
-        """Free energy beta F / N of one estimator, with value, error, interval and n; empty where there is none.
-
-        Args:
-            name: Key below `estimates`.
-        """
-        entry = (self.results.get("estimates") or {}).get(name) or {}
-        return entry.get("beta_F_per_atom") or {}
 
 
 def read_contents(run: RunDirectory) -> RunContents:
@@ -221,7 +159,7 @@ def _from_tables(results: Mapping[str, Any], samples: Columns, rdf: Columns) -> 
     if "pe" in samples and system.get("n_atoms"):
         energies = {"values": samples["pe"] / system["n_atoms"], "log_w": samples.get("log_w")}
         found["energy"] = {"unit": f"{labels.energy} per atom", "series": {"flow": energies}}
-    curves = {kind: {"g": rdf[f"g_{kind}"], "error": rdf.get(f"error_{kind}")} for kind in KINDS if f"g_{kind}" in rdf}
+    curves = {kind: {"g": rdf[f"g_{kind}"], "error": rdf.get(f"error_{kind}")} for kind in ENSEMBLES if f"g_{kind}" in rdf}
     if "r" in rdf and curves:
         found["rdf"] = {"unit": labels.length, "r": rdf["r"], "curves": curves}
     return found

@@ -4,28 +4,34 @@
 import base64
 import io
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from lammps_bg.files import explained, replace_bytes
-from lammps_bg.report import gibbs_page, phase_page, sections
-from lammps_bg.report.contents import Kind, RunContents, read_contents
-from lammps_bg.report.figures.catalogue import FIGURES, FigureKind
+from lammps_bg.report import gibbs_page, phase_page, run_page
+from lammps_bg.report.contents import RunContents, read_contents
+from lammps_bg.report.figures import figure_kinds
 from lammps_bg.report.figures.style import ReportError, render, require_package
-from lammps_bg.report.sections import Block, Picture, Text
+from lammps_bg.report.page import Block, Page, Picture, Text
+from lammps_bg.results import ERRORS, INTERVALS, Kind
 from lammps_bg.store.run_directory import RunDirectory
 
 __all__ = ["ReportError", "write_report"]
 
 REPORT, FOLDER = "report.html", "figures"
+PAGES: dict[Kind, Page] = {
+    "flow": run_page.FLOW,
+    "isobaric": run_page.ISOBARIC,
+    "md": run_page.MD,
+    "gibbs": gibbs_page.PAGE,
+    "phase": phase_page.PAGE,
+}
 _PICTURE_WIDTH = 900  # pixels
-_FLOW_ONLY = ("estimators", "training", "work", "convergence", "chains_trace", "chains_steps", "chains_overlap")
-_MD_ONLY = ("thermo",)
-_ONLY: dict[Kind, str] = {"gibbs": "gibbs", "phase": "phases"}
-_OWN = tuple(_ONLY.values())
+_NO_PICTURE = (
+    "No picture of the samples: install OVITO (pip install 'lammps-bg[ovito]') and a Vulkan driver, then sample again "
+    "with lammps-bg sample -model RUN -out NEW."
+)
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -43,67 +49,58 @@ def write_report(run: RunDirectory) -> Path:
     """
     require_package("matplotlib")
     contents = read_contents(run)
-    _make_folder(run.file(FOLDER))
-    figures = {kind.name: _figure(run, contents, kind) for kind in FIGURES}
+    with explained(run.file(FOLDER)):
+        run.file(FOLDER).mkdir(exist_ok=True)
+    figures = _Figures(run, contents)
+    filled = PAGES[contents.results.kind].filled(contents, figures)
+    figures.drop_others()
     templates = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("report.html.j2").render(
-        **_content(contents, figures),
-        versions=contents.provenance.get("versions") or {},
+        **filled, versions=contents.provenance.get("versions") or {}, convention=f"{ERRORS}. {INTERVALS}."
     )
     run.write_text(REPORT, page)
     return run.file(REPORT)
 
 
-def _content(run: RunContents, figures: Mapping[str, Block]) -> dict[str, Any]:
-    """What the template fills in."""
-    if run.kind in ("gibbs", "phase"):
-        gibbs = run.kind == "gibbs"
-        page = gibbs_page if gibbs else phase_page
-        return {
-            "title": page.title(run),
-            "facts": sections.facts(run) if gibbs else phase_page.facts(run),
-            "verdict": page.verdict(run),
-            "tiles": page.tiles(run),
-            "sections": page.arrange(run, figures),
-        }
-    arrange = sections.md_sections if run.is_md else sections.flow_sections
-    return {
-        "title": sections.title(run),
-        "facts": sections.facts(run),
-        "verdict": sections.verdict(run),
-        "tiles": sections.tiles(run),
-        "sections": arrange(run, figures, _samples(run)),
-    }
+class _Figures:
+    """Draws the figures that a page asks for, into the page and into files."""
 
+    def __init__(self, run: RunDirectory, contents: RunContents) -> None:
+        self._run, self._contents = run, contents
+        self._kinds, self._drawn = figure_kinds(), set[str]()
 
-def _wanted(run: RunContents, name: str) -> bool:
-    """Whether a figure belongs to a report of this kind."""
-    if run.kind in _ONLY or name in _OWN:
-        return name == _ONLY.get(run.kind)
-    return name not in (_FLOW_ONLY if run.is_md else _MD_ONLY)
+    def __call__(self, name: str) -> Block:
+        """A figure or the picture of the samples; the sentence that stands in its place where it cannot be made."""
+        if name == run_page.SAMPLES:
+            return _samples(self._contents)
+        kind, contents = self._kinds[name], self._contents
+        data = kind.data(contents)
+        if data is None:
+            return Text(kind.missing, "hint")
+        picture, numbers = self._files(name)
+        self._run.write_json(numbers, data, durable=False)
+        # Drawn from the file's content, so the picture cannot say anything else than the numbers.
+        svg, png = render(kind.draw, json.loads(self._run.file(numbers).read_text(encoding="utf-8")))
+        replace_bytes(self._run.file(picture), png, durable=False)
+        self._drawn.add(name)
+        reading = kind.reading_md if contents.results.kind == "md" and kind.reading_md else kind.reading
+        return Picture(_uri(svg, "svg+xml"), kind.alternative, reading, kind.name)
 
+    def drop_others(self) -> None:
+        """Remove the files of figures that an earlier report had and this one has not."""
+        for name in self._kinds.keys() - self._drawn:
+            for file in self._files(name):
+                self._run.file(file).unlink(missing_ok=True)
 
-def _figure(run: RunDirectory, contents: RunContents, kind: FigureKind) -> Block:
-    """Write the files of one figure; returns it for the page, or the sentence that stands in its place."""
-    data = kind.data(contents) if _wanted(contents, kind.name) else None
-    picture, numbers = (f"{FOLDER}/{kind.name}.{ending}" for ending in ("png", "json"))
-    if data is None:
-        for name in (picture, numbers):
-            run.file(name).unlink(missing_ok=True)
-        return Text(kind.missing, "hint")
-    run.write_json(numbers, data, durable=False)
-    # Drawn from the file's content, so the picture cannot say anything else than the numbers.
-    svg, png = render(kind.draw, json.loads(run.file(numbers).read_text(encoding="utf-8")))
-    replace_bytes(run.file(picture), png, durable=False)
-    reading = kind.reading_md if contents.is_md and kind.reading_md else kind.reading
-    return Picture(_uri(svg, "svg+xml"), kind.alternative, reading, kind.name)
+    def _files(self, name: str) -> tuple[str, str]:
+        return f"{FOLDER}/{name}.png", f"{FOLDER}/{name}.json"
 
 
 def _samples(contents: RunContents) -> Block:
     """The picture of the samples, small enough to be part of the page."""
     if contents.picture is None:
-        return Text(sections.NO_PICTURE, "hint")
+        return Text(_NO_PICTURE, "hint")
     from PIL import Image
 
     try:
@@ -115,8 +112,8 @@ def _samples(contents: RunContents) -> Block:
     flat.thumbnail((_PICTURE_WIDTH, _PICTURE_WIDTH), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     flat.save(stream, "JPEG", quality=88)
-    picked = "Exact samples, of equal weight: clouds of" if contents.picture.stem == "exact" else "Clouds of"
-    weights = "" if contents.picture.stem == "exact" else ", picked by their weights"
+    exact = contents.picture.stem == "exact"
+    picked, weights = ("Exact samples, of equal weight: clouds of", "") if exact else ("Clouds of", ", picked by their weights")
     caption = (
         f"{picked} sampled positions over the reference lattice{weights}. Good: compact clouds around every site; "
         "clouds that run into each other belong to a crystal that melts or changes."
@@ -126,8 +123,3 @@ def _samples(contents: RunContents) -> Block:
 
 def _uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _make_folder(path: Path) -> None:
-    with explained(path):
-        path.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ for fcc, hcp, bcc and simple cubic. OVITO looks neighbours up through the period
 small the cell (measured down to one atom).
 
 Thermal noise hides structure from a single configuration; for whether a crystal melted or transformed, ask for the mean of
-some ten consecutive frames (`reference_fraction` with `average`).
+some ten consecutive frames.
 """
 
 from collections.abc import Iterator
@@ -112,30 +112,24 @@ class StructureIdentifier:
         found = self.type_indices(positions, cell)
         return self.types, np.stack([(found == index).mean(axis=1) for index in range(len(self.types))], axis=1)
 
-    def reference_fraction(self, positions: ArrayLike, cell: ArrayLike, *, average: int = 1) -> Array:
+    def reference_fraction(self, positions: ArrayLike, cell: ArrayLike) -> Array:
         """Fraction of the atoms whose structure type is that of their site: 1 in the crystal, near 0 once it melted or transformed.
 
         Sites that have no type in the reference lattice (next to a vacancy) are left out.
 
         Args:
-            positions: As for `type_indices`; unwrapped where `average` is above 1.
+            positions: As for `type_indices`.
             cell: As for `type_indices`.
-            average: Identify the mean of this many consecutive frames instead of each; a shorter rest at the start is left out.
 
         Returns:
-            One number per frame or mean, shape [n // average].
+            One number per frame, shape [n].
 
         Raises:
-            IdentificationError: As for `type_indices`; also for fewer frames than `average`.
+            IdentificationError: As for `type_indices`.
         """
-        self._require_known()
-        frames, cells = self._checked(positions, cell)
-        if not 1 <= average <= len(frames):
-            raise IdentificationError(f"expected from 1 to {len(frames)} frames to average, got {average}; give more frames")
-        kept = slice(len(frames) % average, None)
-        means = (part[kept].reshape(-1, average, *part.shape[1:]).mean(axis=1) for part in (frames, cells))
+        found = self.type_indices(positions, cell)
         known = self.reference_types != len(self.types) - 1
-        return np.asarray((self.type_indices(*means) == self.reference_types)[:, known].mean(axis=1))
+        return np.asarray((found == self.reference_types)[:, known].mean(axis=1))
 
     def _indices(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Indices into `types` of OVITO's type numbers."""

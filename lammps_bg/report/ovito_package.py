@@ -2,7 +2,11 @@
 """The optional package OVITO: one door to it, one sentence where it is missing, and the colours of everything drawn with it."""
 
 import importlib
+import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,6 +41,25 @@ def ovito_module(part: str) -> Any:  # noqa: ANN401  (used untyped: its classes 
             f"expected the package ovito for pictures and structure identification but it cannot be imported ({error}); "
             "run: pip install 'lammps-bg[ovito]'"
         ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep from the terminal what OVITO and graphics drivers write past Python: whoever catches their errors says it in one sentence."""
+    with ExitStack() as stack:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, nowhere)
+        for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+            try:
+                kept = os.dup(number)
+            except OSError:  # closed: nothing is written there
+                continue
+            if stream is not None:
+                stream.flush()
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+            os.dup2(nowhere, number)
+        yield
 
 
 def species_colour(number: int) -> tuple[float, float, float]:

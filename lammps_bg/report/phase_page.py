@@ -4,96 +4,61 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lammps_bg.report import sections
 from lammps_bg.report.contents import RunContents
-from lammps_bg.report.numbers import NOTHING, count, duration, estimate, is_number, plain, unit, with_error
-from lammps_bg.report.sections import Block, Section, Text, Verdict
-from lammps_bg.report.tables import Table
-from lammps_bg.thermo.verdict import NOT_RELIABLE
+from lammps_bg.report.page import Draw, Page, Section, Table, Text, cost_tiles, present
+from lammps_bg.results import NOT_RELIABLE, NOTHING, count, is_number, plain, share, unit, with_error, written
 
 
-def title(run: RunContents) -> str:
-    """The crystals and the axis.
-
-    Args:
-        run: The run.
-    """
+def _title(run: RunContents) -> str:
+    """The crystals and the axis."""
     names = ", ".join(str(entry["name"]) for entry in _crystals(run))
     return f"Phases {names} along {_axis(run)}"
 
 
-def facts(run: RunContents) -> str:
-    """The line under the title.
-
-    Args:
-        run: The run.
-    """
+def _facts(run: RunContents) -> str:
+    """The line under the title."""
     atoms = ", ".join(f"{entry['name']}: {entry['n_atoms']} atoms" for entry in _crystals(run))
-    system = run.system
+    system = run.results.system
     return " · ".join(
         ("Gibbs free energies of crystals", atoms, f"pair_style {system.get('pair_style')}", f"units {system.get('units')}")
     )
 
 
-def verdict(run: RunContents) -> Verdict:
-    """The band on top: the crossing where there is one, else how many there are.
-
-    Args:
-        run: The run.
-    """
-    colour, reasons, next_step = sections.judged(run)
+def _number(run: RunContents) -> tuple[str, str]:
+    """The band on top: the crossing where there is one, else how many there are."""
     roots = [root for entry in _differences(run) for root in entry["crossings"]["roots"]]
     if len(roots) != 1:
-        text = f"{len(roots)} crossings, in the table below" if roots else "no crossing"
-        return Verdict(colour, "", text, reasons, next_step)
-    number = with_error(roots[0]["value"], roots[0]["error"]) if run.reliable and roots[0]["established"] else NOT_RELIABLE
-    return Verdict(colour, number, f"{_labelled(run, _axis(run))} of equal Gibbs free energies", reasons, next_step)
+        return "", f"{len(roots)} crossings, in the table below" if roots else "no crossing"
+    number = (
+        with_error(roots[0]["value"], roots[0]["error"]) if run.results.reliable and roots[0]["established"] else NOT_RELIABLE
+    )
+    return number, f"{_labelled(run, _axis(run))} of equal Gibbs free energies"
 
 
-def tiles(run: RunContents) -> list[tuple[str, str]]:
-    """The most important numbers on quality and cost.
-
-    Args:
-        run: The run.
-    """
-    cost = run.results.get("cost") or {}
+def _tiles(run: RunContents) -> list[tuple[str, str]]:
+    """The most important numbers on quality and cost."""
     lowest = [entry["lowest_ess"] for entry in _crystals(run) if is_number(entry.get("lowest_ess"))]
-    found = [
-        ("effective samples, worst cell", f"{min(lowest):.1%}" if lowest else NOTHING),
-        ("energy evaluations", count(cost.get("energy_evaluations"))),
-        ("wall time", duration(cost.get("wall_seconds"))),
-    ]
-    return [(name, value) for name, value in found if value != NOTHING]
+    return [("effective samples, worst cell", share(min(lowest, default=None))), *cost_tiles(run)]
 
 
-def arrange(run: RunContents, figures: Mapping[str, Block]) -> list[Section]:
-    """The sections of the report.
-
-    Args:
-        run: The run.
-        figures: The figure, or the sentence that stands in its place.
-    """
-    crossings, slopes = crossings_table(run), slopes_table(run)
+def _sections(run: RunContents, draw: Draw) -> list[Section]:
+    """The sections of the report."""
+    slopes = _slopes_table(run)
     return [
-        Section("Crossings", [*map(Text, _sentences(run)), *([crossings] if crossings else [])]),
-        Section("Differences of the Gibbs free energies", [figures["phases"], ends_table(run)]),
+        Section("Crossings", [*map(Text, _sentences(run)), *present(_crossings_table(run))]),
+        Section("Differences of the Gibbs free energies", [draw("phases"), _ends_table(run)]),
         *([Section("Slope of the coexistence line", [slopes])] if slopes else []),
-        Section("Crystals", [crystals_table(run)]),
-        *sections.ending(run),
+        Section("Crystals", [_crystals_table(run)]),
     ]
 
 
-def crossings_table(run: RunContents) -> Table | None:
-    """Volumes and enthalpies where two crystals coexist; None where none do.
-
-    Args:
-        run: The run.
-    """
+def _crossings_table(run: RunContents) -> Table | None:
+    """Volumes and enthalpies where two crystals coexist; None where none do."""
     rows = []
     for entry in _differences(run):
         for root, at in zip(entry["crossings"]["roots"], entry["coexistence"], strict=True):
-            volumes = [estimate(volume) for volume in at["volumes"]]
-            changes = [estimate(at[f"{name}_difference"]) for name in ("volume", "enthalpy")]
+            volumes = [written(volume) for volume in at["volumes"]]
+            changes = [written(at[f"{name}_difference"]) for name in ("volume", "enthalpy")]
             found = [with_error(root["value"], root["error"]), "yes" if root["established"] else "no"]
             rows.append((*_place(entry), *found, *volumes, *changes))
     volume, energy = f"{unit(run.labels.length)}³ per atom", f"{unit(run.labels.energy)} per atom"
@@ -105,12 +70,8 @@ def crossings_table(run: RunContents) -> Table | None:
     return Table(header, rows, "ll" + "r" * (len(header) - 2), note) if rows else None
 
 
-def ends_table(run: RunContents) -> Table:
-    """The difference at the ends of the axis.
-
-    Args:
-        run: The run.
-    """
+def _ends_table(run: RunContents) -> Table:
+    """The difference at the ends of the axis."""
     energy = f"({unit(run.labels.energy)} per atom)"
     rows = []
     for entry in _differences(run):
@@ -123,12 +84,8 @@ def ends_table(run: RunContents) -> Table:
     )
 
 
-def slopes_table(run: RunContents) -> Table | None:
-    """Slope of the line against that of Clausius and Clapeyron; None where no line was traced.
-
-    Args:
-        run: The run.
-    """
+def _slopes_table(run: RunContents) -> Table | None:
+    """Slope of the line against that of Clausius and Clapeyron; None where no line was traced."""
     rows = []
     for entry in (run.results.get("phase") or {}).get("clausius_clapeyron") or []:
         columns = [entry[name] for name in ("outer", "slopes", "slope_errors", "expected", "z")]
@@ -138,12 +95,8 @@ def slopes_table(run: RunContents) -> Table | None:
     return Table(("first", "second", "at", "slope of the line", "expected", "z"), rows, "llrrrr", note) if rows else None
 
 
-def crystals_table(run: RunContents) -> Table:
-    """The crystals and their models.
-
-    Args:
-        run: The run.
-    """
+def _crystals_table(run: RunContents) -> Table:
+    """The crystals and their models."""
     sources = (run.provenance.get("request") or {}).get("sources") or []
     hashes = {str(source["name"]): str(source["sha256"]) for source in sources}
     rows = [
@@ -151,7 +104,7 @@ def crystals_table(run: RunContents) -> Table:
             str(entry["name"]),
             count(entry["n_atoms"]),
             ", ".join(entry["free"]),
-            f"{entry['lowest_ess']:.1%}" if is_number(entry.get("lowest_ess")) else NOTHING,
+            share(entry.get("lowest_ess")),
             hashes.get(str(entry["name"]), NOTHING),
         )
         for entry in _crystals(run)
@@ -191,3 +144,6 @@ def _crystals(run: RunContents) -> Sequence[Mapping[str, Any]]:
 
 def _differences(run: RunContents) -> Sequence[Mapping[str, Any]]:
     return (run.results.get("phase") or {}).get("differences") or []
+
+
+PAGE = Page(_title, _facts, _number, _tiles, _sections)

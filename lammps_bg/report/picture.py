@@ -20,7 +20,7 @@ from lammps_bg.crystal.symmetry import nearest_distance
 from lammps_bg.engine.dump import Frame, read_dump
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.files import replaced
-from lammps_bg.report.ovito_package import GRADIENT, OvitoError, ovito_module, species_colour
+from lammps_bg.report.ovito_package import GRADIENT, OvitoError, ovito_module, quiet, species_colour
 from lammps_bg.thermo.weights import systematic_indices
 
 Array = NDArray[np.float64]
@@ -161,7 +161,8 @@ def _render(data: Any, path: Path, camera: Camera, *, colour: Colour, unit: str,
     renderer = vis.StandardRenderer(antialiasing_level=4, ambient_occlusion=True, order_independent_transparency=True)
     pipeline.add_to_scene()
     try:
-        image = viewport.render_image(size=size, background=(1.0, 1.0, 1.0), renderer=renderer)
+        with quiet():
+            image = viewport.render_image(size=size, background=(1.0, 1.0, 1.0), renderer=renderer)
     except RuntimeError as error:
         raise PictureError(_render_sentence(str(error))) from error
     finally:

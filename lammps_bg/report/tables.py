@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tables of the report as rows of text: observables, molecular dynamics, cost, provenance."""
+"""Tables of the report on one crystal at one state: free energies, observables, windows, chains, molecular dynamics."""
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from lammps_bg.report import numbers
-from lammps_bg.report.contents import KINDS, NAMES, RunContents
-from lammps_bg.report.numbers import NOTHING, count, duration, is_number, plain, unit, with_error
+from lammps_bg.report.contents import RunContents
+from lammps_bg.report.page import Table, settings_rows
+from lammps_bg.results import (
+    ENSEMBLES,
+    NOT_RELIABLE,
+    NOTHING,
+    Estimate,
+    count,
+    interval,
+    is_number,
+    plain,
+    score,
+    term_name,
+    unit,
+    with_error,
+    written,
+)
 
 _WINDOW = ("lambda", "n_frames", "n_independent", "inefficiency", "mean_energy", "mean_springs")
-_STAGES = {
-    "train_ms_per_sample": "training, per sample",
-    "draw_ms_per_sample": "drawing, per sample",
-    "energy_ms_per_sample": "energy in LAMMPS, per sample",
-}
 _TIMES = ("timestep", "damp", "pressure_damp")
 _MD_NAMES = {
     "timestep": "time step",
@@ -29,31 +36,45 @@ _MD_NAMES = {
 _MD_ELSEWHERE = ("temperature", "pressure", "units")  # of `md`, shown as observables and with the numbers they belong to
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes:
-        header: Names of the columns.
-        rows: One tuple for each row, as long as the header.
-        align: A letter for each column: l left, r right, m left in a fixed-width font.
-        note: A sentence under the table.
-    """
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    align: str
-    note: str = ""
-
-    kind = "table"
+def free_energies(run: RunContents) -> Table:
+    """The estimators with errors, intervals, effective samples, agreement with MD, and F in the script's unit."""
+    estimates, energy = run.results.estimates(), f"F/N ({unit(run.labels.energy)} per atom)"
+    rows = [_free_energy_row(run, estimate) for estimate in estimates]
+    bound = run.results.part("base").get("beta_F_per_atom_bound") or {}
+    if bound.get("bound") is not None:
+        rows.append(("upper bound of the base alone", with_error(bound["bound"], bound.get("error")), *[NOTHING] * 4))
+    header = ("estimator", "βF/N (kT per atom)", "95 % interval", energy, "samples (ESS)", "z")
+    if any(row[5] != NOTHING for row in rows):
+        against = run.results.comparison.get("against")
+        reference = next((estimate.name for estimate in estimates if estimate.key == against), "the reference MD")
+        note = f"z: difference from “{reference}” in joint standard errors; beyond 3 one of the two is wrong."
+        return Table(header, rows, "lrrrrr", note)
+    return Table(header[:5], [row[:5] for row in rows], "lrrrr")
 
 
-def observables_table(run: RunContents) -> Table | None:
-    """Every observable of results.json and the pressure, one column for each ensemble; None where there are none.
+def _free_energy_row(run: RunContents, given: Estimate) -> tuple[str, ...]:
+    energy, beta = with_error(given.energy.get("value"), given.energy.get("error")), run.results.system.get("beta")
+    if energy == NOTHING and given.value is not None and given.error is not None and is_number(beta):
+        energy = with_error(given.value / beta, given.error / beta)
+    effective = run.results.part("sampling").get("ess_samples") if given.key == "tfep" else None
+    samples = f"{count(given.n)} ({count(effective)})" if is_number(effective) else count(given.n)
+    value = with_error(given.value, given.error) if given.value is not None else NOT_RELIABLE
+    return given.name, value, interval(given.interval, given.error), energy, samples, score(given.z)
 
-    Args:
-        run: The run.
-    """
+
+def terms(run: RunContents) -> Table | None:
+    """What beta F / N is made of; None where it is withheld."""
+    known, beta = run.results.terms, run.results.system.get("beta")
+    if not known or not is_number(beta):
+        return None
+    values = {**{term_name(key): value for key, value in known.items()}, "sum": sum(known.values())}
+    digits = ".5f" if 1e-2 < abs(values["sum"] / beta) < 1e6 else ".6e"  # energies in joules are far below one
+    rows = [(name, f"{value:.5f}", f"{value / beta:{digits}}") for name, value in values.items()]
+    return Table(("contribution", "βF/N (kT per atom)", f"{unit(run.labels.energy)} per atom"), rows, "lrr")
+
+
+def observables(run: RunContents) -> Table | None:
+    """Every observable of results.json and the pressure, one column for each ensemble; None where there are none."""
     given: dict[str, Any] = dict(run.results.get("observables") or {})
     if run.observables.get("pressure"):
         given["pressure"] = run.observables["pressure"]
@@ -65,20 +86,16 @@ def observables_table(run: RunContents) -> Table | None:
         if not isinstance(entry, Mapping) or not (cells := _by_kind(run, entry)):
             continue
         label = f"{name.replace('_', ' ')} ({unit(str(entry.get('unit', '')))})" if entry.get("unit") else name.replace("_", " ")
-        rows.append([label, *(numbers.estimate(cells.get(kind)) for kind in KINDS)])
-    kept = [0, *(index for index in range(1, len(KINDS) + 1) if any(row[index] != NOTHING for row in rows))]
+        rows.append([label, *(written(cells.get(kind)) for kind in ENSEMBLES)])
+    kept = [0, *(index for index in range(1, len(ENSEMBLES) + 1) if any(row[index] != NOTHING for row in rows))]
     if len(kept) == 1:
         return None
-    header = ["observable", *(NAMES[kind] for kind in KINDS)]
+    header = ["observable", *(ENSEMBLES[kind] for kind in ENSEMBLES)]
     return Table([header[i] for i in kept], [[row[i] for i in kept] for row in rows], "l" + "r" * (len(kept) - 1))
 
 
-def cell_table(run: RunContents) -> Table | None:
-    """Mean cell of dynamics, or of exact samples, at constant pressure; None for other runs.
-
-    Args:
-        run: The run.
-    """
+def mean_cell(run: RunContents) -> Table | None:
+    """Mean cell of dynamics, or of exact samples, at constant pressure; None for other runs."""
     given, length = run.results.get("npt") or {}, unit(run.labels.length)
     units = {"volume": f"{length}³", "number_density": f"atoms per {length}³"}
     rows = [
@@ -89,26 +106,30 @@ def cell_table(run: RunContents) -> Table | None:
         for name, entry in given.items()
         if isinstance(entry, Mapping) and is_number(entry.get("value"))
     ]
-    return Table(("mean cell", "MD" if run.is_md else NAMES["exact"]), rows, "lr") if rows else None
+    return Table(("mean cell", "MD" if run.results.kind == "md" else ENSEMBLES["exact"]), rows, "lr") if rows else None
 
 
 def _by_kind(run: RunContents, entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Estimates of one observable by ensemble, also where it was written with a single value."""
     if is_number(entry.get("value")):
-        return {"md" if run.is_md else "reweighted" if entry.get("reweighted", run.weights_reliable) else "flow": entry}
-    found = {kind: entry[kind] for kind in KINDS if isinstance(entry.get(kind), Mapping) and is_number(entry[kind].get("value"))}
-    return found if run.weights_reliable else {kind: value for kind, value in found.items() if kind != "reweighted"}
+        return {
+            "md"
+            if run.results.kind == "md"
+            else "reweighted"
+            if entry.get("reweighted", run.results.weights_reliable)
+            else "flow": entry
+        }
+    found = {
+        kind: entry[kind] for kind in ENSEMBLES if isinstance(entry.get(kind), Mapping) and is_number(entry[kind].get("value"))
+    }
+    return found if run.results.weights_reliable else {kind: value for kind, value in found.items() if kind != "reweighted"}
 
 
-def structure_table(run: RunContents) -> Table | None:
-    """Fractions of atoms in each structure type by ensemble; None where they were not classified.
-
-    Args:
-        run: The run.
-    """
+def structure(run: RunContents) -> Table | None:
+    """Fractions of atoms in each structure type by ensemble; None where they were not classified."""
     found = run.observables.get("structure") or {}
     fractions = found.get("fractions") or {}
-    kinds = [kind for kind in KINDS if kind in fractions and (run.weights_reliable or kind != "reweighted")]
+    kinds = [kind for kind in ENSEMBLES if kind in fractions and (run.results.weights_reliable or kind != "reweighted")]
     if not found.get("types") or not kinds:
         return None
     rows = []
@@ -116,7 +137,7 @@ def structure_table(run: RunContents) -> Table | None:
         cells = [_percent(fractions[kind], index) for kind in kinds]
         rows.append([str(name), *cells])
     note = "Share of the atoms, in per cent, as OVITO identifies them from the neighbours."
-    return Table(["structure", *(NAMES[kind] for kind in kinds)], rows, "l" + "r" * len(kinds), note)
+    return Table(["structure", *(ENSEMBLES[kind] for kind in kinds)], rows, "l" + "r" * len(kinds), note)
 
 
 def _percent(entry: Mapping[str, Any], index: int) -> str:
@@ -126,12 +147,8 @@ def _percent(entry: Mapping[str, Any], index: int) -> str:
     return with_error(100.0 * value[0], 100.0 * error[0]) if is_number(error[0]) and error[0] > 0 else f"{100 * value[0]:.4g}"
 
 
-def windows_table(run: RunContents) -> Table | None:
-    """The lambda windows; None where a run has none.
-
-    Args:
-        run: The run.
-    """
+def windows(run: RunContents) -> Table | None:
+    """The lambda windows; None where a run has none."""
     digits = {"lambda": 4, "inefficiency": 3, "mean_energy": 7, "mean_springs": 5}
     rows = [
         [count(window.get(name)) if name.startswith("n_") else plain(window.get(name), digits[name]) for name in _WINDOW]
@@ -146,14 +163,10 @@ def windows_table(run: RunContents) -> Table | None:
     )
 
 
-def chains_table(run: RunContents) -> Table | None:
-    """The windows between flow and crystal with what their chains did; None where there are none.
-
-    Args:
-        run: The run.
-    """
-    windows = run.exact.get("windows") or []
-    overlaps = [*(run.exact.get("overlaps") or []), None]
+def chains(run: RunContents) -> Table | None:
+    """The windows between flow and crystal with what their chains did; None where there are none."""
+    windows = run.results.exact.get("windows") or []
+    overlaps = [*(run.results.exact.get("overlaps") or []), None]
     if not windows:
         return None
     rows = []
@@ -177,81 +190,10 @@ def _r_hat(value: Any) -> str:  # noqa: ANN401  (any JSON value)
     return f"{value:.3f}" if is_number(value) else NOTHING
 
 
-def md_table(run: RunContents) -> Table:
-    """Settings and length of the molecular dynamics.
-
-    Args:
-        run: The run.
-    """
+def md_settings(run: RunContents) -> Table:
+    """Settings and length of the molecular dynamics."""
     given: dict[str, Any] = dict(run.results.get("md") or {})
     hidden = _MD_ELSEWHERE if given.get("mode") == "npt" else (*_MD_ELSEWHERE, "pressure_damp")
     times = {name: f"{plain(given[name])} {unit(run.labels.time)}" for name in _TIMES if is_number(given.get(name))}
     shown = {_MD_NAMES.get(name, name): value for name, value in (given | times).items() if name not in hidden}
-    return Table(("molecular dynamics", ""), list(_flat(shown)), "lm")
-
-
-def cost_table(run: RunContents) -> Table | None:
-    """Timings and cost; None where there are none.
-
-    Args:
-        run: The run.
-    """
-    given = run.results.get("cost") or {}
-    rows = [("wall time", duration(given["wall_seconds"]))] if "wall_seconds" in given else []
-    rows += [("energy evaluations in LAMMPS", count(given["energy_evaluations"]))] if "energy_evaluations" in given else []
-    for name, value in (run.results.get("timings") or {}).items():
-        label = _STAGES.get(name, name.replace("_", " "))
-        rows.append((label, f"{value:.3g} ms" if is_number(value) and "_ms" in name else plain(value)))
-    rows += [
-        (name.replace("_", " "), plain(value))
-        for name, value in given.items()
-        if name not in ("wall_seconds", "energy_evaluations")
-    ]
-    return Table(("", ""), rows, "lr") if rows else None
-
-
-def provenance_table(run: RunContents) -> Table:
-    """Command, seeds, versions and source revision.
-
-    Args:
-        run: The run.
-    """
-    known = run.provenance
-    seeds = ", ".join(f"{name} {value}" for name, value in (known.get("seeds") or {}).items())
-    versions = ", ".join(f"{name} {value}" for name, value in (known.get("versions") or {}).items())
-    rows = [("command", shlex.join(map(str, known.get("command") or []))), ("seeds", seeds), ("versions", versions)]
-    rows += [("source revision", str(known.get("source_revision") or "an installed package")), ("folder", run.path.name)]
-    rows += [("finished", str(run.status["updated"]))] if run.status.get("updated") else []
-    return Table(("", ""), rows, "lm", "sh rerun.sh NEW_FOLDER repeats this run from the stored copies of its inputs.")
-
-
-def inputs_table(run: RunContents) -> Table | None:
-    """Input files with their hashes; None where they are unknown.
-
-    Args:
-        run: The run.
-    """
-    rows = [
-        (str(file.get("role")), str(file.get("stored")), str(file.get("sha256"))) for file in run.provenance.get("inputs") or []
-    ]
-    return Table(("role", "file below inputs/", "SHA-256"), rows, "lmm") if rows else None
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names and values of nested settings as text; long lists by their length."""
-    for name, value in content.items():
-        label = prefix + name.replace("_", " ")
-        if isinstance(value, Mapping) and is_number(value.get("value")):
-            yield label, f"{with_error(value['value'], value.get('error'))} {unit(str(value.get('unit', '')))}".strip()
-        elif isinstance(value, Mapping):
-            yield from _flat(value, f"{label}: ")
-        elif isinstance(value, list):
-            yield label, ", ".join(_text(entry) for entry in value) if len(value) <= 12 else f"{len(value)} values"
-        else:
-            yield label, _text(value)
-
-
-def _text(value: Any) -> str:  # noqa: ANN401  (any JSON value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return plain(value) if isinstance(value, int | float) else NOTHING if value is None else str(value)
+    return Table(("molecular dynamics", ""), list(settings_rows(shown)), "lm")

@@ -2,7 +2,6 @@
 """One job at a time in a run folder: a lock of the system on the file `lock`, which says who holds it.
 
 The system drops the lock when its process ends, however it ends; the file of a job that was killed stays, and says who that was.
-`RunDirectory.create` and `RunDirectory.open(writable=True)` take the lock, the end of the command gives it back.
 """
 
 import errno
@@ -29,7 +28,11 @@ _FIRST_FILES = (NAME, "inputs", "config.toml", "rerun.sh", "model.pt")  # of a n
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _PATIENCE = 0.5  # seconds: `lammps-bg status` holds a shared lock for an instant, and an ending job removes the file
 _POLL = 0.05  # seconds
-_STARTED = time.strftime(TIME, time.gmtime())
+
+
+def now() -> str:
+    """The present moment, UTC."""
+    return time.strftime(TIME, time.gmtime())
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,7 @@ class RunLock:
 
     def __init__(self, folder: Path, command: tuple[str, ...]) -> None:
         self.path = Path(folder) / NAME
-        self.holder = Holder(
-            socket.gethostname(), os.getpid(), *parallel.processes(), command, time.strftime(TIME, time.gmtime())
-        )
+        self.holder = Holder(socket.gethostname(), os.getpid(), *parallel.processes(), command, now())
         with explained(self.path):
             self._handle = self._locked()
             try:
@@ -128,62 +129,8 @@ class RunLock:
         os.close(self._handle)
 
 
-_HELD: dict[Path, RunLock] = {}
-_COMMAND: list[str] = []
-
-
-def begin(command: list[str]) -> None:
-    """Note what this process is going to do, for the locks it will take.
-
-    Args:
-        command: Words after `lammps-bg`.
-    """
-    _COMMAND[:] = command
-
-
-def hold(folder: Path) -> None:
-    """Take the lock of a folder until the end of the command; only the first of several MPI ranks does.
-
-    Args:
-        folder: The run folder.
-
-    Raises:
-        RunDirectoryError: Another job holds it, or the folder cannot be written to.
-    """
-    folder = Path(folder).resolve()
-    if parallel.first() and folder not in _HELD:
-        _HELD[folder] = RunLock(folder, tuple(_COMMAND))
-
-
-def release(folder: Path) -> None:
-    """Give back the lock of a folder, if this process holds it."""
-    if held := _HELD.pop(Path(folder).resolve(), None):
-        held.release()
-
-
-def release_all() -> None:
-    """Give back every lock, at the end of the command."""
-    for folder in list(_HELD):
-        release(folder)
-
-
-def identity(folder: Path) -> dict[str, str | int]:
-    """This job as status.json names it: pid, host, number of ranks, and when it took the folder.
-
-    Args:
-        folder: The run folder.
-    """
-    held = _HELD.get(Path(folder).resolve())
-    started = held.holder.since if held else _STARTED
-    return {"pid": os.getpid(), "host": socket.gethostname(), "ranks": parallel.processes()[0], "started": started}
-
-
 def inspect(folder: Path) -> LockState:
-    """Whether a job holds a folder, and which; changes nothing.
-
-    Args:
-        folder: The run folder.
-    """
+    """Whether a job holds a folder, and which; changes nothing."""
     try:
         handle = os.open(Path(folder) / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -202,36 +149,15 @@ def inspect(folder: Path) -> LockState:
     return LockState(False, holder)
 
 
-def require_free(folder: Path) -> None:
-    """Refuse a folder that another job holds.
-
-    Args:
-        folder: The run folder.
-
-    Raises:
-        RunDirectoryError: One does.
-    """
-    if Path(folder).resolve() not in _HELD and inspect(folder).held:
-        raise in_use(folder)
-
-
 def half_made(folder: Path) -> bool:
-    """Whether a folder holds only what a job writes before its provenance.json, and its lock file to prove that one did.
-
-    Args:
-        folder: The run folder.
-    """
+    """Whether a folder holds only what a job writes before its provenance.json, and its lock file to prove that one did."""
     if not (folder / NAME).is_file():
         return False
     return all(entry.name in _FIRST_FILES or entry.name.endswith(".tmp") for entry in folder.iterdir())
 
 
 def in_use(folder: Path) -> RunDirectoryError:
-    """The sentence for a folder of another job.
-
-    Args:
-        folder: The run folder.
-    """
+    """The sentence for a folder of another job."""
     holder = inspect(folder).holder
     who = f"pid {holder.pid} on {holder.host} since {holder.since}" if holder else "a job that has just started"
     return RunDirectoryError(

@@ -18,8 +18,10 @@ import numpy as np
 
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.files import copy_file, explained, replace_bytes
-from lammps_bg.store import lock, provenance, status_file
+from lammps_bg.results import Results
+from lammps_bg.store import lock, provenance
 from lammps_bg.store.csv_table import CsvTable
+from lammps_bg.store.job import present_job
 from lammps_bg.store.provenance import InputFile
 
 RESULTS_SCHEMA: dict[str, Any] = {"schema": "lammps-bg-results", "schema_version": 1}
@@ -40,7 +42,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        self.path, self.job = Path(path), present_job()
 
     @staticmethod
     def check_new(path: Path, *, needed_bytes: int = 0) -> None:
@@ -54,7 +56,7 @@ class RunDirectory:
             RunDirectoryError: It holds files, is no folder, may not be written, or the disk is too full.
         """
         path = Path(path).absolute()
-        lock.require_free(path)
+        present_job().require_free(path)
         if path.is_dir() and any(path.iterdir()) and not lock.half_made(path):
             raise RunDirectoryError(
                 f"expected a new or empty folder for -out but {path} already holds files; give another -out, continue that "
@@ -82,9 +84,9 @@ class RunDirectory:
         folder = Path(path).absolute()
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        lock.hold(folder)  # also the first file that is written there
-        cls.check_new(folder)  # again, for another job may have filled it meanwhile
         run = cls(folder)
+        run.job.hold(folder)  # also the first file that is written there
+        cls.check_new(folder)  # again, for another job may have filled it meanwhile
         run._clear()
         return run
 
@@ -99,7 +101,7 @@ class RunDirectory:
         if lock.half_made(self.path):
             with suppress(OSError, RunDirectoryError):  # the error under way matters more
                 self._clear()
-                lock.release(self.path)
+                self.job.release(self.path)
                 self.path.rmdir()
 
     @classmethod
@@ -125,7 +127,7 @@ class RunDirectory:
         run = cls(folder)
         run._read_schema("provenance.json", provenance.SCHEMA)
         if writable:
-            lock.hold(folder)
+            run.job.hold(folder)
         return run
 
     def file(self, name: str) -> Path:
@@ -185,9 +187,8 @@ class RunDirectory:
             for name in stored[:-1]:
                 self.file(name).unlink(missing_ok=True)
             shutil.rmtree(self.file("inputs"))
-            lock.release(self.path)
+            self.job.release(self.path)
             self.path.rmdir()
-        status_file.forget(self.path)
 
     @property
     def inputs(self) -> list[InputFile]:
@@ -256,9 +257,9 @@ class RunDirectory:
         """Replace results.json; the name and version of its schema come first."""
         self.write_json("results.json", {**RESULTS_SCHEMA, **results})
 
-    def read_results(self) -> dict[str, Any]:
+    def read_results(self) -> Results:
         """Content of results.json; raises RunDirectoryError if it is missing or of a later version."""
-        return self._read_schema("results.json", RESULTS_SCHEMA)
+        return Results(self._read_schema("results.json", RESULTS_SCHEMA))
 
     def write_status(
         self,
@@ -285,11 +286,11 @@ class RunDirectory:
             eta_seconds: Expected time to the end of the stage, seconds.
         """
         numbers = {"step": step, "percent": percent, "loss": loss, "ess": ess, "F": free_energy, "error": error}
-        status_file.write(self.path, _plain({"stage": stage, **numbers, "eta_seconds": eta_seconds}))
+        self.job.write_status(self.path, _plain({"stage": stage, **numbers, "eta_seconds": eta_seconds}))
 
     def end_status(self) -> None:
         """Say in status.json that the command has nothing left to do; the numbers are those written last."""
-        status_file.finish(self.path)
+        self.job.finish(self.path)
 
     def training_table(self, columns: Sequence[str], *, keep_until: float | None = None) -> CsvTable:
         """The growing train.csv; `keep_until` as in `CsvTable`."""
@@ -308,6 +309,56 @@ class RunDirectory:
                 f"{content.get('schema_version')!r}; use the version of lammps-bg that wrote it"
             )
         return content
+
+
+class NonRootDirectory(RunDirectory):
+    """The run directory as all MPI ranks but the first have it: they read, and leave the writing to the first."""
+
+    def write_text(self, name: str, text: str, *, durable: bool = True) -> None:
+        """Leave it to the first rank."""
+
+    def write_status(self, stage: str, **numbers: float | None) -> None:
+        """Leave it to the first rank, unless this one fails: then it has the last word."""
+        self.job.follow(self.path, stage)
+
+    def end_status(self) -> None:
+        """Leave it to the first rank."""
+
+    def copy_in(self, source: Path, name: str) -> None:
+        """Leave it to the first rank."""
+
+    def store_inputs(self, scripts: Sequence[Path], data: Any, **more: Any) -> None:  # noqa: ANN401
+        """Leave it to the first rank."""
+
+    def discard_inputs(self) -> None:
+        """Leave it to the first rank."""
+
+    def discard_half_made(self) -> None:
+        """Leave it to the first rank."""
+
+    def training_table(self, columns: Sequence[str], *, keep_until: float | None = None) -> CsvTable:
+        """A table that forgets its lines."""
+        return _NoTable()
+
+    def sample_table(self, *, keep_until: float | None = None) -> CsvTable:
+        """A table that forgets its lines."""
+        return _NoTable()
+
+
+class _NoTable(CsvTable):
+    """Looks like a table, and has no file."""
+
+    def __init__(self) -> None:
+        self.columns = ()
+
+    def write(self, *values: float | int | str | None) -> None:
+        """Forget a line."""
+
+    def write_rows(self, rows: Sequence[Sequence[float | int | str | None]]) -> None:
+        """Forget lines."""
+
+    def close(self) -> None:
+        """Nothing was opened."""
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  (any JSON-like value)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.config import Config
+from lammps_bg.results import ESTIMATORS
 from lammps_bg.study.frenkel_ladd import Window, crystal_integral, join_windows, reduced_energies
 from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.problem import Problem
@@ -32,17 +33,6 @@ Array = NDArray[np.float64]
 _FEWEST = 50  # independent frames that a comparison needs
 _JOINED = 200  # frames of each window but the crystal's in one MBAR with the flow
 _SIDES = ("Flow", "MD")
-COMPARED = {
-    "exact": "exact (chains)",
-    "tfep": "TFEP (flow)",
-    "tfep_reverse": "reverse TFEP (MD)",
-    "bar": "BAR (flow and MD)",
-    "mbar_windows": "MBAR (MD windows)",
-    "mbar": "MBAR (flow and windows)",
-    "tfep_marginal": "TFEP (marginal density)",
-    "bar_marginal": "BAR (marginal density)",
-}
-"""Estimators by the name they have in results.json."""
 
 
 @dataclass
@@ -78,7 +68,7 @@ class Comparison:
         """Difference of an estimate from the reference of the comparison in standard errors; None where either is no number.
 
         Args:
-            name: Key in `COMPARED`.
+            name: Key in `results.ESTIMATORS`.
         """
         return self.z.get(name) if name in self.verdicts and self.verdicts[name].reliable and self.is_settled else None
 
@@ -86,7 +76,7 @@ class Comparison:
         """Add an estimate.
 
         Args:
-            name: Key in `COMPARED`.
+            name: Key in `results.ESTIMATORS`.
             result: -ln Z_u.
             verdict: What to think of it by itself.
         """
@@ -246,7 +236,7 @@ def _overall(found: Comparison, joint: Verdict) -> Verdict:
     shown = apart or dict(sorted(z.items(), key=lambda item: -abs(item[1]))[:1])
     verdicts = [joint]
     for name, value in shown.items():
-        names = (COMPARED[name], COMPARED[found.against])
+        names = (ESTIMATORS[name].name, ESTIMATORS[found.against].name)
         verdicts.append(judge_agreement(found.results[name], found.results[found.against], names, z=value))
     return combine(verdicts)
 

@@ -16,7 +16,7 @@ from lammps_bg.config import Config
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.model import build_generator
 from lammps_bg.flow.self_consistent import FEWEST, REPORTED
-from lammps_bg.report.numbers import duration
+from lammps_bg.results import duration
 from lammps_bg.study.conditional import build_model, conditions_of, fit_bases, task_of
 from lammps_bg.study.fitting import fit_base
 from lammps_bg.study.problem import Problem

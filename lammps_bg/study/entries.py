@@ -4,6 +4,7 @@
 import math
 from typing import Any
 
+from lammps_bg.results import estimate_block
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo import free_energy
 from lammps_bg.thermo.free_energy import EstimateResult
@@ -11,11 +12,7 @@ from lammps_bg.thermo.verdict import Verdict, reported
 
 
 def system_entry(problem: Problem) -> dict[str, Any]:
-    """The crystal and its state.
-
-    Args:
-        problem: Crystal and temperature.
-    """
+    """The crystal and its state."""
     crystal, units = problem.crystal, problem.units
     return {
         "n_atoms": crystal.n_sites,
@@ -38,9 +35,6 @@ def conventions_entry(problem: Problem) -> dict[str, Any]:
     """How F is meant here, and what to add to the values of other programs to compare them.
 
     calphy takes the centre of mass as free in the whole cell V; here it is free in V/N, one labelling of the sites.
-
-    Args:
-        problem: Crystal and temperature; the energy is at this temperature.
     """
     difference = math.log(problem.crystal.n_sites) / problem.crystal.n_sites
     return {
@@ -63,28 +57,13 @@ def estimate_entry(result: EstimateResult, verdict: Verdict | None, problem: Pro
         problem: Temperature and units.
     """
     shown = reported(result, verdict) if verdict is not None else result.to_dict()
-    terms = shown.pop("terms")
-    factor = 1.0 / problem.beta
-    number, error = shown["value"], shown["error"]
-    in_units = {
-        "value": number * factor if isinstance(number, float) else None,
-        "error": error * factor if isinstance(error, float) else None,
-        "unit": _energy_unit(problem),
-    }
-    return {"beta_F_per_atom": shown, "terms": terms, "F_per_atom": in_units}
+    return estimate_block(shown, shown.pop("terms"), kt=1.0 / problem.beta, in_unit=_energy_unit(problem))
 
 
 def missing_entry(n: int, note: str, problem: Problem) -> dict[str, Any]:
-    """An estimate that came to no number.
-
-    Args:
-        n: Samples it would rest on.
-        note: Why there is none.
-        problem: Units.
-    """
+    """An estimate that came to no number, with the samples it would rest on and why there is none."""
     nothing = {"value": None, "error": None, "interval": None, "n": n, "note": note}
-    in_units = {"value": None, "error": None, "unit": _energy_unit(problem)}
-    return {"beta_F_per_atom": nothing, "terms": {}, "F_per_atom": in_units}
+    return estimate_block(nothing, {}, kt=1.0 / problem.beta, in_unit=_energy_unit(problem))
 
 
 def _energy_unit(problem: Problem) -> str:

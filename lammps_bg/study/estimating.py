@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lammps_bg import parallel
 from lammps_bg.config import Config
 from lammps_bg.flow.generator import AugmentedPrior
+from lammps_bg.results import ESTIMATORS
 from lammps_bg.streams import stream
 from lammps_bg.study.comparing import Comparison, compare, judge_energies
 from lammps_bg.study.exact import ExactSamples, judge_structure, source_of
@@ -26,8 +27,6 @@ from lammps_bg.thermo.verdict import Verdict, combine, judge
 from lammps_bg.thermo.weights import EstimateError, WeightSummary, effective_sample_size, summarise
 
 Array = NDArray[np.float64]
-BEST = ("exact", "bar", "tfep")
-"""Estimators, the one to be trusted most first."""
 _NO_WEIGHTS = "expected weights above zero in the marginal density, got too few; train longer or raise estimate.marginal_samples"
 _BASE_SAMPLES = 256  # of the base, for the figures
 
@@ -115,7 +114,7 @@ class Estimates:
     @property
     def best(self) -> Estimate | None:
         """The estimate to be trusted most, whether it may be used or not."""
-        return next((self.values[name] for name in BEST if name in self.values), None)
+        return next((self.values[name] for name, e in ESTIMATORS.items() if e.leads and name in self.values), None)
 
 
 def estimate(

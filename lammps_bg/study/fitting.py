@@ -15,6 +15,7 @@ from lammps_bg.flow.base import BaseParameters, FitTask, FittedBase, base_kind
 from lammps_bg.flow.generator import Generator
 from lammps_bg.flow.self_consistent import REPORTED, measured
 from lammps_bg.progress import Reporter
+from lammps_bg.results import with_error
 from lammps_bg.study.problem import Problem
 from lammps_bg.thermo.free_energy import CrystalReference
 from lammps_bg.training.objectives import ThroughFlow
@@ -110,7 +111,7 @@ def announce(problem: Problem, config: BaseConfig, fitted: FittedBase, reporter:
     """Say what the base alone tells about the free energy: a first answer after seconds; `adapted` is one of a model used elsewhere."""
     step = fitted.history[-1]
     value = reference(problem, fitted).value(step.bound * problem.crystal.n_sites)
-    text = f"beta F/N <= {value:.5f} +- {step.error:.5f} (Gibbs-Bogoliubov bound)"
+    text = f"beta F/N <= {with_error(value, step.error, 'kT')} (Gibbs-Bogoliubov bound)"
     if not step.holds:
         text = f"no bound, {step.n_drawn - step.n} of {step.n_drawn} samples have no finite energy"
     how = "adapted to this supercell and state" if adapted else f"{fitted.iterations} iterations"

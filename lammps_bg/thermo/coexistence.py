@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import make_interp_spline
 from scipy.optimize import brentq
 
+from lammps_bg.results import written
 from lammps_bg.thermo.free_energy import CONFIDENCE, EstimateResult
 from lammps_bg.thermo.repeats import as_repeats, mean_of, mean_replicas, t_factor, with_error
 from lammps_bg.thermo.verdict import RED_Z, RELIABLE, Verdict
@@ -93,7 +94,7 @@ class Crossings:
 
 
 def _written(estimate: EstimateResult) -> str:
-    return f"{estimate.value:.6g} +- {estimate.error:.2g}"
+    return written(vars(estimate))
 
 
 def _weights(points: Array, places: Array) -> Array:

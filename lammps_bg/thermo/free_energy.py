@@ -52,7 +52,7 @@ class EstimateResult:
         numbers = (self.value, self.error, *self.interval)
         if not all(map(math.isfinite, numbers)) or self.error <= 0.0:
             raise EstimateError(
-                f"expected a finite estimate with an error above zero, got {self.value} +- {self.error} from {self.n} samples; "
+                f"expected a finite estimate with an error above zero, got {self.value} ± {self.error} from {self.n} samples; "
                 "draw more samples"
             )
 

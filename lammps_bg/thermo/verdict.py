@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
+from lammps_bg.results import NOT_RELIABLE
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.weights import HILL_SHARE, ONE_SIDED_95, WeightSummary
 
@@ -40,7 +41,6 @@ MISFIT, SMALL_MISFIT = 4.0, 1e-4  # of a polynomial's residual: times its noise,
 EDGE_PROBABILITY = 0.01
 MOST_SAMPLES = 100_000
 """More than this are not recommended: chains are cheaper."""
-NOT_RELIABLE = "not reliable"
 
 
 @dataclass(frozen=True)

@@ -127,20 +127,17 @@ def test_a_garbled_table_is_a_sentence(tmp_path, content):
 
 def test_a_folder_filled_meanwhile_is_refused(tmp_path, monkeypatch):
     """Between the first look and the lock, somebody else puts a file there."""
-    from lammps_bg.store import lock
+    from lammps_bg.store.job import Job
 
-    hold = lock.hold
+    hold = Job.hold
 
-    def late(folder):
+    def late(job, folder):
         (folder / "precious").write_text("x")
-        hold(folder)
+        hold(job, folder)
 
-    monkeypatch.setattr(lock, "hold", late)
-    try:
-        with pytest.raises(RunDirectoryError, match="already holds files"):
-            RunDirectory.create(tmp_path / "run")
-    finally:
-        lock.release_all()
+    monkeypatch.setattr(Job, "hold", late)
+    with Job(), pytest.raises(RunDirectoryError, match="already holds files"):
+        RunDirectory.create(tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious"]
 
 

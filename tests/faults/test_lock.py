@@ -13,10 +13,10 @@ import jobs
 import pytest
 
 from lammps_bg.errors import FullDiskError, RunDirectoryError
-from lammps_bg.store import lock
+from lammps_bg.store import lock, status
+from lammps_bg.store.job import present_job
 from lammps_bg.store.lock import RunLock
 from lammps_bg.store.run_directory import RunDirectory
-from lammps_bg.study import status
 
 LONG = [*jobs.RUN, "--set", "train.steps=100000"]
 
@@ -24,7 +24,7 @@ LONG = [*jobs.RUN, "--set", "train.steps=100000"]
 @pytest.fixture(autouse=True)
 def _end_of_the_command():
     yield
-    lock.release_all()
+    present_job().release_all()
 
 
 def test_two_jobs_in_one_folder(tmp_path):
@@ -56,7 +56,7 @@ def test_a_folder_is_made_by_one_job_only(tmp_path):
     assert (state.held, state.holder.pid) == (True, os.getpid())
     with pytest.raises(RunDirectoryError, match=rf"in use by pid {os.getpid()} on .* since 20"):
         RunLock(tmp_path / "run", ())
-    lock.release_all()
+    present_job().release_all()
     assert list((tmp_path / "run").iterdir()) == []
 
 
@@ -65,7 +65,7 @@ def test_the_file_of_a_killed_job_is_taken_over(tmp_path):
         '{"host": "elsewhere", "pid": 1, "ranks": 1, "command": ["run"], "since": "2020-01-01T00:00:00Z"}'
     )
     assert lock.inspect(tmp_path).holder.host == "elsewhere"
-    lock.hold(tmp_path)
+    present_job().hold(tmp_path)
     assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
 
@@ -73,7 +73,7 @@ def test_the_file_of_a_killed_job_is_taken_over(tmp_path):
 def test_a_garbled_file_is_no_obstacle(tmp_path, content):
     (tmp_path / "lock").write_bytes(content)
     assert lock.inspect(tmp_path) == lock.LockState(False, None)
-    lock.hold(tmp_path)
+    present_job().hold(tmp_path)
     assert lock.inspect(tmp_path).held
 
 
@@ -84,7 +84,7 @@ def test_a_glance_of_status_does_not_hinder_a_job(tmp_path):
     fcntl.flock(handle, fcntl.LOCK_SH)
     threading.Timer(0.2, os.close, [handle]).start()
     start = time.monotonic()
-    lock.hold(tmp_path)
+    present_job().hold(tmp_path)
     assert time.monotonic() - start >= 0.15
 
 
@@ -113,8 +113,8 @@ def test_a_file_system_without_locks_is_warned_of_once(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(fcntl, "flock", none_here)
     with caplog.at_level(logging.WARNING):
-        lock.hold(tmp_path)
-        lock.hold(tmp_path)
+        present_job().hold(tmp_path)
+        present_job().hold(tmp_path)
     assert len(caplog.records) == 1
     assert "has no locks" in caplog.text
     assert lock.inspect(tmp_path).held is None
@@ -126,5 +126,5 @@ def test_a_full_disk_leaves_no_lock(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(FullDiskError, match="lock but the disk is full"):
-        lock.hold(tmp_path)
+        present_job().hold(tmp_path)
     assert list(tmp_path.iterdir()) == []

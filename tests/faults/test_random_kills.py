@@ -9,7 +9,7 @@ import time
 import jobs
 import pytest
 
-from lammps_bg.study import status
+from lammps_bg.store import status
 from lammps_bg.training import checkpoint
 
 _INTERVAL = 0.02  # train.checkpoint_seconds of jobs.SETTINGS

@@ -8,8 +8,8 @@ import signal
 import jobs
 import pytest
 
+from lammps_bg.store import status
 from lammps_bg.store.trajectory import TrajectoryFiles
-from lammps_bg.study import status
 from lammps_bg.training import checkpoint
 
 CASES = [

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from lammps_bg.cli import main
+from lammps_bg.commands import status as shown
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.report import console
-from lammps_bg.store import lock
+from lammps_bg.store import lock, status
 from lammps_bg.store.lock import RunLock
-from lammps_bg.study import status
 
 HERE = socket.gethostname()
 
@@ -63,7 +63,7 @@ def test_a_running_job(tmp_path, capsys):
     shown = capsys.readouterr().out
     for text in (
         f"state      running; pid {os.getpid()} on {HERE}, 1 rank", "stage      training, step 4, 40.0 %", "ESS        25.0%",
-        "beta F/N   -4.50000 +- 0.01000", "left       about 1 min 30 s", "updated    1 min 4",
+        "beta F/N   -4.500 ± 0.010", "left       about 1 min 30 s", "updated    1 min 4",
     ):  # fmt: skip
         assert text in shown
     assert "continue" not in shown
@@ -122,7 +122,7 @@ def test_clocks_that_differ_decide_nothing(tmp_path, skew, held):
     assert [note.rpartition(" by ")[0] for note in found.notes] == (
         ["the clocks of this machine and of the run's differ"] if skew < 0 else []
     )
-    assert any("2 h 0 min in the future" in line for line in status.lines(found)) == (skew < 0)
+    assert any("2 h 0 min in the future" in line for line in shown.lines(found)) == (skew < 0)
     if job:
         job.release()
 
@@ -135,7 +135,7 @@ def test_damaged_files_are_noted(tmp_path, name, content):
     found = status.examine(run)
     assert found.state == "dead"
     assert found.notes == ([f"{name} is damaged"] if len(content) < 5 else [])
-    assert list(status.lines(found))
+    assert list(shown.lines(found))
 
 
 def test_half_made_folders(tmp_path):
@@ -166,7 +166,7 @@ def test_several_runs_are_a_table(tmp_path, capsys):
     assert main(["status", *map(str, runs)]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert [row.split()[1] for row in rows] == ["state", "finished", "dead"]
-    assert "-4.50000 +- 0.01000" in rows[1]
+    assert "-4.500 ± 0.010" in rows[1]
 
 
 def test_ess_while_sampling_is_that_of_the_table(tmp_path):

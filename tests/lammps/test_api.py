@@ -128,7 +128,7 @@ def test_gibbs_of_the_command(capsys, tmp_path, monkeypatch, folder):
 def test_draws_beside_molecular_dynamics(crystal, model, samples, tmp_path):
     """The same estimates from frames in memory; a dump file of them is one of somebody else's."""
     settings = {key: value for key, _, value in (word.partition("=") for word in TINY_MD[1::2]) if key.startswith("md.")}
-    frames = crystal.md(n_frames=60, settings=settings)
+    frames = crystal.md(n_frames=200, settings=settings)
     assert frames.u.shape[1:] == (32, 3)
     assert len(frames) >= 50
     found = bg.compare(samples, frames)

@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import t as student
 
+from lammps_bg.results import written
 from lammps_bg.thermo.coexistence import CoexistenceLine, crossing
 from lammps_bg.thermo.gibbs import FreeEnergySurface
 from lammps_bg.thermo.repeats import with_error
@@ -112,8 +113,8 @@ def test_no_crossing_is_a_result():
     assert found.sign_known
     assert found.at_upper.value - found.at_lower.value == pytest.approx(0.4)
     assert found.sentence == (
-        f"No crossing in [0, 4]: Delta g is {found.at_lower.value:.6g} +- {found.at_lower.error:.2g} at the lower end "
-        f"and {found.at_upper.value:.6g} +- {found.at_upper.error:.2g} at the upper end."
+        f"No crossing in [0, 4]: Delta g is {written(vars(found.at_lower))} at the lower end "
+        f"and {written(vars(found.at_upper))} at the upper end."
     )
     assert json.loads(json.dumps(found.to_dict()))["roots"] == []
 

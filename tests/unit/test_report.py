@@ -6,18 +6,20 @@ import importlib
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from lammps_bg.errors import LammpsBGError, RunDirectoryError
-from lammps_bg.report import html, numbers
+from lammps_bg.report import html
 from lammps_bg.report.contents import read_contents
-from lammps_bg.report.figures import chains, dynamics, estimates, histograms, structure, training
-from lammps_bg.report.figures.catalogue import FIGURES
+from lammps_bg.report.figures import auxiliaries, chains, dynamics, estimates, figure_kinds, histograms, structure, training
 from lammps_bg.report.figures.style import ReportError
-from lammps_bg.report.html import write_report
+from lammps_bg.report.html import PAGES, write_report
+from lammps_bg.report.page import Text
+from lammps_bg.results import ENSEMBLES, ESTIMATORS, NOTHING, Results, with_error
 from lammps_bg.store.run_directory import RESULTS_SCHEMA, RunDirectory
 from lammps_bg.thermo.free_energy import CrystalReference, absolute_from_difference, tfep, upper_bound
 from lammps_bg.thermo.weights import log_mean_exp
@@ -179,6 +181,17 @@ def add_chains(run):
     return run
 
 
+def add_auxiliaries(run):
+    """What a flow with auxiliary variables adds: estimates in the density of the atoms alone, over the number of draws."""
+    results = run.read_results()
+    results["estimates"]["tfep_marginal"] = results["estimates"]["tfep"]
+    rows = [{"draws": m, "beta_F_per_atom": -25.0 - 0.01 / m, "ess": 0.6 - 0.3 / m} for m in (1, 2, 5, 10)]
+    rows = [{**row, "beta_F_per_atom_fresh": -25.1, "ess_fresh": 0.5} if row["draws"] < 10 else row for row in rows]
+    results["sampling"] |= {"ess_marginal": 0.57, "marginal_over_draws": rows}
+    run.write_results(results)
+    return run
+
+
 def make_md_run(path):
     run = make_run(path)
     for name in ("samples.csv", "train.csv"):
@@ -241,6 +254,12 @@ def chained(tmp_path_factory):
     return run, *page_of(run)
 
 
+@pytest.fixture(scope="module")
+def augmented(tmp_path_factory):
+    run = add_auxiliaries(make_run(tmp_path_factory.mktemp("augmented") / "run"))
+    return run, *page_of(run)
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """Reports without the time that drawing takes."""
@@ -251,7 +270,7 @@ def drawn(run):
     return {path.stem for path in run.file("figures").glob("*.png")}
 
 
-@pytest.mark.parametrize("kind", ["bare", "full", "md", "chained"])
+@pytest.mark.parametrize("kind", ["bare", "full", "md", "chained", "augmented"])
 def test_the_page_is_self_contained(kind, request):
     run, page, text = request.getfixturevalue(kind)
     assert page.sources
@@ -263,7 +282,7 @@ def test_the_page_is_self_contained(kind, request):
     assert len(text.encode()) < 3_000_000
 
 
-@pytest.mark.parametrize("kind", ["bare", "full", "md", "chained"])
+@pytest.mark.parametrize("kind", ["bare", "full", "md", "chained", "augmented"])
 def test_every_figure_has_its_numbers_and_its_picture(kind, request):
     run, page, text = request.getfixturevalue(kind)
     names = {path.stem for path in run.file("figures").glob("*.json")}
@@ -283,17 +302,18 @@ def test_a_flow_run_without_anything_else(bare):
     assert "lammps-bg md -model RUN" in text
     assert "No picture of the samples" in text
     value = run.read_results()["estimates"]["tfep"]["beta_F_per_atom"]
-    assert numbers.with_error(value["value"], value["error"]) in text
+    assert with_error(value["value"], value["error"]) in text
     assert text.index("Verdict: green") < text.index("Free energy") < text.index("Training") < text.index("Provenance")
     assert "300" in text  # effective samples
     assert "arXiv:2509.25486" in text
+    assert text.count("±: one standard error, 1σ") == text.count("bars and bands in figures: 95 %") == 1
 
 
 def test_a_compared_run_shows_all_ensembles(full):
     run, page, _ = full
     assert drawn(run) == FLOW_FIGURES | {"rdf", "msd"}
     text = " ".join(page.text)
-    assert "BAR, flow + MD" in text
+    assert "BAR (flow and MD)" in text
     assert "reference MD" in text
     assert "-1.2" in text
     assert "difference from “reference MD”" in text
@@ -313,7 +333,7 @@ def test_exact_samples_have_a_section_and_the_headline(chained):
     assert "one for 6 energies" in text
     assert "0.43 4 0.81 1.2 1.010 1.2 0.57" in text
     value = run.read_results()["estimates"]["exact"]["beta_F_per_atom"]
-    assert text.index(numbers.with_error(value["value"], value["error"])) < text.index("Free energy")
+    assert text.index(with_error(value["value"], value["error"])) < text.index("Free energy")
     assert "No reference MD" not in text
     assert {row["kind"] for row in run.read_json("figures/estimators.json")["rows"]} == {"flow", "exact"}
     assert [row["kind"] for row in run.read_json("figures/convergence.json")["joint"]] == ["exact"]
@@ -343,6 +363,21 @@ def test_figures_of_chains_draw_what_the_chains_did(chained):
         / np.diff(work["edges"])
     )
     np.testing.assert_allclose(work["series"]["exact"]["density"], inside, rtol=1e-12)
+
+
+def test_an_augmented_run_shows_what_more_draws_are_worth(augmented, bare):
+    run, page, _ = augmented
+    assert drawn(run) == FLOW_FIGURES | {"draws"}
+    text = " ".join(page.text)
+    assert "TFEP (marginal density)" in text
+    assert "Effective samples in the density of the atoms alone 57.0%." in text
+    stored = run.read_json("figures/draws.json")
+    assert stored["draws"] == [1, 2, 5, 10]
+    assert stored["ess_fresh"] == [0.5, 0.5, 0.5, None]
+    left, right = auxiliaries.draw_draws(stored).axes
+    np.testing.assert_array_equal(left.lines[0].get_ydata(), stored["beta_F_per_atom"])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [30.0, 45.0, 54.0, 57.0])
+    assert "auxiliary draws" not in " ".join(bare[1].text)
 
 
 def test_long_chains_are_drawn_with_few_points(tmp_path):
@@ -416,7 +451,7 @@ def test_an_md_run(md):
     text = " ".join(page.text)
     assert "reference molecular dynamics" in text
     assert "200.30 ± 0.90" in text
-    assert "MBAR, λ windows" in text
+    assert "MBAR (MD windows)" in text
     assert "2 fs" in text
     thermo = run.read_json("figures/thermo.json")
     assert [panel["name"] for panel in thermo["panels"]] == ["pe", "temperature", "pressure"]  # the volume is constant
@@ -464,7 +499,7 @@ def test_reweighted_log_weights_predict_those_of_md(tmp_path):
     means = {kind: np.sum(entry_["density"] * np.diff(data["edges"]) * centres) for kind, entry_ in data["series"].items()}
     assert means["flow"] == pytest.approx(-(spread**2) / 2, abs=0.06)
     assert means["reweighted"] == pytest.approx(means["md"], abs=0.1)
-    assert data["lines"]["TFEP"] == pytest.approx(0.0, abs=1e-9)
+    assert data["lines"]["TFEP (flow)"] == pytest.approx(0.0, abs=1e-9)
     near = data["series"]["md"]["density"] - data["series"]["reweighted"]["density"]
     error = np.hypot(data["series"]["md"]["error"], data["series"]["reweighted"]["error"])
     assert (np.abs(near[error > 0]) < 6 * error[error > 0] + 0.01).all()
@@ -512,7 +547,7 @@ def test_poor_weights_beside_a_good_estimate_with_md(tmp_path, undrawn):
     run.write_results(results)
     page, _ = page_of(run)
     bar = results["estimates"]["bar"]["beta_F_per_atom"]
-    assert page.text.count(numbers.with_error(bar["value"], bar["error"])) == 2
+    assert page.text.count(with_error(bar["value"], bar["error"])) == 2
     assert "not reliable" in page.text
     assert "flow, reweighted" not in page.text
     assert "reweighted" not in run.read_json("figures/rdf.json")["curves"]
@@ -662,9 +697,20 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path):
     assert png.startswith(b"\x89PNG")
 
 
-def test_the_catalogue_explains_every_figure():
-    assert len({kind.name for kind in FIGURES}) == len(FIGURES)
-    for kind in FIGURES:
+def test_every_figure_explains_itself_and_has_a_place_in_a_page(full):
+    """A module of the folder is enough to be known; a figure that no page asks for would never be seen."""
+    run = read_contents(full[0])
+    results = Results(run.results, windows=[{}], exact={"windows": [{}]}, estimates=run.results["estimates"])
+    asked = set()
+
+    def draw(name):
+        asked.add(name)
+        return Text(name)
+
+    for page in PAGES.values():
+        page.sections(replace(run, results=Results({**results, "gibbs": {}, "phase": {}})), draw)
+    assert asked - {"samples"} == set(figure_kinds())
+    for kind in figure_kinds().values():
         assert kind.reading.endswith(".")
         assert kind.missing.endswith((".", ")."))
 
@@ -678,9 +724,23 @@ def test_the_catalogue_explains_every_figure():
         (-3.2e-19, 4.1e-22, "(-3.2000 ± 0.0041)e-19"),
         (100.0, 4e-17, "100"),
         (1.5, None, "1.5"),
-        (None, 0.1, numbers.NOTHING),
-        (math.nan, 0.1, numbers.NOTHING),
+        (None, 0.1, NOTHING),
+        (math.nan, 0.1, NOTHING),
     ],
 )
 def test_numbers_have_the_digits_of_their_errors(value, error, expected):
-    assert numbers.with_error(value, error) == expected
+    assert with_error(value, error) == expected
+
+
+def test_one_order_of_estimates():
+    """The best first, wherever they stand: chains, then those that join flow and MD, then the flow alone."""
+    given = {key: {"beta_F_per_atom": {"value": 1.0, "error": 0.1}} for key in reversed(ESTIMATORS)}
+    results = Results(estimates={**given, "of a later version": {}})
+    assert [estimate.key for estimate in results.estimates()] == [*list(ESTIMATORS)[:-1], "of a later version", "bound"]
+    for best in ("exact", "mbar", "bar", "tfep"):
+        assert results.best.key == best
+        results["estimates"][best]["beta_F_per_atom"]["value"] = None
+    assert (results.best.key, str(results.best)) == ("tfep", "not reliable")
+    assert str(results.estimate("bound")) == "1.00 ± 0.10 kT"
+    assert results.estimate("bound").interval == pytest.approx([0.804, 1.196])
+    assert {estimator.samples for estimator in ESTIMATORS.values()} <= set(ENSEMBLES)

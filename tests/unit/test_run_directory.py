@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from lammps_bg.errors import RunDirectoryError
-from lammps_bg.store import lock, status_file
 from lammps_bg.store.csv_table import CsvTable
-from lammps_bg.store.following import FollowingDirectory
+from lammps_bg.store.job import present_job
 from lammps_bg.store.provenance import rerun_script
-from lammps_bg.store.run_directory import RunDirectory
+from lammps_bg.store.run_directory import NonRootDirectory, RunDirectory
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
@@ -26,7 +25,7 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
 def _end_of_the_command():
     """As the command does at its end."""
     yield
-    lock.release_all()
+    present_job().release_all()
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -70,7 +69,7 @@ def test_accepts_an_empty_folder_and_makes_parents(tmp_path):
     assert RunDirectory.create(tmp_path / "empty").path.is_dir()
     assert RunDirectory.create(tmp_path / "a" / "b" / "c").path.is_dir()
     assert sorted(snapshot(tmp_path)) == ["a/b/c/lock", "empty/lock"]
-    lock.release_all()
+    present_job().release_all()
     assert snapshot(tmp_path) == {}
 
 
@@ -273,7 +272,7 @@ def test_followers_write_nothing(tmp_path):
     (tmp_path / "in.x").write_text("units lj\n")
     folder = tmp_path / "run"
     folder.mkdir()
-    run = FollowingDirectory(folder)
+    run = NonRootDirectory(folder)
     with run.training_table(["step"]) as training, run.sample_table(keep_until=3) as samples:
         training.write(1)
         samples.write_rows([(0, 1.0, 2.0, 3.0)])
@@ -302,9 +301,9 @@ def test_a_follower_that_fails_has_the_last_word(tmp_path):
     """The reason is written once, beside the numbers and the identity of the first rank."""
     first = {"stage": "training", "step": 7, "pid": 1, "host": "node1"}
     (tmp_path / "status.json").write_text(json.dumps(first))
-    FollowingDirectory(tmp_path).write_status("training", step=7)
-    status_file.note_end("failed", "a sentence")
+    NonRootDirectory(tmp_path).write_status("training", step=7)
+    present_job().note_end("failed", "a sentence")
     found = json.loads((tmp_path / "status.json").read_text())
     assert found == {**first, "stage": "failed", "during": "training", "reason": "a sentence", "eta_seconds": None}
-    status_file.note_end("failed", "another")
+    present_job().note_end("failed", "another")
     assert json.loads((tmp_path / "status.json").read_text()) == found

@@ -15,7 +15,7 @@ ALL_PYTHON = sorted(path for folder in ("lammps_bg", "tests", "examples") for pa
 
 # A module imports only from its own layer and from those on the lines above.
 LAYERS = (
-    ("", "errors", "parallel", "files", "config", "progress", "interrupt", "memory", "streams"),
+    ("", "errors", "parallel", "files", "config", "progress", "interrupt", "memory", "streams", "results"),
     ("crystal",),
     ("engine",),
     ("potentials",),
@@ -138,6 +138,15 @@ def test_lammps_comes_with_parallel(path):
     modules = [module for module, _ in imported(path)]
     if any(module.split(".")[0] == "lammps" for module in modules):
         assert any(module.startswith("lammps_bg.parallel") for module in modules)
+
+
+@pytest.mark.parametrize("name", ["csv_table", "job", "lock", "provenance", "run_directory", "status"])
+def test_a_run_folder_knows_no_physics(name):
+    """It imports itself and what has no layer below."""
+    for module, line in imported(PACKAGE / "store" / f"{name}.py"):
+        parts = module.split(".")
+        if parts[0] == "lammps_bg" and len(parts) > 1 and parts[1] in LEVEL:
+            assert parts[1] in {*LAYERS[0], "store"}, f"store/{name}.py:{line} imports {module}"
 
 
 def test_no_drawers():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lammps_bg.report.contents import RunContents
-from lammps_bg.report.figures.style import COLOURS, Data, column, legend_above, new_figure
+from lammps_bg.report.figures.style import COLOURS, Data, FigureKind, column, legend_above, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,11 +15,7 @@ _KEYS = ("beta_F_per_atom", "beta_F_per_atom_fresh", "ess", "ess_fresh")
 
 
 def draws_data(run: RunContents) -> Data | None:
-    """Free energy and ESS by number of draws; None for flows without auxiliary variables.
-
-    Args:
-        run: The run.
-    """
+    """Free energy and ESS by number of draws; None for flows without auxiliary variables."""
     rows = run.results.get("sampling", {}).get("marginal_over_draws") or []
     if len(rows) < 2:
         return None
@@ -28,11 +24,7 @@ def draws_data(run: RunContents) -> Data | None:
 
 
 def draw_draws(data: Data) -> "Figure":
-    """Free energies on the left, effective sample sizes on the right.
-
-    Args:
-        data: From `draws_data`.
-    """
+    """Free energies on the left, effective sample sizes on the right."""
     figure, (left, right) = new_figure(3.2, ncols=2)
     draws = column(data, "draws")
     for suffix, label, style, colour in (("", "with the flow's own", "o-", "flow"), ("_fresh", "fresh draws only", "s--", "md")):
@@ -42,3 +34,17 @@ def draw_draws(data: Data) -> "Figure":
     right.set(xscale="log", xlabel="auxiliary draws M", ylabel="ESS (%)", ylim=(0, 100))
     legend_above(left)
     return figure
+
+
+FIGURES = (
+    FigureKind(
+        "draws",
+        "Free energy and effective sample size of the marginal density over the number of auxiliary draws",
+        draws_data,
+        draw_draws,
+        "Perturbation in the density of the atoms alone, from the first M auxiliary draws of each sample. With the draw that the flow made "
+        "itself among them the mean weight is exact at any M, and M = 1 is the joint density; with fresh draws alone βF is too low by about "
+        "1/M of a relative weight. Good: both curves have met and are flat at the right end; else raise estimate.marginal_draws.",
+        "Only flows with auxiliary variables have a marginal density: flow.kind=augmented or global.",
+    ),
+)

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.report.contents import RunContents, numbers
-from lammps_bg.report.figures.style import COLOURS, INK, Data, column, legend_above, new_figure
+from lammps_bg.report.figures.dynamics import draw_overlap
+from lammps_bg.report.figures.style import COLOURS, INK, Data, FigureKind, column, legend_above, new_figure, reach
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,11 +22,7 @@ _MIXED = 1.1  # split-R-hat up to which chains agree
 
 
 def trace_data(run: RunContents) -> Data | None:
-    """Log-weights of the chains at the crystal over the steps, relative to the mean of all, and their mean over the chains in blocks.
-
-    Args:
-        run: The run.
-    """
+    """Log-weights of the chains at the crystal over the steps, relative to the mean of all, and their mean over the chains in blocks."""
     table = run.chain_table("log_w")
     if table is None or len(table) < 2 or not np.isfinite(table).any():
         return None
@@ -55,11 +52,7 @@ def _error(block: Array) -> float:
 
 
 def draw_trace(data: Data) -> "Figure":
-    """A thin line for each chain, and their mean with its error.
-
-    Args:
-        data: From `trace_data`.
-    """
+    """A thin line for each chain, and their mean with its error."""
     figure, axes = new_figure(3.4)
     step = column(data, "step")
     for index, values in enumerate(np.array(data["log_w"], dtype=np.float64)):
@@ -67,8 +60,8 @@ def draw_trace(data: Data) -> "Figure":
         axes.plot(step, values, color=COLOURS["exact"], linewidth=0.6, alpha=0.35, label=label if index == 0 else None)
     axes.axhline(0.0, color="#999999", linewidth=0.8)
     axes.errorbar(
-        column(data, "mean_step"), column(data, "mean"), column(data, "mean_error"), fmt="o-", color=INK, markersize=3, linewidth=1.2,
-        capsize=2, label="mean of all chains, with its error",
+        column(data, "mean_step"), column(data, "mean"), reach(column(data, "mean_error")), fmt="o-", color=INK, markersize=3, linewidth=1.2,
+        capsize=2, label="mean of all chains, 95 %",
     )  # fmt: skip
     last = float(step[-1])
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -78,12 +71,8 @@ def draw_trace(data: Data) -> "Figure":
 
 
 def steps_data(run: RunContents) -> Data | None:
-    """Acceptance, inefficiency, energies for an independent sample and split-R-hat of each window with chains.
-
-    Args:
-        run: The run.
-    """
-    windows = [window for window in run.exact.get("windows") or [] if window.get("coupling")]
+    """Acceptance, inefficiency, energies for an independent sample and split-R-hat of each window with chains."""
+    windows = [window for window in run.results.exact.get("windows") or [] if window.get("coupling")]
     if not windows:
         return None
     fields = ("acceptance", "inefficiency", "leaps", "r_hat")
@@ -93,11 +82,7 @@ def steps_data(run: RunContents) -> Data | None:
 
 
 def draw_steps(data: Data) -> "Figure":
-    """Three panels over lambda: acceptance, cost of an independent sample, agreement of the chains.
-
-    Args:
-        data: From `steps_data`.
-    """
+    """Three panels over lambda: acceptance, cost of an independent sample, agreement of the chains."""
     figure, (left, middle, right) = new_figure(2.9, ncols=3)
     coupling, colour = column(data, "lambda"), COLOURS["exact"]
     left.axhline(_AIM, color="#999999", linewidth=0.9, linestyle="--", label="aim of the tuning")
@@ -121,13 +106,44 @@ def _over_couplings(axes: "Axes") -> None:
 
 
 def ladder_data(run: RunContents) -> Data | None:
-    """The overlap matrix of all windows, draws of the flow first.
-
-    Args:
-        run: The run.
-    """
-    given = run.exact.get("overlap_matrix")
+    """The overlap matrix of all windows, draws of the flow first."""
+    given = run.results.exact.get("overlap_matrix")
     if not given or len(given) < 2:
         return None
-    couplings = [window.get("coupling") for window in run.exact.get("windows") or []]
+    couplings = [window.get("coupling") for window in run.results.exact.get("windows") or []]
     return {"lambda": couplings if len(couplings) == len(given) else list(range(len(given))), "matrix": given}
+
+
+FIGURES = (
+    FigureKind(
+        "chains_trace",
+        "Log-weights of the chains over their steps",
+        trace_data,
+        draw_trace,
+        "Log-weights of the samples of the crystal, a thin line for each chain, and the mean over all of them in black. Good: a band of noise "
+        "that is level from the first step on, with a mean whose error bars (95 %) hold zero but for a few, and chains that cannot be told apart. "
+        "Bad: a mean that drifts (too few steps, or the crystal changes), or a chain that stays above or below the others (a second "
+        "structure, or a trap).",
+        "exact.csv holds no samples of the crystal: the chains did not come to λ = 1; raise exact.max_seconds.",
+    ),
+    FigureKind(
+        "chains_steps",
+        "Acceptance, cost of an independent sample and agreement of the chains in each window",
+        steps_data,
+        draw_steps,
+        "Over λ, from near the flow (0) to the crystal (1). Left: share of the steps that are accepted. Good: 0.6 to 0.95. Bad: below 0.4. "
+        "Middle: steps, and energies with forces, that an independent sample takes. Good: 1 to 3 steps, 5 to 12 energies. Bad: tens of steps: "
+        "something moves slowly. Right: split-R̂, the spread of half chains against the spread within them. Good: below 1.1. Bad: above 1.3.",
+        "No window with chains: their budget ended before the first; raise exact.max_seconds.",
+    ),
+    FigureKind(
+        "chains_overlap",
+        "Overlap matrix of the windows between flow and crystal",
+        ladder_data,
+        draw_overlap,
+        "Chance that a sample of one window (row) belongs to another (column); λ = 0 are the draws of the flow, λ = 1 is the crystal. A window with "
+        "few samples has a pale column. Good: every row has a dark neighbour, so that the windows hang together. Bad: two blocks with nothing "
+        "between them: the free energy across that gap is a guess.",
+        "There is no overlap matrix: the chains did not come to λ = 1; raise exact.max_seconds.",
+    ),
+)

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.report.contents import RunContents, numbers
-from lammps_bg.report.figures.style import COLOURS, INK, Data, column, new_figure
-from lammps_bg.report.numbers import unit
+from lammps_bg.report.figures.style import COLOURS, INK, Data, FigureKind, column, new_figure
+from lammps_bg.results import unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,11 +20,7 @@ _PANELS = ("pe", "temperature", "pressure", "volume")
 
 
 def thermo_data(run: RunContents) -> Data | None:
-    """Energy, temperature, pressure and volume over time; constant quantities are left out.
-
-    Args:
-        run: The run.
-    """
+    """Energy, temperature, pressure and volume over time; constant quantities are left out."""
     axis = "time" if "time" in run.thermo else "step"
     if axis not in run.thermo or len(run.thermo[axis]) < 2:
         return None
@@ -38,7 +34,7 @@ def thermo_data(run: RunContents) -> Data | None:
     every, settled = -(-len(run.thermo[axis]) // _MOST_FRAMES), _settled(run)
     panels: list[Data] = []
     for name in (name for name in _PANELS if name in run.thermo):
-        values = run.thermo[name] / (run.n_atoms if name in ("pe", "volume") else 1)
+        values = run.thermo[name] / (run.results.n_atoms if name in ("pe", "volume") else 1)
         finite = values[np.isfinite(values)]
         if len(finite) > 1 and np.ptp(finite) > 1e-9 * abs(finite).max():
             used = settled & np.isfinite(values)
@@ -54,11 +50,7 @@ def thermo_data(run: RunContents) -> Data | None:
 
 
 def draw_thermo(data: Data) -> "Figure":
-    """One panel below the other, each with its running mean.
-
-    Args:
-        data: From `thermo_data`.
-    """
+    """One panel below the other, each with its running mean."""
     panels = data["panels"]
     figure, rows = new_figure(0.7 + 1.35 * len(panels), nrows=len(panels), sharex=True, squeeze=False)
     x, settled = column(data, "x"), column(data, "settled").astype(bool)
@@ -105,11 +97,7 @@ def _one_after_another(run: RunContents, time: Array) -> tuple[Array, list[float
 
 
 def windows_data(run: RunContents) -> Data | None:
-    """Mean energy and independent frames of each lambda window.
-
-    Args:
-        run: The run.
-    """
+    """Mean energy and independent frames of each lambda window."""
     given = run.results.get("windows") or []
     if len(given) < 2:
         return None
@@ -119,11 +107,7 @@ def windows_data(run: RunContents) -> Data | None:
 
 
 def draw_windows(data: Data) -> "Figure":
-    """Mean energies as points, numbers of independent frames as bars.
-
-    Args:
-        data: From `windows_data`.
-    """
+    """Mean energies as points, numbers of independent frames as bars."""
     figure, (left, right) = new_figure(2.9, ncols=2, width_ratios=(3, 2))
     coupling, frames = column(data, "lambda"), column(data, "n_independent")
     slope = column(data, "slope")
@@ -140,11 +124,7 @@ def draw_windows(data: Data) -> "Figure":
 
 
 def overlap_data(run: RunContents) -> Data | None:
-    """The overlap matrix of the lambda windows.
-
-    Args:
-        run: The run.
-    """
+    """The overlap matrix of the lambda windows."""
     given = run.results.get("overlap_matrix")
     if not given or len(given) < 2:
         return None
@@ -153,11 +133,7 @@ def overlap_data(run: RunContents) -> Data | None:
 
 
 def draw_overlap(data: Data) -> "Figure":
-    """A heat map with the numbers in it where they can be read.
-
-    Args:
-        data: From `overlap_data`.
-    """
+    """A heat map with the numbers in it where they can be read."""
     matrix = column(data, "matrix")
     n = len(matrix)
     figure, axes = new_figure(4.6, 5.6)
@@ -177,3 +153,35 @@ def draw_overlap(data: Data) -> "Figure":
                 white = value > 0.55 * image.norm.vmax
                 axes.text(place, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if white else INK)
     return figure
+
+
+FIGURES = (
+    FigureKind(
+        "thermo",
+        "Energy, temperature, pressure and volume over time",
+        thermo_data,
+        draw_thermo,
+        "Good: no drift, and a running mean (black) that has settled long before the end. Frames of the equilibration (grey) are left "
+        "out of every mean. A jump means that the crystal has changed.",
+        "No thermo.csv in this run; run the MD again: lammps-bg md -in SCRIPT -out NEW.",
+    ),
+    FigureKind(
+        "windows",
+        "Thermodynamic force and independent frames of the lambda windows",
+        windows_data,
+        draw_windows,
+        "Left: the slope of the free energy on the way from springs (λ = 0) to the potential (λ = 1); good: smooth and falling, for the free "
+        "energy is concave in λ. Right: independent frames in each window; "
+        "the error of the sum is ruled by the window with the fewest.",
+        "This run has no lambda windows; for an absolute free energy from MD alone run lammps-bg md with --mode mbar.",
+    ),
+    FigureKind(
+        "overlap",
+        "Overlap matrix of the lambda windows",
+        overlap_data,
+        draw_overlap,
+        "Chance that a frame of one window (row) belongs to another (column). Good: neighbours of at least 0.03; below that, add "
+        "windows there.",
+        "This run has no overlap matrix; it comes with lambda windows: lammps-bg md with --mode mbar.",
+    ),
+)

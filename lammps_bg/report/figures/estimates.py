@@ -6,45 +6,49 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lammps_bg.report.contents import RunContents
-from lammps_bg.report.figures.style import COLOURS, FALL, INK, RISE, Data, column, legend_above, literal, new_figure, thousands
-from lammps_bg.report.free_energies import estimates, headline, term_name, terms
-from lammps_bg.report.numbers import with_error
+from lammps_bg.report.figures.style import (
+    COLOURS,
+    COMPARE,
+    FALL,
+    INK,
+    RISE,
+    Data,
+    FigureKind,
+    column,
+    legend_above,
+    literal,
+    new_figure,
+    reach,
+    thousands,
+)
+from lammps_bg.results import Estimate, term_name, with_error
 from lammps_bg.thermo.free_energy import convergence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_JOINT = ("bar", "bar_marginal", "mbar")
-_KIND = {"exact": "exact", **dict.fromkeys(_JOINT, "reweighted"), **dict.fromkeys(("tfep", "tfep_marginal", "bound"), "flow")}
-"""Whose samples an estimate rests on, which sets its colour; all others rest on MD alone."""
+
+def _shown(run: RunContents) -> list[Estimate]:
+    return [given for given in run.results.estimates() if given.value is not None and given.error is not None]
 
 
 def estimators_data(run: RunContents) -> Data | None:
-    """The estimates of beta F / N relative to the one on top; None where there are not two of them.
-
-    Args:
-        run: The run.
-    """
-    best = headline(run)
-    known = [given for given in estimates(run) if given.value is not None and given.error is not None]
+    """The estimates of beta F / N relative to the one on top; None where there are not two of them."""
+    best, known = run.results.best, _shown(run)
     if best is None or best.value is None or len(known) < 2:
         return None
     rows = []
     for given in known:
         value, error = float(given.value or 0.0), float(given.error or 0.0)
         low, high = given.interval or (value, value)
-        kind = "md" if run.is_md else _KIND.get(given.key, "md")
+        kind = "md" if run.results.kind == "md" else given.estimator.samples
         row = {"key": given.key, "name": given.name, "kind": kind, "value": value, "error": error}
         rows.append({**row, "difference": value - best.value, "interval": [low - best.value, high - best.value]})
     return {"reference": {"name": best.name, "value": best.value}, "rows": rows}
 
 
 def draw_estimators(data: Data) -> "Figure":
-    """One point with its 95 % interval for each estimator.
-
-    Args:
-        data: From `estimators_data`.
-    """
+    """One point with its 95 % interval for each estimator."""
     rows: list[dict[str, Any]] = data["rows"]
     figure, axes = new_figure(0.9 + 0.34 * len(rows))
     ends = np.array([row["interval"] for row in rows if row["key"] != "bound"] or [row["interval"] for row in rows])
@@ -68,12 +72,8 @@ def draw_estimators(data: Data) -> "Figure":
 
 
 def terms_data(run: RunContents) -> Data | None:
-    """The contributions to beta F / N in the order in which they are summed.
-
-    Args:
-        run: The run.
-    """
-    known = terms(run)
+    """The contributions to beta F / N in the order in which they are summed."""
+    known = run.results.terms
     if not known:
         return None
     values = np.array(list(known.values()))
@@ -83,11 +83,7 @@ def terms_data(run: RunContents) -> Data | None:
 
 
 def draw_terms(data: Data) -> "Figure":
-    """A waterfall: each bar starts where the one above ends.
-
-    Args:
-        data: From `terms_data`.
-    """
+    """A waterfall: each bar starts where the one above ends."""
     values, starts, total = column(data, "values"), column(data, "starts"), data["total"]
     figure, axes = new_figure(0.9 + 0.32 * (len(values) + 1))
     places = np.arange(len(values))
@@ -108,18 +104,14 @@ def draw_terms(data: Data) -> "Figure":
 
 
 def convergence_data(run: RunContents) -> Data | None:
-    """Partial TFEP estimates relative to that of all samples, per atom, and what chains and the estimators with MD say.
-
-    Args:
-        run: The run.
-    """
+    """Partial TFEP estimates relative to that of all samples, per atom, and what chains and the estimators with MD say."""
     log_w = run.log_w
     if len(log_w) < 20 or not np.isfinite(log_w).any():
         return None
-    partial, n = convergence(log_w), run.n_atoms
+    partial, n = convergence(log_w), run.results.n_atoms
     final, constant = float(partial.forward[-1]) / n, run.absolute_constant
-    known = [given for given in estimates(run) if given.value is not None and given.error is not None]
-    beside = [next((given for given in known if given.key in keys), None) for keys in (("exact",), _JOINT)]
+    known = _shown(run)
+    beside = [next((given for given in known if given.estimator.samples == samples), None) for samples in ("exact", "reweighted")]
     data: Data = {"counts": partial.counts, "final_error": float(partial.forward_error[-1]) / n}
     for name in ("forward", "backward"):
         data[name] = getattr(partial, name) / n - final
@@ -127,7 +119,7 @@ def convergence_data(run: RunContents) -> Data | None:
     data["joint"] = [
         {
             "name": given.name,
-            "kind": _KIND[given.key],
+            "kind": given.estimator.samples,
             "value": float(given.value or 0.0) - constant - final,
             "error": given.error,
         }
@@ -138,15 +130,11 @@ def convergence_data(run: RunContents) -> Data | None:
 
 
 def draw_convergence(data: Data) -> "Figure":
-    """Estimates from the first and from the last n samples, with one standard error.
-
-    Args:
-        data: From `convergence_data`.
-    """
+    """Estimates from the first and from the last n samples, with 95 % intervals."""
     figure, axes = new_figure()
     counts, names = column(data, "counts"), ("forward", "backward")
     factor, power = thousands(np.concatenate([column(data, name) for name in names]))
-    error = factor * data["final_error"]
+    error = reach(factor * data["final_error"])
     axes.axhspan(-error, error, color="#B8BCC4", alpha=0.35, linewidth=0, label="all samples")
     for shift, (name, label, colour, marker) in zip(
         (-0.12, 0.12),
@@ -155,13 +143,45 @@ def draw_convergence(data: Data) -> "Figure":
     ):
         x = counts + shift * (counts[1] - counts[0] if len(counts) > 1 else 1)
         axes.errorbar(
-            x, factor * column(data, name), factor * column(data, f"{name}_error"), fmt=f"{marker}-", color=colour, markersize=3.5, capsize=2,
+            x, factor * column(data, name), reach(factor * column(data, f"{name}_error")), fmt=f"{marker}-", color=colour, markersize=3.5, capsize=2,
             linewidth=1.0, label=label,
         )  # fmt: skip
     for row in data["joint"]:
-        value, width = factor * row["value"], factor * row["error"]
+        value, width = factor * row["value"], reach(factor * row["error"])
         axes.axhline(value, color=COLOURS[row["kind"]], linewidth=1.3, label=literal(row["name"]))
         axes.axhspan(value - width, value + width, color=COLOURS[row["kind"]], alpha=0.2, linewidth=0)
     axes.set(xlabel="number of samples n", ylabel=f"β(F − F$_{{all}}$)/N ({power}kT per atom)", xlim=(0, None))
     legend_above(axes)
     return figure
+
+
+FIGURES = (
+    FigureKind(
+        "estimators",
+        "Free energies of all estimators with 95 % intervals",
+        estimators_data,
+        draw_estimators,
+        "Each point is one estimator with its 95 % interval, relative to the number on top. Good: the intervals of TFEP, chains, BAR, MBAR "
+        "and MD overlap, and the upper bound (arrow) lies to the right of all of them.",
+        f"Fewer than two estimates that may be shown; reference MD adds some: {COMPARE}.",
+    ),
+    FigureKind(
+        "terms",
+        "Contributions to the free energy as a waterfall",
+        terms_data,
+        draw_terms,
+        "Each bar starts where the one above ends. All terms but the estimated one are known exactly; the smaller it is, the closer "
+        "the base already was to the crystal.",
+        "The terms are withheld with the free energy; follow the next step of the verdict.",
+    ),
+    FigureKind(
+        "convergence",
+        "Free energy from growing numbers of samples",
+        convergence_data,
+        draw_convergence,
+        "TFEP from the first n and from the last n samples, with intervals of 95 %. Good: both enter the grey band (that of all "
+        "samples) early and stay. Steps downwards late in the row are rare samples of large weight: the error is then understated. "
+        "A line with a band is the best other estimate; chains that lie below the grey band have found what the draws miss.",
+        "At least 20 samples with finite weights are needed; draw more: lammps-bg sample -model RUN -out NEW.",
+    ),
+)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lammps_bg.report.contents import RunContents
-from lammps_bg.report.figures.style import INK, Data, legend_of_states, literal, new_figure
+from lammps_bg.report.figures.style import INK, Data, FigureKind, fill_band, legend_of_states, literal, new_figure, reach
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,11 +16,7 @@ _MOST = 8  # curves that can be told apart
 
 
 def gibbs_data(run: RunContents) -> Data | None:
-    """What `gibbs` stored for its figure; None where it did not.
-
-    Args:
-        run: The run.
-    """
+    """What `gibbs` stored for its figure; None where it did not."""
     return dict(run.curves) or None
 
 
@@ -42,15 +38,30 @@ def draw_gibbs(data: Mapping[str, Any]) -> "Figure":
         colour = f"C{index}"
         volume, error = np.asarray(isotherm["volume"]), np.asarray(isotherm["error"])
         right.plot(isotherm["pressure"], volume, color=colour, label=literal(isotherm["label"]))
-        right.fill_between(isotherm["pressure"], volume - error, volume + error, color=colour, alpha=0.3, linewidth=0)
+        fill_band(right, isotherm["pressure"], volume, error, colour)
         right.plot(isotherm["asked_pressure"], isotherm["asked_volume"], "o", color=colour, markersize=4)
     if data["md"]:
         md = data["md"]
         right.errorbar(
-            [row["pressure"] for row in md], [row["md"]["value"] for row in md], [row["md"]["error"] for row in md],
+            [row["pressure"] for row in md], [row["md"]["value"] for row in md],
+            reach([row["md"]["error"] for row in md]),
             fmt="s", color=INK, markersize=5, fillstyle="none", label="NPT MD",
         )  # fmt: skip
     right.set(xlabel=data["labels"]["pressure"], ylabel=data["labels"]["volume"])
     for axes in (left, right):
         legend_of_states(axes)
     return figure
+
+
+FIGURES = (
+    FigureKind(
+        "gibbs",
+        "Free energy over the volume at each pressure, and volume over pressure",
+        gibbs_data,
+        draw_gibbs,
+        "Left: F + PV above its minimum, for each state and pressure; points are the cells that were evaluated, dotted lines the minima. Good: "
+        "one well with its minimum far from both ends. Right: volume over pressure with a band of 95 %; circles are the "
+        "pressures asked for, squares NPT dynamics, which should lie on the curve.",
+        "This folder has no curves.json; evaluate it again: lammps-bg gibbs -model RUN -out NEW.",
+    ),
+)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_bg.report.contents import KINDS, NAMES, RunContents, numbers
-from lammps_bg.report.figures.style import Data, column, draw_density, legend_above, new_figure
-from lammps_bg.report.numbers import is_number, unit
+from lammps_bg.report.contents import RunContents, numbers
+from lammps_bg.report.figures.style import COMPARE, Data, FigureKind, column, draw_density, legend_above, new_figure
+from lammps_bg.results import ENSEMBLES, is_number, unit
 from lammps_bg.thermo.weights import log_mean_exp, normalised_weights
 
 if TYPE_CHECKING:
@@ -20,16 +20,11 @@ Array = NDArray[np.float64]
 _MOST_BINS = 50
 _TAIL = 0.002  # share of the samples that may lie beyond either end of the axis
 _REACH = 0.6  # of the axis beyond the bulk, in widths of the bulk
-_LINES = {"tfep": "TFEP", "exact": "chains", "bar": "BAR"}
 
 
 def work_data(run: RunContents) -> Data | None:
-    """Log-weights of the flow, raw and reweighted, and of exact samples and MD frames where there are any.
-
-    Args:
-        run: The run.
-    """
-    given = (run.comparison.get("work") or {}) if run.comparison else {}
+    """Log-weights of the flow, raw and reweighted, and of exact samples and MD frames where there are any."""
+    given = (run.results.comparison.get("work") or {}) if run.results.comparison else {}
     flow = _finite(numbers(given["flow"]) if given.get("flow") else run.log_w)
     if len(flow) < 2:
         return None
@@ -39,7 +34,7 @@ def work_data(run: RunContents) -> Data | None:
         values["md"] = frames - centre
     correlation = {"md": _correlation(run, len(values.get("md", ())))}
     if len(chained := _finite(run.chains.get("log_w", np.empty(0)))) > 1:
-        values["exact"], correlation["exact"] = chained - centre, max(1.0, float(run.exact.get("inefficiency") or 1.0))
+        values["exact"], correlation["exact"] = chained - centre, max(1.0, float(run.results.exact.get("inefficiency") or 1.0))
     series, edges = _densities(values, weights, correlation, upper=0.0)
     return {
         "x_label": "log-weight relative to the mean weight, ln(w / ⟨w⟩)",
@@ -51,11 +46,7 @@ def work_data(run: RunContents) -> Data | None:
 
 
 def draw_work(data: Data) -> "Figure":
-    """The distributions of log-weights; forward and reverse ones cross at the free-energy difference.
-
-    Args:
-        data: From `work_data`.
-    """
+    """The distributions of log-weights; forward and reverse ones cross at the free-energy difference."""
     figure, axes = new_figure()
     edges = column(data, "edges")
     names = {
@@ -64,7 +55,7 @@ def draw_work(data: Data) -> "Figure":
         "exact": "exact samples (chains)",
         "md": "MD frames in the flow",
     }
-    for kind in (kind for kind in KINDS if kind in data["series"]):
+    for kind in (kind for kind in ENSEMBLES if kind in data["series"]):
         draw_density(axes, kind, edges, data["series"][kind], label=names[kind])
     dashes = ["-", "--", ":", "-."]
     for (name, place), dash in zip(data["lines"].items(), dashes, strict=False):
@@ -75,21 +66,17 @@ def draw_work(data: Data) -> "Figure":
 
 
 def energy_data(run: RunContents) -> Data | None:
-    """Distributions of the potential energy: base, flow, reweighted, MD.
-
-    Args:
-        run: The run.
-    """
+    """Distributions of the potential energy: base, flow, reweighted, MD."""
     found = run.observables.get("energy") or {}
     values: dict[str, Array] = {}
     weights: dict[str, Array] = {}
     for kind, entry in (found.get("series") or {}).items():
         energies = numbers(entry.get("values") or []) if not isinstance(entry.get("values"), np.ndarray) else entry["values"]
         usable = np.isfinite(energies)
-        if kind not in KINDS or usable.sum() < 2:
+        if kind not in ENSEMBLES or usable.sum() < 2:
             continue
         values[kind] = energies[usable]
-        if kind == "flow" and run.weights_reliable and len(log_w := _log_weights(entry, len(energies))):
+        if kind == "flow" and run.results.weights_reliable and len(log_w := _log_weights(entry, len(energies))):
             values["reweighted"], weights["reweighted"] = values["flow"], normalised_weights(log_w[usable])
     if not values:
         return None
@@ -103,17 +90,13 @@ def energy_data(run: RunContents) -> Data | None:
 
 
 def draw_energy(data: Data) -> "Figure":
-    """The distributions of the potential energy.
-
-    Args:
-        data: From `energy_data`.
-    """
+    """The distributions of the potential energy."""
     figure, axes = new_figure()
     edges = column(data, "edges")
-    for kind in (kind for kind in KINDS if kind in data["series"]):
+    for kind in (kind for kind in ENSEMBLES if kind in data["series"]):
         entry = data["series"][kind]
         beyond = f" ({entry['outside']:.0%} beyond the axis)" if entry["outside"] > 0.02 else ""
-        draw_density(axes, kind, edges, entry, label=NAMES[kind] + beyond)
+        draw_density(axes, kind, edges, entry, label=ENSEMBLES[kind] + beyond)
     axes.set(xlabel=f"potential energy ({unit(data['unit'])})", ylabel=f"probability density\n(per {unit(data['unit'])})")
     axes.set(xlim=(edges[0], edges[-1]), ylim=(0, None))
     legend_above(axes)
@@ -135,7 +118,7 @@ def _log_weights(entry: Mapping[str, Any], n: int) -> Array:
 
 def _correlation(run: RunContents, n_shown: int) -> float:
     """Statistical inefficiency of the MD frames shown, at least 1."""
-    described = run.comparison.get("md") or run.results.get("md") or {}
+    described = run.results.comparison.get("md") or run.results.get("md") or {}
     independent = described.get("n_independent")
     return max(1.0, n_shown / independent) if is_number(independent) and independent > 0 else 1.0
 
@@ -159,7 +142,7 @@ def _densities(
         low, high = max(min(low, own[0]), low - reach), min(max(high, own[1]), high + reach)
     edges = np.linspace(low, high, min(_MOST_BINS, max(12, round(1.2 * math.sqrt(min(map(len, values.values())))))) + 1)
     series = {}
-    for name in (kind for kind in KINDS if kind in values):
+    for name in (kind for kind in ENSEMBLES if kind in values):
         share = weights.get(name, np.full(len(values[name]), 1.0 / len(values[name])))
         series[name] = _density(values[name], share, edges, correlation.get(name, 1.0))
     return series, edges
@@ -193,8 +176,31 @@ def _estimates_on_axis(run: RunContents, centre: float) -> dict[str, float]:
     if constant is None:
         return {}
     places = {}
-    for key, name in _LINES.items():
-        value = run.estimate(key).get("value")
-        if is_number(value):
-            places[name] = (constant - value) * run.n_atoms - centre
+    for given in run.results.estimates():
+        if given.estimator.leads and given.value is not None:
+            places[given.name] = (constant - given.value) * run.results.n_atoms - centre
     return places
+
+
+FIGURES = (
+    FigureKind(
+        "work",
+        "Distributions of the log-weights of flow samples and MD frames",
+        work_data,
+        draw_work,
+        "Log-weights ln w = −βU − ln q of the flow's samples, the same reweighted, and of exact samples or MD frames in the flow, "
+        "where there are any. The flow's curve and theirs cross at the free-energy difference; the reweighted curve should fall on theirs. "
+        "Good: narrow curves that overlap. Bad: a reweighted curve made of a few spikes at the right end of the flow's; there chains are needed.",
+        f"No log-weights in samples.csv; sample again: lammps-bg sample -model RUN -out NEW. With MD: {COMPARE}.",
+    ),
+    FigureKind(
+        "energy",
+        "Distributions of the potential energy",
+        energy_data,
+        draw_energy,
+        "Good: the flow lies close to the reweighted curve, and the reweighted curve follows those of exact samples and of MD within the "
+        "error bars (95 %).",
+        "No energies in this run; make a new one: lammps-bg sample -model RUN -out NEW.",
+        "Energies of the independent frames. Good: one smooth peak; a second one or a long shoulder belongs to a crystal that changed.",
+    ),
+)

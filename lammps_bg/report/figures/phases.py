@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lammps_bg.report.contents import RunContents
-from lammps_bg.report.figures.style import INK, Data, legend_of_states, literal, new_figure
+from lammps_bg.report.figures.style import INK, Data, FigureKind, fill_band, legend_of_states, literal, new_figure, reach
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,11 +16,7 @@ _MOST = 10  # curves that can be told apart
 
 
 def phases_data(run: RunContents) -> Data | None:
-    """What `phase` stored for its figure; None where it did not.
-
-    Args:
-        run: The run.
-    """
+    """What `phase` stored for its figure; None where it did not."""
     return dict(run.curves) or None
 
 
@@ -37,14 +33,28 @@ def draw_phases(data: Mapping[str, Any]) -> "Figure":
         colour = f"C{index}"
         x, y, error = (np.asarray(curve[name]) for name in ("x", "y", "error"))
         left.plot(x, y, color=colour, marker="o" if len(x) < 12 else "", markersize=4, label=literal(curve["label"]))
-        left.fill_between(x, y - error, y + error, color=colour, alpha=0.3, linewidth=0)
+        fill_band(left, x, y, error, colour)
         left.plot(curve["roots"], np.zeros(len(curve["roots"])), "|", color=colour, markersize=14)
     left.set(xlabel=literal(data["axis"]), ylabel=data["energy"])
     legend_of_states(left)
     if data["lines"]:
         right = panels[0, 1]
         for line in data["lines"]:
-            right.errorbar(line["x"], line["y"], line["error"], fmt="o-", capsize=2, label=literal(line["label"]))
+            right.errorbar(line["x"], line["y"], reach(line["error"]), fmt="o-", capsize=2, label=literal(line["label"]))
         right.set(xlabel=literal(data["lines"][0]["outer"]), ylabel=literal(data["axis"]))
         legend_of_states(right)
     return figure
+
+
+FIGURES = (
+    FigureKind(
+        "phases",
+        "Difference of Gibbs free energies along the axis, and the coexistence line",
+        phases_data,
+        draw_phases,
+        "Left: difference of the Gibbs free energies per atom with a band of 95 %; below zero the second crystal is the stable "
+        "one, ticks mark the crossings. Good: a band that is narrow where it crosses zero. Right, where a second axis varies: the crossings "
+        "over it, the coexistence line.",
+        "This folder has no curves.json; compare again: lammps-bg phase -models A B --axis P -out NEW.",
+    ),
+)

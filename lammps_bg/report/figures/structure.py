@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_bg.report.contents import KINDS, NAMES, RunContents, numbers
-from lammps_bg.report.figures.style import COLOURS, Data, column, draw_curve, legend_above, new_figure
-from lammps_bg.report.numbers import unit
+from lammps_bg.report.contents import RunContents, numbers
+from lammps_bg.report.figures.style import COLOURS, COMPARE, Data, FigureKind, column, draw_curve, legend_above, new_figure, reach
+from lammps_bg.results import ENSEMBLES, unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,11 +21,7 @@ _SHORT = {"md": "MD"}  # names beside the axis of differences, where long ones h
 
 
 def rdf_data(run: RunContents) -> Data | None:
-    """Radial distribution functions and their differences from the reference: MD, else exact samples, else the reweighted flow.
-
-    Args:
-        run: The run.
-    """
+    """Radial distribution functions and their differences from the reference: MD, else exact samples, else the reweighted flow."""
     found = run.observables.get("rdf") or {}
     curves = _shown(run, found.get("curves") or {})
     if not curves or not len(found.get("r", ())):
@@ -47,18 +43,14 @@ def rdf_data(run: RunContents) -> Data | None:
 
 
 def draw_rdf(data: Data) -> "Figure":
-    """The curves above, their differences from the reference below.
-
-    Args:
-        data: From `rdf_data`.
-    """
+    """The curves above, their differences from the reference below."""
     r, differences = column(data, "r"), data["differences"]
     if differences:
         figure, (top, bottom) = new_figure(4.6, nrows=2, sharex=True, height_ratios=(3, 1.3))
     else:
         figure, top = new_figure()
         bottom = top
-    for kind in (kind for kind in KINDS if kind in data["curves"]):
+    for kind in (kind for kind in ENSEMBLES if kind in data["curves"]):
         entry = data["curves"][kind]
         draw_curve(top, kind, r, column(entry, "g"), column(entry, "error"))
     top.set(ylabel="g(r)", ylim=(0, None), xlim=_support(r, data["curves"]))
@@ -73,11 +65,7 @@ def draw_rdf(data: Data) -> "Figure":
 
 
 def msd_data(run: RunContents) -> Data | None:
-    """Mean-square displacement of each site.
-
-    Args:
-        run: The run.
-    """
+    """Mean-square displacement of each site."""
     found = run.observables.get("msd") or {}
     given = _shown(run, found.get("curves") or {})
     curves = {}
@@ -91,22 +79,18 @@ def msd_data(run: RunContents) -> Data | None:
 
 
 def draw_msd(data: Data) -> "Figure":
-    """A point for each site and a line at the mean over sites.
-
-    Args:
-        data: From `msd_data`.
-    """
+    """A point for each site and a line at the mean over sites."""
     figure, axes = new_figure(3.2)
-    kinds = [kind for kind in KINDS if kind in data["curves"]]
+    kinds = [kind for kind in ENSEMBLES if kind in data["curves"]]
     for index, kind in enumerate(kinds):
         entry = data["curves"][kind]
         value, error = column(entry, "value"), column(entry, "error")
         x = np.arange(1, len(value) + 1) + 0.22 * (index - (len(kinds) - 1) / 2)
         style = {"fmt": _MARKERS[kind], "color": COLOURS[kind], "markersize": 3, "elinewidth": 0.7, "alpha": 0.85}
         if len(value) > _MANY_SITES:
-            axes.plot(x, value, ".", color=COLOURS[kind], markersize=2, alpha=0.6, label=NAMES[kind])
+            axes.plot(x, value, ".", color=COLOURS[kind], markersize=2, alpha=0.6, label=ENSEMBLES[kind])
         else:
-            axes.errorbar(x, value, error, label=NAMES[kind], **style)
+            axes.errorbar(x, value, reach(error), label=ENSEMBLES[kind], **style)
         if entry["mean"] is not None:
             axes.axhline(entry["mean"], color=COLOURS[kind], linewidth=1.0, alpha=0.8)
     axes.set(xlabel="site", ylabel=f"⟨u²⟩ ({unit(data['unit'])})")
@@ -118,7 +102,9 @@ def draw_msd(data: Data) -> "Figure":
 
 def _shown(run: RunContents, curves: Mapping[str, Any]) -> dict[str, Any]:
     """The curves that are known and may be shown: no reweighted one where the weights are not reliable."""
-    return {kind: curves[kind] for kind in KINDS if curves.get(kind) and (run.weights_reliable or kind != "reweighted")}
+    return {
+        kind: curves[kind] for kind in ENSEMBLES if curves.get(kind) and (run.results.weights_reliable or kind != "reweighted")
+    }
 
 
 def _errors(entry: Mapping[str, Any], n: int) -> Array:
@@ -131,3 +117,27 @@ def _support(r: Array, curves: Mapping[str, Any]) -> tuple[float, float]:
     seen = [r[np.flatnonzero(column(entry, "g") > 1e-9)] for entry in curves.values()]
     first = min((float(places[0]) for places in seen if len(places)), default=float(r[0]))
     return max(float(r[0]), first - 0.06 * float(r[-1] - r[0])), float(r[-1])
+
+
+FIGURES = (
+    FigureKind(
+        "rdf",
+        "Radial distribution functions and their differences",
+        rdf_data,
+        draw_rdf,
+        "Above: all pairs of atoms. Below: the difference from the reference, with bands of 95 % from both errors. Good: the bands "
+        "of reweighted and exact samples hold zero nearly everywhere.",
+        "No radial distribution in this run; ask for it: --set estimate.rdf_samples=256.",
+        "All pairs of atoms, with a band of 95 %. Good: separate peaks at the distances of the lattice.",
+    ),
+    FigureKind(
+        "msd",
+        "Mean-square displacement of every site",
+        msd_data,
+        draw_msd,
+        "A point for each site with its 95 % interval, lines at the means over sites. Sites that are equivalent by symmetry should agree, "
+        "and reweighted and exact samples should agree with MD. A flow below them misses the tails of the vibrations.",
+        f"No displacements site by site in this run; compare it with MD: {COMPARE}.",
+        "A point for each site with its 95 % interval, a line at the mean over sites. Good: sites that are equivalent by symmetry agree.",
+    ),
+)

@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How figures look: one palette, one set of axes, one way to PNG and SVG. matplotlib is imported where it is used."""
+"""What a figure is, and how all of them look: one palette, one set of axes, one way to PNG and SVG.
+
+A bar or a band that is drawn is an interval of 95 %: `reach` of its standard error to either side. matplotlib is imported where it
+is used.
+"""
 
 import importlib
 import io
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lammps_bg.errors import LammpsBGError
 from lammps_bg.files import replaced
-from lammps_bg.report.contents import NAMES
+from lammps_bg.report.contents import RunContents
+from lammps_bg.results import ENSEMBLES, NORMAL_95
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +68,32 @@ _STYLE = {
     "svg.hashsalt": "lammps-bg",
     "path.simplify_threshold": 0.3,
 }
+
+
+COMPARE = "lammps-bg md -model RUN -out MDRUN, then lammps-bg estimate -model RUN -md MDRUN"
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """One figure, with what the reader has to know: how to read it, and how to get one that is missing.
+
+    Attributes:
+        name: Of its files.
+        alternative: What it shows, for readers who cannot see it.
+        data: What it shows in this run; None where the run has no such data.
+        draw: Draws the data.
+        reading: How to read it, and what good looks like.
+        missing: What to do to get it.
+        reading_md: How to read it in a report on molecular dynamics, where that differs.
+    """
+
+    name: str
+    alternative: str
+    data: Callable[[RunContents], Data | None]
+    draw: Callable[[Data], "Figure"]
+    reading: str
+    missing: str
+    reading_md: str = ""
 
 
 class ReportError(LammpsBGError):
@@ -131,6 +163,11 @@ def new_figure(height: float = HEIGHT, width: float = WIDTH, **panels: Any) -> t
     return figure, figure.subplots(**panels)
 
 
+def reach(error: ArrayLike) -> Array:
+    """Half the width of a 95 % interval, from a standard error."""
+    return NORMAL_95 * np.asarray(error, dtype=np.float64)
+
+
 def draw_density(axes: "Axes", kind: str, edges: Array, entry: Mapping[str, Any], *, label: str | None = None) -> None:
     """A normalised histogram as steps with error bars; the reference and the base are filled, so that lines stay readable.
 
@@ -145,14 +182,14 @@ def draw_density(axes: "Axes", kind: str, edges: Array, entry: Mapping[str, Any]
     colour = COLOURS[kind]
     if kind in ("base", "md"):
         axes.stairs(height, edges, fill=True, color=colour, alpha=0.16, linewidth=0)
-    axes.stairs(height, edges, color=colour, linestyle=LINES[kind], linewidth=1.5, label=label or NAMES[kind])
+    axes.stairs(height, edges, color=colour, linestyle=LINES[kind], linewidth=1.5, label=label or ENSEMBLES[kind])
     shown = height > 0
     centres = 0.5 * (edges[1:] + edges[:-1])
-    axes.errorbar(centres[shown], height[shown], error[shown], fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.6)
+    axes.errorbar(centres[shown], height[shown], reach(error[shown]), fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.6)
 
 
 def draw_curve(axes: "Axes", kind: str, x: Array, y: Array, error: Array) -> None:
-    """A curve with a band of one standard error.
+    """A curve with a band of 95 %.
 
     Args:
         axes: Where to draw.
@@ -161,8 +198,13 @@ def draw_curve(axes: "Axes", kind: str, x: Array, y: Array, error: Array) -> Non
         y: Ordinate, nan where unknown, shape [n].
         error: Standard error of `y`, shape [n].
     """
-    axes.fill_between(x, y - error, y + error, color=COLOURS[kind], alpha=0.25, linewidth=0)
-    axes.plot(x, y, color=COLOURS[kind], linestyle=LINES[kind], linewidth=1.3, label=NAMES[kind])
+    fill_band(axes, x, y, error, COLOURS[kind])
+    axes.plot(x, y, color=COLOURS[kind], linestyle=LINES[kind], linewidth=1.3, label=ENSEMBLES[kind])
+
+
+def fill_band(axes: "Axes", x: Array, y: Array, error: Array, colour: str) -> None:
+    """A band of 95 % around a curve, from its standard error, shape [n]."""
+    axes.fill_between(x, y - reach(error), y + reach(error), color=colour, alpha=0.25, linewidth=0)
 
 
 def thousands(values: Array) -> tuple[float, str]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.report.contents import RunContents
-from lammps_bg.report.figures.style import COLOURS, INK, Data, column, legend_above, new_figure
+from lammps_bg.report.figures.style import COLOURS, INK, Data, FigureKind, column, legend_above, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,11 +18,7 @@ _SHOWN = (0.5, 97.0)  # percentiles of the batches that set the axis: the first 
 
 
 def training_data(run: RunContents) -> Data | None:
-    """Bound of the batches and of the evaluations, spread of the log-weights, and ESS over the steps.
-
-    Args:
-        run: The run.
-    """
+    """Bound of the batches and of the evaluations, spread of the log-weights, and ESS over the steps."""
     if not {"step", "bound"} <= run.train.keys() or len(run.train["step"]) < 2:
         return None
     shift = _absolute(run)
@@ -43,11 +39,7 @@ def training_data(run: RunContents) -> Data | None:
 
 
 def draw_training(data: Data) -> "Figure":
-    """The bound above, the spread of the log-weights and the ESS below.
-
-    Args:
-        data: From `training_data`.
-    """
+    """The bound above, the spread of the log-weights and the ESS below."""
     figure, (top, bottom) = new_figure(4.6, nrows=2, sharex=True, height_ratios=(3, 2))
     step, bound = column(data, "step"), column(data, "bound")
     exact, base = column(data, "evaluation_bound"), data["base_bound"]
@@ -74,7 +66,11 @@ def draw_training(data: Data) -> "Figure":
 
 def _absolute(run: RunContents) -> float | None:
     """What the bound of train.csv lacks to beta F / N: the constants and the lattice at rest."""
-    constant, beta, energy = run.absolute_constant, run.system.get("beta"), run.system.get("static_energy_per_atom")
+    constant, beta, energy = (
+        run.absolute_constant,
+        run.results.system.get("beta"),
+        run.results.system.get("static_energy_per_atom"),
+    )
     return None if constant is None or beta is None or energy is None else constant + beta * energy
 
 
@@ -82,3 +78,17 @@ def _averaged(values: Array) -> Array:
     """Means over blocks of steps, so few that a line can show them."""
     size = -(-len(values) // _MOST_STEPS)
     return np.array([values[start : start + size].mean() for start in range(0, len(values), size)])
+
+
+FIGURES = (
+    FigureKind(
+        "training",
+        "Bound and effective sample size over the training steps",
+        training_data,
+        draw_training,
+        "Above: the variational upper bound on βF/N (batches, and fresh samples with exact energies). Below: the effective sample size "
+        "(green, left) and the spread of the log-weights of the batches (grey, right). Good: the bound falls below that of the base and "
+        "flattens out, ESS rises. Still falling at the end: more train.steps will pay.",
+        "This run has no training steps (train.steps = 0, or a model trained elsewhere); see the run that trained the model.",
+    ),
+)

@@ -1,33 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`status`: where a run stands, from its files alone, whether its job runs, was stopped, or died without a word.
+"""Where a run stands, from its files alone: whether its job runs, was stopped, or died without a word.
 
 Whether a job lives is asked of the system's lock on the run folder, never of a clock: clocks of nodes differ.
 """
 
 import json
+import math
 import os
 import shlex
 import socket
-import sys
 import time
 from calendar import timegm
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lammps_bg.errors import LammpsBGError, RunDirectoryError
-from lammps_bg.report.console import Console
-from lammps_bg.report.numbers import NOTHING
-from lammps_bg.store import lock, status_file
+from lammps_bg.errors import RunDirectoryError
+from lammps_bg.results import short_duration
+from lammps_bg.store import lock
+from lammps_bg.store.job import DONE, STATUS
 from lammps_bg.store.lock import Holder, LockState
 
 _CHECKPOINTS = ("checkpoint.pt", "exact.pt", "trajectories/*.npz")
 _RESUMABLE = ("run", "train", "sample", "md")
-_LATE = 2.0  # seconds by which a time in the future shows that clocks differ: times are written in whole seconds
-_ENDS = {status_file.DONE: "finished", "failed": "failed", "stopped": "stopped", "failed or stopped": "stopped"}
+LATE = 2.0  # seconds by which a time in the future shows that clocks differ: times are written in whole seconds
+_ENDS = {DONE: "finished", "failed": "failed", "stopped": "stopped", "failed or stopped": "stopped"}
 Entry = dict[str, Any]
 
 
@@ -80,37 +78,6 @@ class RunStatus:
     notes: list[str]
 
 
-def report(runs: Sequence[Path], console: Console, *, as_json: bool) -> int:
-    """Show where runs stand; returns the exit code.
-
-    Args:
-        runs: Their folders.
-        console: Where to show it.
-        as_json: Print one JSON object instead, or a list of them for several runs.
-
-    Raises:
-        RunDirectoryError: The only folder given is no run directory; of several the others are shown all the same.
-    """
-    found, refused = list[RunStatus](), False
-    for run in runs:
-        try:
-            found.append(examine(run))
-        except LammpsBGError as error:
-            if len(runs) == 1:
-                raise
-            console.error(str(error))
-            refused = True
-    if as_json:
-        entries = [vars(status) for status in found]
-        sys.stdout.write(json.dumps(entries[0] if len(runs) == 1 else entries, indent=2) + "\n")
-    elif len(runs) == 1:
-        for line in lines(found[0]):
-            console.say(line)
-    elif found:
-        console.table("", table(found))
-    return RunDirectoryError.exit_code if refused else 0
-
-
 def examine(run: Path) -> RunStatus:
     """Where a run stands; reads only, and takes a folder in any condition.
 
@@ -122,7 +89,7 @@ def examine(run: Path) -> RunStatus:
     """
     folder, notes = Path(run).absolute(), list[str]()
     state = lock.inspect(folder)
-    provenance, entry = (_read(folder / name, notes) for name in ("provenance.json", status_file.NAME))
+    provenance, entry = (_read(folder / name, notes) for name in ("provenance.json", STATUS))
     known = (folder / "provenance.json").exists() or state.holder or state.held
     if not known and not lock.half_made(folder):
         what = "it has no provenance.json" if folder.is_dir() else "there is no such folder"
@@ -134,7 +101,7 @@ def examine(run: Path) -> RunStatus:
     status = RunStatus(
         run=str(run), state=life, command=words[0] if words else None, resume=None, notes=notes,
         age_seconds=_age(entry.get("updated"), notes), checkpoint_age_seconds=_checkpoint_age(folder, notes),
-        **_numbers(folder, entry), **_job(state.holder if life == "running" else None, entry, state.holder),
+        **_numbers(folder, entry), **_job(state.holder, entry),
     )  # fmt: skip
     if life not in ("running", "finished"):
         status.resume = _resume(run, words, status, half_made=not (folder / "provenance.json").exists())
@@ -211,9 +178,9 @@ def _numbers(folder: Path, entry: Entry) -> Entry:
     return {"stage": stage, **found}
 
 
-def _job(running: Holder | None, entry: Entry, last: Holder | None) -> Entry:
+def _job(holder: Holder | None, entry: Entry) -> Entry:
     """Who carries it out, or did so last."""
-    if holder := running or last:
+    if holder:
         return {"host": holder.host, "pid": holder.pid, "ranks": holder.ranks, "started": holder.since}
     return {name: entry.get(name) for name in ("host", "pid", "ranks", "started")}
 
@@ -229,15 +196,16 @@ def _text(value: object) -> str | None:
 
 def _sampled_ess(path: Path) -> float | None:
     """ESS of the samples so far; the last line may be cut short."""
-    from lammps_bg.thermo.weights import effective_sample_size  # with scipy, which is half of the time of this command
-
     try:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         place = lines[0].split(",").index("log_w")
-        log_w = np.array([float(line.split(",")[place]) for line in lines[1:]])
+        log_w = [float(line.split(",")[place]) for line in lines[1:]]
     except (OSError, ValueError, IndexError):
         return None
-    return float(effective_sample_size(log_w) / len(log_w)) if np.isfinite(log_w).any() else None
+    finite = [value for value in log_w if math.isfinite(value)]
+    largest = max(finite, default=0.0)
+    weights = [math.exp(value - largest) for value in finite]
+    return sum(weights) ** 2 / sum(weight**2 for weight in weights) / len(log_w) if weights else None
 
 
 def _age(updated: object, notes: list[str]) -> float | None:
@@ -257,8 +225,8 @@ def _checkpoint_age(folder: Path, notes: list[str]) -> float | None:
 
 def _since(moment: float, notes: list[str]) -> float:
     age = time.time() - moment
-    if age < -_LATE and not any("clocks" in note for note in notes):
-        notes.append(f"the clocks of this machine and of the run's differ by at least {_duration(-age)}")
+    if age < -LATE and not any("clocks" in note for note in notes):
+        notes.append(f"the clocks of this machine and of the run's differ by at least {short_duration(-age)}")
     return round(age, 1)
 
 
@@ -283,85 +251,3 @@ def _kept(words: Sequence[str]) -> list[str]:
         at = words.index("-lammps-ranks")
         kept += words[at : at + 2]
     return kept
-
-
-def lines(status: RunStatus) -> Iterator[str]:
-    """A run in full.
-
-    Args:
-        status: Where it stands.
-    """
-    job = [f"pid {status.pid} on {status.host}, {_count(status.ranks)}, since {status.started}"] if status.pid else []
-    yield f"run        {status.run}"
-    yield f"state      {'; '.join([status.state, *job])}"
-    yield f"stage      {', '.join(_progress(status))}"
-    if status.ess is not None:
-        yield f"ESS        {status.ess:.1%}"
-    if status.F is not None:
-        yield f"beta F/N   {_with_error(status)}"
-    if status.state == "running" and status.eta_seconds is not None:
-        yield f"left       about {_duration(status.eta_seconds)} in this stage, at the last update"
-    if status.age_seconds is not None:
-        yield f"updated    {_ago(status.age_seconds)}{_saved(status)}"
-    if status.reason or status.state == "dead":
-        yield f"reason     {status.reason or 'its process is gone without a word: killed, out of memory, or its node was lost'}"
-    for note in status.notes:
-        yield f"note       {note}"
-    if status.resume:
-        yield f"continue   {status.resume}"
-
-
-def table(found: Sequence[RunStatus]) -> list[tuple[str, ...]]:
-    """Runs side by side, a header first.
-
-    Args:
-        found: Where they stand.
-    """
-    rows: list[tuple[str, ...]] = [("run", "state", "stage", "step", "%", "ESS", "beta F/N", "left", "updated")]
-    for status in found:
-        left = status.eta_seconds if status.state == "running" else None
-        rows.append(
-            (
-                status.run,
-                status.state,
-                status.stage or NOTHING,
-                NOTHING if status.step is None else str(status.step),
-                NOTHING if status.percent is None else f"{status.percent:.0f}",
-                NOTHING if status.ess is None else f"{status.ess:.1%}",
-                NOTHING if status.F is None else _with_error(status),
-                NOTHING if left is None else _duration(left),
-                NOTHING if status.age_seconds is None else _ago(status.age_seconds),
-            )
-        )
-    return rows
-
-
-def _progress(status: RunStatus) -> list[str]:
-    step = [] if status.step is None else [f"step {status.step}"]
-    return [status.stage or "nothing done yet", *step, *([] if status.percent is None else [f"{status.percent:.1f} %"])]
-
-
-def _with_error(status: RunStatus) -> str:
-    return f"{status.F:.5f}" + ("" if status.error is None else f" +- {status.error:.5f}")
-
-
-def _saved(status: RunStatus) -> str:
-    age = status.checkpoint_age_seconds
-    return "" if age is None else f"; last checkpoint {_ago(age)}"
-
-
-def _ago(seconds: float) -> str:
-    return f"{_duration(seconds)} ago" if seconds > -_LATE else f"{_duration(-seconds)} in the future"
-
-
-def _count(ranks: int | None) -> str:
-    return "1 rank" if (ranks or 1) == 1 else f"{ranks} ranks"
-
-
-def _duration(seconds: float) -> str:
-    """A time in the largest two units that it has."""
-    whole = round(max(0.0, seconds))
-    for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // smaller_size} {smaller}"
-    return f"{whole} s"
