@@ -10,7 +10,7 @@ project = "lammps_bg"
 author = "the lammps_bg authors"
 release = version = importlib.metadata.version("lammps-bg")
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "examples/**/*.md", "docker/README.md", "tests/benchmarks/scaling/*.md", "CHANGELOG.md", "CONTRIBUTING.md", "README.md"]
+include_patterns = ["*.md", "docs/*.md", "examples/**/*.md", "docker/README.md", "tests/benchmarks/scaling/*.md"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3

@@ -3,15 +3,16 @@
 
 import argparse
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lammps_bg import parallel
+from lammps_bg.commands import main_job
 from lammps_bg.commands import shared_options as options
 from lammps_bg.commands.job_ranks import require_same_on_all_ranks
+from lammps_bg.commands.job_request import Job
 from lammps_bg.commands.run_folder import create_run, finished_code, made_by_first, reopen_run, require_same_request
 from lammps_bg.commands.run_report import finish, illustrate
 from lammps_bg.commands.run_results import write_observables
@@ -38,26 +39,14 @@ _RENEWABLE = ("n_frames", "window_frames", "target_error", "max_steps", "replica
 
 
 @dataclass(frozen=True)
-class MDPlan:
+class MDPlan(Job):
     """What is going to be simulated.
 
     Attributes:
-        request: Script and flags.
-        config: The configuration.
         mode: Constant volume, constant pressure, or lambda windows.
-        out: Run directory.
-        words: Arguments after `lammps-bg`, as typed.
-        started: time.monotonic() at the start.
-        resume: Whether `out` is an earlier run to continue.
     """
 
-    request: ScriptRequest
-    config: Config
-    mode: Mode
-    out: Path
-    words: Sequence[str]
-    started: float
-    resume: bool = False
+    mode: Mode = "nvt"
 
 
 def planned(args: argparse.Namespace) -> MDPlan:
@@ -79,7 +68,7 @@ def planned(args: argparse.Namespace) -> MDPlan:
     out = args.out or Path("runs") / f"{name}_{mode}"
     RunDirectory.check_new(out)
     parallel.barrier()
-    return MDPlan(request, config, mode, out, args.words, time.monotonic())
+    return MDPlan(request, config, out, args.words, mode=mode)
 
 
 def _like_run(args: argparse.Namespace) -> tuple[ScriptRequest, Config]:
@@ -88,9 +77,7 @@ def _like_run(args: argparse.Namespace) -> tuple[ScriptRequest, Config]:
         raise ConfigError("expected either -in, with --elements where wanted, or -model, got both; leave one out")
     run = RunDirectory.open(args.model)
     request, config = stored_request(run), options.config(args, load_config(run.file("config.toml")))
-    nx, ny, nz = args.rep or request.replicate
-    variables, strain = {**request.variables, **options.variables(args)}, options.strain(args) or request.strain
-    return replace(request, replicate=(nx, ny, nz), variables=variables, flags=options.flags(args), strain=strain), config
+    return main_job.typed(args).applied_to(request), config
 
 
 def _resumed(args: argparse.Namespace) -> MDPlan:
@@ -112,7 +99,7 @@ def _resumed(args: argparse.Namespace) -> MDPlan:
     request = stored_request(run)
     if args.script is not None:
         request = replace(request, script=args.script, stored=False)
-    return MDPlan(request, config, mode, out, args.words, time.monotonic(), resume=True)
+    return MDPlan(request, config, out, args.words, resume=True, mode=mode)
 
 
 def execute(plan: MDPlan, console: Console, stop: StopFlag, *, allow_red: bool) -> int:

@@ -77,7 +77,7 @@ class Window:
         return replace(self, **arrays)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FrenkelLaddResult:
     """All windows and what MBAR makes of them.
 
@@ -106,6 +106,10 @@ class FrenkelLaddResult:
     def verdict(self) -> Verdict:
         """What to think of it."""
         return self.md.judged(float(self.joined.neighbour_overlaps.min()))
+
+    def __repr__(self) -> str:
+        free, verdict = self.free_energy, self.verdict
+        return f"beta F/N = {free.value:.5f} +- {free.error:.5f}; {verdict.colour}: {' '.join(verdict.reasons)}"
 
 
 def frenkel_ladd(

@@ -457,7 +457,7 @@ class Stability:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MDResult:
     """What molecular dynamics of a crystal came to.
 
@@ -547,6 +547,13 @@ class MDResult:
     def verdict(self) -> Verdict:
         """What to think of it."""
         return self.judged()
+
+    def __repr__(self) -> str:
+        temperature, verdict = self.temperature, self.verdict
+        return (
+            f"{self.setup.mode}: {self.n_independent} independent of {self.n_frames} frames, temperature {temperature.value:.6g} +- "
+            f"{temperature.error:.1g} {self.setup.problem.units.labels.temperature}; {verdict.colour}: {' '.join(verdict.reasons)}"
+        )
 
     def judged(self, neighbours: float | None = None) -> Verdict:
         """What to think of it, with the smallest overlap of neighbouring lambda windows where it is one of them."""

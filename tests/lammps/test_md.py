@@ -16,6 +16,7 @@ import pytest
 from command_line import LJ, TINY, TINY_MD, call, contents
 from launching import finished, launched, wait_for
 
+import lammps_bg as bg
 from lammps_bg import cli, parallel
 from lammps_bg.commands import run_report
 from lammps_bg.config import MdConfig
@@ -198,6 +199,16 @@ def test_the_numbers_of_the_command_without_a_folder(simulated, tmp_path):
     assert len(frames.energies) > result.n_independent == len(frames.observed.energies)
     assert np.array_equal(frames.displacements, stored.displacements)
     assert np.array_equal(frames.observed.energies, stored.observed.energies)
+
+
+def test_a_system_can_be_simulated(simulated):
+    """Through the public interface: the same numbers, and a sentence that says them."""
+    system = bg.System.from_lammps("in.lj", replicate=(2, 2, 2))
+    result = system.md("nvt", n_frames=50, settings={"md.damp": 0.1, "md.sample_every": 20}).result
+    found = results_of(simulated)["md"]
+    assert result.temperature.value == found["temperature"]["value"]
+    assert repr(result).startswith(f"nvt: {found['n_independent']:.0f} independent of {found['n_frames']} frames, temperature ")
+    system.close()
 
 
 def test_constant_pressure_in_python():

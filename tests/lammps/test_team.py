@@ -246,5 +246,9 @@ def test_a_signal_stops_and_resume_goes_on(tmp_path):
     out, error = finish(process, 75)
     assert error.count("ERROR: stopped by SIGUSR1") == 1
     before = len(TrajectoryFiles(tmp_path / "nvt" / "trajectories", "nvt-00").load())
-    finish(start(2, "-c", MAIN, "md", "--resume", "-out", "nvt", "--set", f"md.n_frames={before + 20}", "-lammps-ranks", "2"))
+    finish(
+        start(
+            2, "-c", MAIN, "md", "--resume", "-out", "nvt", "--set", f"md.n_frames={max(50, before + 20)}", "-lammps-ranks", "2"
+        )
+    )
     assert len(TrajectoryFiles(tmp_path / "nvt" / "trajectories", "nvt-00").load()) >= before + 20

@@ -123,7 +123,7 @@ class TorchSurface:
         self._types = torch.from_numpy(crystal.types - 1).to(device)
         self._wide: PairTable | None = None
         self._told = False
-        self._use_skin(_SKIN * crystal.nearest_distance)
+        self.table = self._table(_SKIN * crystal.nearest_distance)
         first = np.zeros(1, dtype=np.int64) if potential.has_members else None
         self.static_energy = float(self.energies(np.zeros((1, crystal.n_sites, 3)), member=first)[0])
 
@@ -178,9 +178,6 @@ class TorchSurface:
 
     # ---- evaluation
 
-    def _use_skin(self, skin: float) -> None:
-        self.table = self._table(skin)
-
     def _table(self, skin: float) -> PairTable:
         return PairTable.from_crystal(self.crystal, self._cutoff, skin, self.device)
 
@@ -206,13 +203,7 @@ class TorchSurface:
         return energies, forces
 
     def energies(self, displacements: Array, deformation: Array | None = None, member: Members | None = None) -> Array:
-        """Energies [n]; +inf where there is no finite energy.
-
-        Args:
-            displacements: Shape [n, N, 3], length units.
-            deformation: Of each configuration, the matrix D of its cell, shape [n, 3, 3].
-            member: Of each configuration, its member of the potential, shape [n].
-        """
+        """Energies [n]; +inf where there is no finite energy; arguments as of a call."""
         batch = _Batch.of(displacements, deformation, member)
         energies = np.full(len(displacements), np.inf)
         groups, outside = self._sorted(batch)
@@ -223,7 +214,7 @@ class TorchSurface:
         return np.where(np.isfinite(energies), energies, np.inf)
 
     def virial_pressures(self, displacements: Array, deformation: Array | None = None, member: Members | None = None) -> Array:
-        """Pressures [n] sum r f / 3V, pressure units; nan of configurations that leave the skin and have no LAMMPS."""
+        """Pressures [n] sum r f / 3V, pressure units; nan where there is none; arguments as of a call."""
         batch = _Batch.of(displacements, deformation, member)
         volume = self.crystal.volume * (1.0 if deformation is None else np.abs(np.linalg.det(deformation)))
         traces = np.full(len(displacements), np.nan)
@@ -255,7 +246,7 @@ class TorchSurface:
         finite = np.isfinite(needed)
         outside = finite & ~(needed < self.table.skin)
         if outside.any() and outside.mean() > _MANY_OUTSIDE and self._can_grow():
-            self._use_skin(_GROWTH * self.table.skin)
+            self.table = self._table(_GROWTH * self.table.skin)
             return self._sorted(batch)
         self.counts.outside += int(outside.sum())
         groups = [(self.table, np.flatnonzero(finite & ~outside))]
@@ -269,12 +260,8 @@ class TorchSurface:
         held = outside & (needed < self._wide.skin)
         if lost := int((outside & ~held).sum()):
             level = logging.DEBUG if self._told else logging.WARNING
-            log.log(
-                level,
-                "%d of %d configurations have atoms several sites away from their own, and count as infinite",
-                lost,
-                len(held),
-            )
+            sentence = "%d of %d configurations have atoms several sites away from their own, and count as infinite"
+            log.log(level, sentence, lost, len(held))
             self._told = True
         return self._wide, np.flatnonzero(held)
 
