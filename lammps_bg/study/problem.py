@@ -132,7 +132,7 @@ class Problem:
         problem._warn_of_defects()
         problem._warn_of_size()
         if not request.stored:
-            warn_of_skipped_states(problem, request)
+            warn_of_skipped_states(engine, request.script, request.variables)
         return problem
 
     def use(self, source: str, surface: EnergySurface) -> str:
