@@ -69,7 +69,7 @@ def main():
         problem = Problem.load(ScriptRequest(options.script, {}, tuple(options.rep)))
         with problem.engine:
             config = load_config(None, (f"train.steps={options.steps}", "energy.source=lammps", *settings))
-            choose_source(problem, config, Console(quiet=True))
+            choose_source(problem, config, SILENT)
             generator, fitted, seconds = trained(problem, config)
             log_w = np.concatenate([chunk.log_w for chunk in draw(generator, problem.exact_target(), SAMPLES, seed=5)])
         ess = effective_sample_size(log_w) / len(log_w)
