@@ -124,7 +124,7 @@ def render(draw: Callable[[Data], "Figure"], data: Data) -> tuple[bytes, bytes]:
         draw: Function that draws the data.
         data: What it draws.
     """
-    with _styled():
+    with styled():
         figure = draw(data)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
@@ -140,11 +140,12 @@ def save(draw: Callable[[Data], "Figure"], data: Data, path: Path) -> None:
         data: What it draws.
         path: The file.
     """
-    with _styled(), replaced(path, durable=False) as temporary:
+    with styled(), replaced(path, durable=False) as temporary:
         draw(data).savefig(temporary, format="png", dpi=_DPI)
 
 
-def _styled() -> AbstractContextManager[None]:
+def styled() -> AbstractContextManager[None]:
+    """How figures look, while they are drawn; ReportError without matplotlib."""
     context: AbstractContextManager[None] = require_package("matplotlib.style").context(["default", _STYLE])
     return context
 
