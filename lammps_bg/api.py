@@ -170,7 +170,7 @@ class System:
             CrystalError: The crystal melted or transformed, or its atoms hop.
         """
         wanted = {} if n_frames is None else {"md.n_frames": n_frames}
-        config, reporter = _changed(Config(seed=seed), {**wanted, **(settings or {})}), reporter or _default_reporter()
+        config, reporter = _changed(Config(seed=seed), {**(settings or {}), **wanted}), reporter or _default_reporter()
         setup = MDSetup.of(self.problem, mode, config.md, seed=seed)
         result = frenkel_ladd(setup, reporter=reporter) if mode == "mbar" else run_md(setup, reporter=reporter)
         frames = (result.md if isinstance(result, FrenkelLaddResult) else result).frames
@@ -469,7 +469,7 @@ def train(
         TrainingError: Diverging steps keep happening.
     """
     asked = {"train.steps": steps, "seed": seed}
-    config = _changed(Config(), {**{key: value for key, value in asked.items() if value is not None}, **(settings or {})})
+    config = _changed(Config(), {**(settings or {}), **{key: value for key, value in asked.items() if value is not None}})
     reporter = reporter or _default_reporter()
     choose_source(system.problem, config, reporter)
     trained = training.train(system.problem, config, reporter)

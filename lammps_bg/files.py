@@ -24,9 +24,6 @@ _SCRATCH = ("TMPDIR", "TEMP", "TMP")  # in the order in which Python looks at th
 def explained(path: Path) -> Iterator[None]:
     """Turn the system's errors about a file that is written into sentences.
 
-    Args:
-        path: The file.
-
     Raises:
         FullDiskError: There is no space for it.
         RunDirectoryError: It cannot be written for another reason.
@@ -38,12 +35,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def cannot_write(path: Path, error: OSError) -> RunDirectoryError:
-    """The sentence for a system error.
-
-    Args:
-        path: The file that was written.
-        error: What the system said.
-    """
+    """The sentence for a system error."""
     if error.errno in _FULL:
         action = "free some space and continue with --resume; what was complete is untouched"
         return FullDiskError(f"expected to write {path} but {_FULL[error.errno]} ({error.strerror}); {action}")
@@ -81,13 +73,7 @@ def replaced(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def replace_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file in one step; see `replaced`.
-
-    Args:
-        path: The file to make or to replace.
-        content: All of it.
-        durable: Wait until the disk has it.
-    """
+    """Write a file in one step; see `replaced`."""
     with replaced(path, durable=durable) as temporary:
         temporary.write_bytes(content)
 

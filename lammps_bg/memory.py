@@ -21,11 +21,7 @@ _WORDS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out; torch raises a RuntimeError on the CPU.
-
-    Args:
-        error: The exception.
-    """
+    """Whether an exception says that memory ran out; torch raises a RuntimeError on the CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)

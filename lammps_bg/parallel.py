@@ -56,9 +56,6 @@ _layout = _Layout()
 def arrange(lammps_ranks: int) -> None:
     """Split the world into teams of consecutive ranks, each with one LAMMPS instance.
 
-    Args:
-        lammps_ranks: Ranks of a team.
-
     Raises:
         ConfigError: The number of ranks is no multiple of it.
     """
@@ -293,10 +290,6 @@ def abort(code: int) -> None:
 
 def check_launcher(command: str, *, several: bool) -> None:
     """Refuse several ranks where a command cannot use them, and a launcher of another MPI.
-
-    Args:
-        command: What is going to be done.
-        several: Whether it can use several ranks.
 
     Raises:
         ConfigError: The command uses one rank, or the launcher started several but each sees only itself.

@@ -23,11 +23,6 @@ def stream(seed: int, stage: str, index: int) -> torch.Generator:
 
 
 def blocks(some: slice, n: int) -> Iterator[tuple[int, slice]]:
-    """Index and samples of each block that holds some of a range of samples; the last block of all ends at `n`.
-
-    Args:
-        some: First and last sample plus one.
-        n: Number of all samples.
-    """
+    """Index and samples of each block that holds some of a range of samples; the last block of all ends at `n`."""
     for block in range(some.start // BLOCK, -(-some.stop // BLOCK) if some.stop > some.start else 0):
         yield block, slice(block * BLOCK, min(n, (block + 1) * BLOCK))

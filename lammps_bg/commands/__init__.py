@@ -77,11 +77,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Command:
-    """The module of a command.
-
-    Args:
-        name: One of `names`.
-    """
+    """The module of a command."""
     return cast("Command", import_module(f"{__name__}.{name}"))
 
 
@@ -97,9 +93,6 @@ def _in_order(some: Sequence[str]) -> Iterator[tuple[str, Command]]:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """The arguments of a command line; only the module of its command is loaded.
-
-    Args:
-        words: What was typed after `lammps-bg`.
 
     Raises:
         ConfigError: The command or an argument is unknown, or has a wrong value.

@@ -22,12 +22,7 @@ class Parser(argparse.ArgumentParser):
         self._late: list[tuple[Any, Callable[[], str]]] = []
 
     def add_group_described_by(self, title: str, text: Callable[[], str]) -> Any:  # noqa: ANN401  (argparse has no public type of a group)
-        """A group of options whose description takes time to make.
-
-        Args:
-            title: Its title.
-            text: Makes the description.
-        """
+        """A group of options whose description takes time to make."""
         group = self.add_argument_group(title)
         self._late.append((group, text))
         return group

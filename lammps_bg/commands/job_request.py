@@ -83,11 +83,7 @@ class Typed:
     force: bool = False
 
     def applied_to(self, stored: ScriptRequest) -> ScriptRequest:
-        """The request of a run with what was typed in place of its own.
-
-        Args:
-            stored: The request.
-        """
+        """The request of a run with what was typed in place of its own."""
         request = replace(
             stored,
             variables={**stored.variables, **self.variables},

@@ -78,12 +78,7 @@ def create_run(
 
 
 def made_by_first(make: Callable[[], RunDirectory], out: Path) -> RunDirectory:
-    """A run directory that the first rank makes or opens; the others follow. All ranks call it together.
-
-    Args:
-        make: Called on the first rank.
-        out: The folder.
-    """
+    """A run directory that the first rank makes or opens; the others follow. All ranks call it together."""
     made = make() if parallel.first() else NonRootDirectory(out.absolute())
     parallel.barrier()
     return made
@@ -180,11 +175,6 @@ def _stage(run: RunDirectory) -> str | None:
 
 def reopen_run(out: Path, config: Config, problem: Problem) -> RunDirectory:
     """The folder of an earlier command of the same inputs, with the configuration renewed.
-
-    Args:
-        out: The folder.
-        config: The configuration to go on with.
-        problem: The crystal.
 
     Raises:
         RunDirectoryError: The inputs have changed.

@@ -19,10 +19,6 @@ from lammps_bg.study.problem import Problem
 def report(path: Path, console: Console) -> None:
     """Write report.html and its figures from the files of a finished run.
 
-    Args:
-        path: The run directory.
-        console: Where to say where it is.
-
     Raises:
         LammpsBGError: The run is not finished, or matplotlib is missing.
     """

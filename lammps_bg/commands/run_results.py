@@ -258,12 +258,7 @@ def _in_script_units(found: Estimates, problem: Problem) -> list[tuple[str, ...]
 
 
 def with_earlier(results: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """Results of estimates made again, with the cost and the training of the command that drew the samples.
-
-    Args:
-        results: The new ones.
-        earlier: results.json of that command.
-    """
+    """Results of estimates made again, with the cost and the training of the command that drew the samples."""
     kept = {name: earlier[name] for name in ("cost", "training") if name in earlier}
     if "exact" in results and "cost" in earlier:  # chains go on from those of an earlier command
         more = results["exact"]["evaluations"] - earlier.get("exact", {}).get("evaluations", 0)

@@ -297,10 +297,6 @@ def add_output(parser: Parser) -> None:
 def require_out(args: argparse.Namespace, what: str) -> Path:
     """The folder of what is to be continued.
 
-    Args:
-        args: The arguments.
-        what: Run or simulation.
-
     Raises:
         ConfigError: There is none.
     """

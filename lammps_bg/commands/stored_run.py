@@ -65,11 +65,7 @@ def stored_request(run: RunDirectory) -> ScriptRequest:
 
 
 def chosen_before(run: RunDirectory) -> str | None:
-    """The energy source that a run was begun with; None where it left no choice.
-
-    Args:
-        run: The run.
-    """
+    """The energy source that a run was begun with; None where it left no choice."""
     recorded = run.read_json("provenance.json").get("request", {}).get("energies")
     return recorded or load_config(run.file("config.toml")).energy.chosen
 

@@ -132,9 +132,5 @@ class Conditions:
         return np.concatenate([np.zeros((1, d)), faces, corners])
 
     def describe(self, values: Mapping[str, float]) -> str:
-        """A point in words.
-
-        Args:
-            values: Values by name.
-        """
+        """A point in words."""
         return ", ".join(f"{a.name} = {values[a.name]:.6g}{a.unit and ' '}{a.unit}" for a in self.axes)

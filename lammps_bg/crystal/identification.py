@@ -99,10 +99,6 @@ class StructureIdentifier:
     def fractions(self, positions: ArrayLike, cell: ArrayLike) -> tuple[tuple[str, ...], Array]:
         """Fraction of the atoms of each structure type in each frame.
 
-        Args:
-            positions: As for `type_indices`.
-            cell: As for `type_indices`.
-
         Returns:
             The names of the types (k of them) and the fractions, shape [n, k]; they sum to 1.
 
@@ -116,10 +112,6 @@ class StructureIdentifier:
         """Fraction of the atoms whose structure type is that of their site: 1 in the crystal, near 0 once it melted or transformed.
 
         Sites that have no type in the reference lattice (next to a vacancy) are left out.
-
-        Args:
-            positions: As for `type_indices`.
-            cell: As for `type_indices`.
 
         Returns:
             One number per frame, shape [n].

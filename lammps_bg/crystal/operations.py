@@ -39,11 +39,7 @@ class SiteOperation:
 
 
 def site_operations(crystal: Crystal) -> list[SiteOperation]:
-    """The operations of a crystal's space group that its supercell has, too.
-
-    Args:
-        crystal: The crystal at its replicate.
-    """
+    """The operations of a crystal's space group that its supercell has, too."""
     unit, counts = crystal.unit, np.array(crystal.replicate)
     inverse = np.linalg.inv(unit.cell)
     found = []

@@ -172,10 +172,6 @@ class Evaluator:
         """Total potential energies, shape [n], and forces, shape [n, N, 3].
 
         A configuration without a finite energy or forces has energy infinity and forces nan, and is counted.
-
-        Args:
-            positions: As for `energies`.
-            sites: As for `energies`.
         """
         forces = np.full(np.shape(positions), np.nan)
         return self._evaluate(positions, forces, sites), forces
@@ -303,12 +299,7 @@ class Evaluator:
         return self._skin
 
     def keep_neighbour_skin(self, positions: Array, sites: Array | None = None) -> None:
-        """Choose the skin for configurations like these and keep it, so that energies do not depend on what came before, to the last bit.
-
-        Args:
-            positions: As for `energies`.
-            sites: As for `energies`.
-        """
+        """Choose the skin for configurations like these and keep it, so that energies do not depend on what came before, to the last bit."""
         if self._needs_setup:
             return
         _, reach = self.displacements(positions, self._offset_of(sites))
@@ -343,12 +334,7 @@ class Evaluator:
     # ---- other quantities
 
     def virial_pressure(self, positions: Array, sites: Array | None = None) -> Array:
-        """Configurational pressure, without the kinetic part, shape [n], pressure units; nan where there is none.
-
-        Args:
-            positions: As for `energies`.
-            sites: As for `energies`.
-        """
+        """Configurational pressure, without the kinetic part, shape [n], pressure units; nan where there is none."""
         offset = self._offset_of(sites)
         displacements, reach = self.displacements(positions, offset)
         self._instance.command("compute lammps_bg_pressure all pressure NULL virial")

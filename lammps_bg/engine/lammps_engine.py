@@ -196,9 +196,6 @@ class Engine(Evaluator):
 
         The crystal, the cell and everything else stay; values that are the present ones cost nothing.
 
-        Args:
-            values: New values by variable.
-
         Raises:
             ConfigError: A variable is no parameter of the potential alone, or a value is not usable.
             PotentialError: LAMMPS refuses a value; the values before are in use again.

@@ -87,9 +87,6 @@ class Member:
         """An error of LAMMPS, once it is sure that every rank of the team has it; else the job ends.
 
         After an error of one rank alone the others wait for it inside LAMMPS, for ever.
-
-        Args:
-            error: What the library raised here.
         """
         return _confirmed(error) if self.shared else error
 
@@ -108,11 +105,7 @@ class Member:
 
 
 def collective(method: Callable[Concatenate[Self, Args], Result]) -> Callable[Concatenate[Self, Args], Result]:
-    """Mark a method that all ranks of the team run together; its result counts on the first one.
-
-    Args:
-        method: Its arguments can be pickled.
-    """
+    """Mark a method that all ranks of the team run together; its result counts on the first one."""
 
     @functools.wraps(method)
     def together(self: Self, *args: Args.args, **named: Args.kwargs) -> Result:

@@ -104,11 +104,7 @@ class ForceConstants:
         return replace(self, stiffness=stiffness)
 
     def averaged(self, crystal: Crystal) -> "ForceConstants":
-        """The mean over the crystal's space group: what a fit to noisy forces should have, and has only on average.
-
-        Args:
-            crystal: The crystal at this replicate.
-        """
+        """The mean over the crystal's space group: what a fit to noisy forces should have, and has only on average."""
         mean = GroupAverage(crystal)
         return ForceConstants(mean.blocks(self.stiffness[None])[0], mean.vectors(self.offset)).symmetrised()
 

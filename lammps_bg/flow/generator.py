@@ -182,12 +182,7 @@ class Generator:
 
 
 def mixed(generators: Sequence[Generator], counts: Sequence[int]) -> Generator:
-    """Generators of one flow as one for a batch, in which each has so many samples in a row.
-
-    Args:
-        generators: Each of one context.
-        counts: Samples of each.
-    """
+    """Generators of one flow as one for a batch, in which each has so many samples in a row."""
     if len(generators) == 1:
         return generators[0]
     contexts = [g.context.expand(n, -1) for g, n in zip(generators, counts, strict=True) if g.context is not None]

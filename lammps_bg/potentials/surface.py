@@ -2,13 +2,10 @@
 """The one protocol of a potential energy surface: what LAMMPS, a potential in torch or anything else that gives energies must offer."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from lammps_bg.crystal.structure import Array
 from lammps_bg.crystal.system import Crystal
-
-if TYPE_CHECKING:
-    from lammps_bg.potentials.sources.lammps import LammpsSurface
 
 EnergiesForces = Callable[[Array], tuple[Array, Array]]
 """Energies [n] and forces [n, N, 3] of displacements [n, N, 3]; a surface is one."""
@@ -62,7 +59,7 @@ class EnergySurface(EnergyFunction, Protocol):
         """
         ...
 
-    def at(self, reference: "LammpsSurface") -> "EnergySurface":
+    def at(self, reference: Any) -> "EnergySurface":  # noqa: ANN401  (a LammpsSurface; its name would put the engine below the flow)
         """The same potential in another state, that of a surface of LAMMPS.
 
         Args:

@@ -57,11 +57,7 @@ class RunContents:
         return LABELS[self.results.system.get("units", "lj")]
 
     def chain_table(self, name: str) -> Array | None:
-        """A column of exact.csv, shape [steps, chains]; None where it is missing or not whole.
-
-        Args:
-            name: `pe` or `log_w`.
-        """
+        """A column of exact.csv, shape [steps, chains]; None where it is missing or not whole."""
         values, chain = self.chains.get(name, np.empty(0)), self.chains.get("chain", np.empty(0))
         if not len(values) or not np.isfinite(chain).all():
             return None
@@ -87,9 +83,6 @@ class RunContents:
 
 def read_contents(run: RunDirectory) -> RunContents:
     """Read the files of a run.
-
-    Args:
-        run: The run directory.
 
     Raises:
         RunDirectoryError: results.json is missing, or a file is damaged.
@@ -117,11 +110,7 @@ def read_contents(run: RunDirectory) -> RunContents:
 
 
 def read_columns(path: Path) -> Columns:
-    """Columns of a CSV file by name; empty cells and words are nan, a line cut short is left out, a missing file has no columns.
-
-    Args:
-        path: The file.
-    """
+    """Columns of a CSV file by name; empty cells and words are nan, a line cut short is left out, a missing file has no columns."""
     if not path.is_file():
         return {}
     with open(path, encoding="utf-8", errors="replace", newline="") as stream:
@@ -132,11 +121,7 @@ def read_columns(path: Path) -> Columns:
 
 
 def numbers(values: Sequence[float | None] | Array) -> Array:
-    """Numbers of a JSON list, null as nan, shape [n].
-
-    Args:
-        values: The list.
-    """
+    """Numbers of a JSON list, null as nan, shape [n]."""
     return np.array(values, dtype=np.float64)
 
 

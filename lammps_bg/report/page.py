@@ -163,12 +163,7 @@ class Page:
 
 
 def facts(run: RunContents, what: str = "Boltzmann generator") -> str:
-    """The line under the title of a report on one crystal.
-
-    Args:
-        run: The run.
-        what: Made the numbers.
-    """
+    """The line under the title of a report on one crystal."""
     system = run.results.system
     cells = " × ".join(map(str, system.get("replicate") or []))
     length = (system.get("length_scale") or {}).get("value")

@@ -100,10 +100,6 @@ class Job:
         """Leave a last word in each run that this command has begun and not finished.
 
         The numbers stay those of the stage it was in, which is written as `during`.
-
-        Args:
-            stage: `failed` or `stopped`.
-            reason: The sentence that the user got.
         """
         for folder, last in list(self._last.items()):
             if last["stage"] != DONE and folder.is_dir():

@@ -170,12 +170,7 @@ class RunDirectory:
         self.write_json("provenance.json", provenance.record(files.values(), command, seeds=seeds, extra=more))
 
     def copy_in(self, source: Path, name: str) -> None:
-        """Copy a file into the folder in one step.
-
-        Args:
-            source: The file.
-            name: Name in the folder.
-        """
+        """Copy a file into the folder in one step."""
         copy_file(source, self.path / name)
 
     def discard_inputs(self) -> None:

@@ -81,9 +81,6 @@ class RunStatus:
 def examine(run: Path) -> RunStatus:
     """Where a run stands; reads only, and takes a folder in any condition.
 
-    Args:
-        run: Its folder.
-
     Raises:
         RunDirectoryError: It is no run directory.
     """

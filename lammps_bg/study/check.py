@@ -114,12 +114,7 @@ class Check:
 
 
 def check(problem: Problem, config: Config) -> Check:
-    """Look at a crystal and try its forces; warns where they are not the slope of the energy.
-
-    Args:
-        problem: Crystal and temperature.
-        config: The configuration.
-    """
+    """Look at a crystal and try its forces; warns where they are not the slope of the energy."""
     engine, crystal, labels = problem.engine, problem.crystal, problem.units.labels
     mismatch = force_error(problem, config.seed)
     if mismatch > MISMATCH:

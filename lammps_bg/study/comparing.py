@@ -65,21 +65,11 @@ class Comparison:
         return self.against in self.verdicts and self.verdicts[self.against].reliable
 
     def shown_z(self, name: str) -> float | None:
-        """Difference of an estimate from the reference of the comparison in standard errors; None where either is no number.
-
-        Args:
-            name: Key in `results.ESTIMATORS`.
-        """
+        """Difference of an estimate from the reference of the comparison in standard errors; None where either is no number."""
         return self.z.get(name) if name in self.verdicts and self.verdicts[name].reliable and self.is_settled else None
 
     def add(self, name: str, result: EstimateResult, verdict: Verdict) -> None:
-        """Add an estimate.
-
-        Args:
-            name: Key in `results.ESTIMATORS`.
-            result: -ln Z_u.
-            verdict: What to think of it by itself.
-        """
+        """Add an estimate."""
         self.results[name], self.verdicts[name] = result, verdict
 
 

@@ -164,11 +164,7 @@ class ConditionalModel:
         return self.reference.crystal.deformed(deformation(cell)) if cell else self.reference.crystal
 
     def own_values(self, problem: Problem) -> dict[str, float]:
-        """Where a problem of the same crystal stands.
-
-        Args:
-            problem: The crystal in some state.
-        """
+        """Where a problem of the same crystal stands."""
         return values_of(problem, self.conditions, self.reference.crystal.unit.cell)
 
 

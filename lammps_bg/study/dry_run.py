@@ -76,13 +76,7 @@ def forecast(problem: Problem, config: Config, out: Path, loaded: Trained | None
 
 
 def disk_bytes(problem: Problem, config: Config, parameters: int = 800_000) -> int:
-    """Bytes a run will write, about.
-
-    Args:
-        problem: Crystal and temperature.
-        config: The configuration.
-        parameters: Parameters of the flow.
-    """
+    """Bytes a run will write, about."""
     frames = config.sample.n_dump + config.sample.n_resample
     return 40 * problem.crystal.n_sites * frames + 80 * config.sample.n_samples + 200 * config.train.steps + 24 * parameters
 

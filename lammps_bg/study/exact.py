@@ -72,11 +72,7 @@ class ExactSamples:
         return np.asarray(self.energies.ravel()[self.indices])
 
     def verdict(self, n_atoms: int) -> Verdict:
-        """What to think of the number.
-
-        Args:
-            n_atoms: Number of atoms N.
-        """
+        """What to think of the number."""
         if self.result is None:
             return Verdict(
                 "red",
@@ -324,11 +320,7 @@ class _Chains:
 
 
 def source_of(found: ExactSamples) -> Source | None:
-    """The exact samples as a source of observables; None where there are none.
-
-    Args:
-        found: The samples.
-    """
+    """The exact samples as a source of observables; None where there are none."""
     result = found.result
     if result is None or not len(found.frames):
         return None

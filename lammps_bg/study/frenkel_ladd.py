@@ -245,15 +245,7 @@ def reduced_energies(problem: Problem, springs: SpringCrystal, couplings: Array,
 def join_windows(
     problem: Problem, springs: SpringCrystal, windows: Sequence[Window], *, seed: int, n_bootstraps: int = N_BOOTSTRAPS
 ) -> Multistate:
-    """MBAR of all windows: free energies relative to the first, the springs; the last is the crystal without its static energy.
-
-    Args:
-        problem: Crystal and temperature.
-        springs: The reference.
-        windows: By rising lambda.
-        seed: Seed of the bootstrap.
-        n_bootstraps: Bootstrap resamplings.
-    """
+    """MBAR of all windows: free energies relative to the first, the springs; the last is the crystal without its static energy."""
     u_kn = reduced_energies(problem, springs, np.array([window.coupling for window in windows]), windows)
     rngs = np.random.default_rng(seed).spawn(len(windows))
     return mbar(u_kn, [len(window.energies) for window in windows], rngs, n_bootstraps=n_bootstraps)

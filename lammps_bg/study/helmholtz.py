@@ -83,9 +83,6 @@ class CellProgress:
     def beat(self, text: str) -> None:
         """The cell after the last one that was counted, or chains for it, go on.
 
-        Args:
-            text: What is being evaluated.
-
         Raises:
             Interrupted: A signal came.
         """

@@ -154,11 +154,6 @@ class _EachInItsCell:
 def first_chains(crystal: CrystalCells, isobar: Isobar, config: Config) -> tuple[IsobaricChains, float]:
     """The chains before they begin, and the seconds that an energy with its forces takes on this rank.
 
-    Args:
-        crystal: The crystal.
-        isobar: Its cells at the pressure.
-        config: `exact.chains` and the seed.
-
     Raises:
         StateError: The lowest F + P V is at the edge of the trained range, or the crystal is unstable.
     """

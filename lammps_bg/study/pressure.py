@@ -13,9 +13,6 @@ _SPLIT = re.compile(r"^[ \t]*variable[ \t]+P[ \t]+index[ \t]+(\S+)[ \t]+([A-Za-z
 def script_pressure(engine: Engine) -> float | None:
     """Value of the script's variable P, pressure units, or None where it has none.
 
-    Args:
-        engine: The engine after the script.
-
     Raises:
         StateError: It is no pressure.
     """

@@ -132,16 +132,11 @@ class Problem:
         problem._warn_of_defects()
         problem._warn_of_size()
         if not request.stored:
-            warn_of_skipped_states(problem, request)
+            warn_of_skipped_states(engine, request.script, request.variables)
         return problem
 
     def use(self, source: str, surface: EnergySurface) -> str:
-        """Let another source evaluate energies; returns its name.
-
-        Args:
-            source: Its name.
-            surface: Its surface in this state.
-        """
+        """Let another source evaluate energies; returns its name."""
         self.source, self.potential = source, surface
         return source
 
@@ -421,10 +416,6 @@ def _nearly_periodic(crystal: Crystal) -> float | None:
 
 def require_known_variables(engine: Engine, request: ScriptRequest) -> None:
     """Refuse -var with a name that neither the script nor this program uses.
-
-    Args:
-        engine: The engine after the script.
-        request: Script and variables.
 
     Raises:
         ConfigError: It would have no effect.

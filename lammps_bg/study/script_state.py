@@ -56,10 +56,6 @@ def _no_temperature(engine: Engine, script: Path) -> StateError:
 def script_temperature(engine: Engine, script: Path) -> float:
     """The script's variable T, in its temperature unit.
 
-    Args:
-        engine: The engine after the script.
-        script: For messages.
-
     Raises:
         StateError: There is none, or it is no positive number.
     """

@@ -3,7 +3,8 @@
 
 import logging
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -11,36 +12,33 @@ from lammps_bg.engine.lammps_engine import Engine
 from lammps_bg.engine.relaxation import StaticState, static_state
 from lammps_bg.engine.script.reader import Relaxation
 
-if TYPE_CHECKING:
-    from lammps_bg.study.problem import Problem, ScriptRequest
-
 log = logging.getLogger(__name__)
 # of the cohesive energy's scale for pressures and forces: less is a crystal at rest, and far above the rounding of `relax`
 _AT_REST = 1e-5
 
 
-def warn_of_skipped_states(problem: "Problem", request: "ScriptRequest") -> None:
+def warn_of_skipped_states(engine: Engine, script: Path, variables: Mapping[str, Sequence[str]]) -> None:
     """Say which crystal is used where the script would have relaxed it, and which state where it loops over several.
 
     Args:
-        problem: The crystal.
-        request: Script and variables, for the command to type.
+        engine: LAMMPS with the script's crystal.
+        script: The script, for the command to type.
+        variables: Values by -var, for the same.
     """
-    engine = problem.engine
     for jump in engine.reader.repeats:
         log.warning("%s line %d `%s` %s", jump.file.name, jump.line, jump.command, jump.reason)
     if (relaxation := engine.reader.relaxation) is not None:
-        _warn_of_relaxation(engine, relaxation, request)
+        _warn_of_relaxation(engine, relaxation, script, variables)
 
 
-def _warn_of_relaxation(engine: Engine, relaxation: Relaxation, request: "ScriptRequest") -> None:
+def _warn_of_relaxation(engine: Engine, relaxation: Relaxation, script: Path, variables: Mapping[str, Sequence[str]]) -> None:
     """Say so if a crystal is not at rest, or not at the pressure of a fix, and a skipped command would have brought it there."""
     state, labels, command = static_state(engine), engine.units.labels, relaxation.command
     pressure = float(state.stress[:3].mean())
     forces, stresses = _unrest(engine, state, relaxation)
-    values = [word for name, given in request.variables.items() for word in ("-var", name, *given)]
+    values = [word for name, given in variables.items() for word in ("-var", name, *given)]
     aim = ["-P", f"{relaxation.target:g}"] if relaxation.target else []
-    use = shlex.join(["lammps-bg", "relax", "-in", str(request.script), *values, *aim])
+    use = shlex.join(["lammps-bg", "relax", "-in", str(script), *values, *aim])
     place = f"{command.file.name} line {command.line} {'changes' if relaxation.strains else 'relaxes'}"
     if relaxation.strains or (relaxation.fix and max(forces, stresses) > _AT_REST):
         log.warning(

@@ -15,9 +15,6 @@ def threads_for(n_sites: int) -> Iterator[None]:
 
     On two quiet cores a second thread gained 4 % of a training step on 64 atoms x 32 samples and 6 % on 216 x 32; with another
     process on the machine it cost a factor of six, because each small kernel then waits for a thread that is not running.
-
-    Args:
-        n_sites: Sites times samples of one step.
     """
     allowed = torch.get_num_threads()
     torch.set_num_threads(1 if n_sites < _WORTH_THREADS else allowed)

@@ -189,11 +189,6 @@ def _as_saved(problem: Problem, config: Config, prepared: Prepared) -> SavedMode
 def in_state_of(problem: Problem, model: ConditionalModel, saved: SavedModel) -> Trained:
     """A conditional model as an ordinary generator in the state of a problem.
 
-    Args:
-        problem: The crystal in its state.
-        model: The model.
-        saved: What its file holds.
-
     Raises:
         StateError: The state is outside the trained range.
     """

@@ -127,21 +127,12 @@ class Latent:
 
 
 def pieces_of_chains(channels: int, n_sites: int) -> Pieces:
-    """How many chains are evaluated at a time.
-
-    Args:
-        channels: Of the white noise.
-        n_sites: Number of atoms N.
-    """
+    """How many chains are evaluated at a time."""
     return Pieces(_SITES_AT_ONCE[channels] // n_sites, "chains")
 
 
 def joined_points(parts: Sequence[Point]) -> Point:
-    """Points of some chains and of others as one.
-
-    Args:
-        parts: The points.
-    """
+    """Points of some chains and of others as one."""
     return Point(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Point)))
 
 
@@ -272,11 +263,7 @@ class StepRecord:
 
 
 def block_size(n_sites: int) -> int:
-    """Chains that move together in one batch: the same for any number of ranks, so that all numbers are.
-
-    Args:
-        n_sites: Number of atoms N.
-    """
+    """Chains that move together in one batch: the same for any number of ranks, so that all numbers are."""
     return max(_SMALLEST_BLOCK, min(BLOCK, 1 << max(0, (_BLOCK_SITES // n_sites).bit_length() - 1)))
 
 
@@ -324,11 +311,7 @@ class Chains:
         return cls(latent, coupling, points, seed=seed)
 
     def at(self, coupling: float) -> "Chains":
-        """New chains at another coupling that start where these stand.
-
-        Args:
-            coupling: lambda of the new ones.
-        """
+        """New chains at another coupling that start where these stand."""
         return Chains(self._latent, coupling, self.points, seed=self._seed, step=self.step)
 
     def tune(self) -> StepRecord:
@@ -403,23 +386,13 @@ class Chains:
 
 
 def acceptance(before: Tensor, after: Tensor) -> Tensor:
-    """Probability to accept, min(1, exp(before - after)), shape [n]: one where a chain leaves an infinite energy, zero where it would enter one.
-
-    Args:
-        before: Hamiltonian at the start.
-        after: That at the end.
-    """
+    """Probability to accept, min(1, exp(before - after)), shape [n]: one where a chain leaves an infinite energy, zero where it would enter one."""
     odds = (before - after).clamp(max=0.0).exp()
     return torch.where(torch.isfinite(after), odds, 0.0)
 
 
 def own_blocks(n_chains: int, n_sites: int) -> list[int]:
-    """Blocks of this rank.
-
-    Args:
-        n_chains: Number of chains.
-        n_sites: Number of atoms N.
-    """
+    """Blocks of this rank."""
     return parallel.share(range(n_chains // block_size(n_sites)))
 
 

@@ -458,11 +458,7 @@ def summary_of_draws(log_w: Array) -> WindowSummary:
 
 
 def are_mixed(windows: Sequence[WindowSummary]) -> bool:
-    """Whether the chains of every window agree, and there are enough independent samples of each crystal.
-
-    Args:
-        windows: Their summaries.
-    """
+    """Whether the chains of every window agree, and there are enough independent samples of each crystal."""
     independent = [w.n_samples / w.inefficiency for w in windows if w.coupling == 1.0]
     return max(window.disagreement for window in windows) <= 1.0 and min(independent) >= _FEWEST
 
@@ -485,12 +481,7 @@ def split_r_hat(series: Array) -> float:
 
 
 def summary_of(window: Window, n_chains: int) -> WindowSummary:
-    """What is told of a window with steps that count.
-
-    Args:
-        window: The window.
-        n_chains: Its number of chains.
-    """
+    """What is told of a window with steps that count."""
     looked_at = [window.series(name) for name in ("log_w", "energies", "soft")]
     usable = [table for table in looked_at if np.isfinite(table).all()]
     slowest = max((inefficiency(list(table.T)) for table in usable), default=float(len(window.records)))

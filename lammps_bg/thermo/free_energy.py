@@ -61,12 +61,7 @@ class EstimateResult:
         return {**asdict(self), "interval": list(self.interval), "terms": dict(self.terms)}
 
     def scaled(self, factor: float, shift: float = 0.0) -> "EstimateResult":
-        """`factor` times the estimate plus an exactly known `shift`; without terms.
-
-        Args:
-            factor: Positive or negative factor.
-            shift: Added after scaling.
-        """
+        """`factor` times the estimate plus an exactly known `shift`; without terms."""
         low, high = sorted(factor * limit + shift for limit in self.interval)
         return EstimateResult(factor * self.value + shift, abs(factor) * self.error, (low, high), self.n)
 

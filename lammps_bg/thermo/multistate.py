@@ -133,12 +133,7 @@ class Grouped:
         return pseudo_values(np.asarray(weighted.sum() / weights.sum()), without)
 
     def overlap(self, first: int, second: int) -> float:
-        """Overlap of two states, sampled or not, the integral of 2 p q / (p + q) (`two_sided.overlap` of equally many frames).
-
-        Args:
-            first: One state.
-            second: The other.
-        """
+        """Overlap of two states, sampled or not, the integral of 2 p q / (p + q) (`two_sided.overlap` of equally many frames)."""
         p, q = self.weights[first], self.weights[second]
         both = (p > 0.0) & (q > 0.0)
         return float((2.0 / (1.0 / p[both] + 1.0 / q[both])).sum())

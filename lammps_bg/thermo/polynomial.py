@@ -113,12 +113,7 @@ class Degree:
 
     @staticmethod
     def count(n_variables: int, total: int) -> int:
-        """Number of terms of a total degree.
-
-        Args:
-            n_variables: Number of variables d.
-            total: Total degree.
-        """
+        """Number of terms of a total degree."""
         return int(round(perm(n_variables + total, total) / perm(total, total)))
 
     @classmethod
@@ -126,10 +121,6 @@ class Degree:
         """Quadratic, with the third and fourth power of the first variable where one point at least is left over.
 
         With several variables the mixed terms of third degree come in where there are points for all of them.
-
-        Args:
-            n_points: Number of design points m.
-            n_variables: Number of variables d.
 
         Raises:
             EstimateError: Too few points for a quadratic polynomial.
@@ -145,11 +136,7 @@ class Degree:
         return cls(2, min(4, 2 + spare))
 
     def exponents(self, n_variables: int) -> list[tuple[int, ...]]:
-        """Powers of every term.
-
-        Args:
-            n_variables: Number of variables d.
-        """
+        """Powers of every term."""
         most = max(self.total, self.first, self.mixed)
 
         def kept(power: tuple[int, ...]) -> bool:

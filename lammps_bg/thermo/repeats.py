@@ -39,11 +39,7 @@ def as_repeats(values: ArrayLike, n_points: int) -> Array:
 
 
 def t_factor(n_repeats: int) -> float:
-    """Half width of the 95 % interval in standard errors, by Student's distribution of R - 1 degrees of freedom.
-
-    Args:
-        n_repeats: Number of repeats R.
-    """
+    """Half width of the 95 % interval in standard errors, by Student's distribution of R - 1 degrees of freedom."""
     return float(stdtrit(n_repeats - 1, CONFIDENCE[1] / 100.0))
 
 

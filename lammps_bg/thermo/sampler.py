@@ -115,13 +115,7 @@ def draw_together(
 
 @torch.no_grad()
 def redraw(generator: Generator, indices: Iterable[int], *, seed: int) -> Iterator[tuple[int, Array]]:
-    """Draw some samples again, without their energies: index and displacements [N, 3], length units, by rising index.
-
-    Args:
-        generator: Prior and trained flow.
-        indices: Indices of the samples.
-        seed: The seed they were drawn with.
-    """
+    """Draw some samples again, without their energies: index and displacements [N, 3], length units, by rising index."""
     pieces = Pieces(BLOCK, "samples")
     for block, members in groupby(sorted(set(indices)), key=lambda index: index // BLOCK):
         states, _ = _push(generator, slice(block * BLOCK, (block + 1) * BLOCK), seed, pieces)
@@ -131,14 +125,7 @@ def redraw(generator: Generator, indices: Iterable[int], *, seed: int) -> Iterat
 
 @torch.no_grad()
 def states_again(generator: Generator, chunks: Sequence[slice], *, seed: int, batch_size: int | None = None) -> Array:
-    """States of samples that were drawn before, to the last bit, length units, shape [n, channels, N, 3].
-
-    Args:
-        generator: Prior and trained flow.
-        chunks: At least one of `chunks_of`.
-        seed: The seed they were drawn with.
-        batch_size: As for `chunks_of`.
-    """
+    """States of samples that were drawn before, to the last bit, length units, shape [n, channels, N, 3]."""
     pieces = _pieces(generator, batch_size)
     return np.concatenate([_push(generator, some, seed, pieces)[0].numpy() for some in chunks])
 

@@ -99,12 +99,7 @@ class SolvableCrystal(ABC):
 
     @abstractmethod
     def sample(self, n: int, rng: np.random.Generator) -> Array:
-        """Independent configurations at equilibrium, shape [n, N, 3].
-
-        Args:
-            n: Number of configurations.
-            rng: Source of randomness.
-        """
+        """Independent configurations at equilibrium, shape [n, N, 3]."""
 
     def log_prob(self, displacements: ArrayLike) -> Array:
         """Normalised log-density on the coordinates without centre of mass, shape [n].

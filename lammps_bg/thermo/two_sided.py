@@ -49,12 +49,7 @@ class TwoSided:
     replicas: dict[str, Array]
 
     def z(self, first: str, second: str) -> float:
-        """Difference of two of the estimates in units of its own standard error, the shared samples taken into account.
-
-        Args:
-            first: Name of an estimate.
-            second: Name of the other.
-        """
+        """Difference of two of the estimates in units of its own standard error, the shared samples taken into account."""
         return paired_z(getattr(self, first), getattr(self, second), self.replicas[first], self.replicas[second])
 
 

@@ -72,11 +72,7 @@ class _Finding:
 
 
 def judge(summary: WeightSummary) -> Verdict:
-    """Verdict on a one-sided (perturbation) estimate from its weights.
-
-    Args:
-        summary: What the weights are worth.
-    """
+    """Verdict on a one-sided (perturbation) estimate from its weights."""
     findings = [*_tail(summary), *_too_few(summary), *_uneven(summary)]
     reliable = all(finding.colour != "red" for finding in findings)
     if not findings:
@@ -143,12 +139,7 @@ def _uneven(summary: WeightSummary) -> list[_Finding]:
 
 
 def z_score(first: EstimateResult, second: EstimateResult) -> float:
-    """Difference of two independent estimates of one number in units of their joint standard error.
-
-    Args:
-        first: One estimate.
-        second: The other.
-    """
+    """Difference of two independent estimates of one number in units of their joint standard error."""
     return (first.value - second.value) / math.hypot(first.error, second.error)
 
 
@@ -281,14 +272,7 @@ def judge_edge(probability: float, pressure: float) -> list[Verdict]:
 
 
 def judge_beside_md(quantity: str, md_run: str, z: float, limit: float) -> Verdict:
-    """Whether flow and MD agree.
-
-    Args:
-        quantity: Its name.
-        md_run: Name of the run of MD.
-        z: Difference in its standard error.
-        limit: See `limit_of`.
-    """
+    """Whether flow and MD agree."""
     said = f"{quantity} differs from MD ({md_run}) by {z:+.1f} standard errors."
     if not abs(z) <= limit:
         return Verdict("red", (said,), False, "Train longer, or make the MD longer, and look at both.")
@@ -296,12 +280,7 @@ def judge_beside_md(quantity: str, md_run: str, z: float, limit: float) -> Verdi
 
 
 def reported(result: EstimateResult, verdict: Verdict) -> dict[str, object]:
-    """The estimate for a JSON file: as it is, or without its numbers (null) and marked "not reliable".
-
-    Args:
-        result: The estimate.
-        verdict: What to think of it.
-    """
+    """The estimate for a JSON file: as it is, or without its numbers (null) and marked "not reliable"."""
     if verdict.reliable:
         return result.to_dict()
     terms = dict.fromkeys(result.terms)
@@ -309,11 +288,7 @@ def reported(result: EstimateResult, verdict: Verdict) -> dict[str, object]:
 
 
 def combine(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst colour with all its reasons; reliable only where all are.
-
-    Args:
-        verdicts: At least one verdict.
-    """
+    """The worst colour with all its reasons; reliable only where all are."""
     given = list(verdicts)
     worst = max(given, key=lambda verdict: SEVERITY[verdict.colour])
     shown = [verdict for verdict in given if verdict.colour != "green"] or given

@@ -251,13 +251,7 @@ def systematic_indices(log_w: ArrayLike, size: int, rng: np.random.Generator) ->
 
 
 def bootstrap_counts(n: int, rng: np.random.Generator, n_bootstraps: int = N_BOOTSTRAPS) -> Iterator[Array]:
-    """How often each sample occurs in each bootstrap replica, in blocks of shape [b, n] whose b add to `n_bootstraps`.
-
-    Args:
-        n: Number of samples.
-        rng: Source of the replicas.
-        n_bootstraps: Number of replicas.
-    """
+    """How often each sample occurs in each bootstrap replica, in blocks of shape [b, n] whose b add to `n_bootstraps`."""
     if n_bootstraps < 2:
         raise EstimateError(f"expected at least 2 bootstrap replicas, got {n_bootstraps}; use some hundred or more")
     block = max(1, CHUNK // n)

@@ -133,10 +133,5 @@ class BatchedTarget:
 
 
 def repeated(values: Sequence[float], counts: Sequence[int]) -> NDArray[np.float64]:
-    """Each value as often as its count says, shape [n].
-
-    Args:
-        values: One for each condition.
-        counts: Samples of each.
-    """
+    """Each value as often as its count says, shape [n]."""
     return np.repeat(np.array(values, dtype=np.float64), counts)

@@ -394,13 +394,7 @@ class Interpreter:
         return at is not None and self._runs > frame.runs.get((frame.path, at + 1), self._runs)
 
     def note_run(self, command: SkippedCommand, *, moves: bool, reshapes: bool) -> None:
-        """Take note of a skipped run or the like: the variables belong to the state that it would have had.
-
-        Args:
-            command: The command.
-            moves: It would have moved atoms.
-            reshapes: It would have changed the cell.
-        """
+        """Take note of a skipped run or the like: the variables belong to the state that it would have had."""
         self._ran = True
         self._runs += 1
         self._undo, self._advanced, self._before = [], {}, list(self.trace.commands)

@@ -114,13 +114,7 @@ class StaleReads:
         self._ran: SkippedCommand | None = None
 
     def skipped(self, command: SkippedCommand, *, moves: bool, reshapes: bool) -> None:
-        """Take note of a skipped run, minimisation or the like.
-
-        Args:
-            command: The command.
-            moves: It would have moved atoms.
-            reshapes: It would have changed the cell.
-        """
+        """Take note of a skipped run, minimisation or the like."""
         self._ran = command
         self._moved = command if moves else self._moved
         self.reshaped = command if reshapes else self.reshaped

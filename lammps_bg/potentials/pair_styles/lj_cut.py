@@ -80,12 +80,7 @@ class LennardJones:
 
 
 def read(pair: PairStyle, units: str) -> LennardJones | None:
-    """The potential of a script; None where it has more than plain pairs.
-
-    Args:
-        pair: What the script says.
-        units: Of no account.
-    """
+    """The potential of a script; None where it has more than plain pairs."""
     options = dict(zip(pair.modifiers[::2], pair.modifiers[1::2], strict=False))
     if len(pair.args) != 1 or len(pair.modifiers) % 2 or not set(options) <= set(_PLAIN_MODIFIERS):
         return None
@@ -107,11 +102,7 @@ def read(pair: PairStyle, units: str) -> LennardJones | None:
 
 
 def length(pair: PairStyle) -> tuple[float, str] | None:
-    """Sigma, where all types have the same; not every style of the family tells it.
-
-    Args:
-        pair: What the script says.
-    """
+    """Sigma, where all types have the same; not every style of the family tells it."""
     if pair.sigma is None:
         return None
     diagonal = np.diag(pair.sigma)

@@ -156,11 +156,7 @@ def read(pair: PairStyle, units: str) -> StillingerWeber | None:
 
 
 def length(pair: PairStyle) -> tuple[float, str] | None:
-    """Sigma of the entry `El El El`, where there is one element.
-
-    Args:
-        pair: What the script says.
-    """
+    """Sigma of the entry `El El El`, where there is one element."""
     if len(pair.coefficients) != 1:
         return None
     _, _, file, *names = pair.coefficients[0]

@@ -41,9 +41,5 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Source:
-    """A source.
-
-    Args:
-        name: One of `names`.
-    """
+    """A source."""
     return cast(Source, import_module(f"{__name__}.{name}"))

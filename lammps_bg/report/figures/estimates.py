@@ -39,12 +39,12 @@ def estimators_data(run: RunContents) -> Data | None:
 
 
 def side_by_side(best: Estimate | None, known: Sequence[Estimate], *, only_md: bool = False) -> Data | None:
-    """Estimates of beta F / N relative to one of them; None where there are not two.
+    """Estimates of beta F / N that have a number, relative to the best of them; None where there are not two.
 
     Args:
-        best: The one on top.
-        known: Those with a number.
-        only_md: All rest on molecular dynamics.
+        best: The reference.
+        known: All of them, best included.
+        only_md: Whether all rest on molecular dynamics, so that `mbar` is that of windows alone.
     """
     if best is None or best.value is None or len(known) < 2:
         return None

@@ -103,9 +103,6 @@ class ReportError(LammpsBGError):
 def require_package(name: str) -> Any:  # noqa: ANN401  (a module)
     """A package of the group `plot`.
 
-    Args:
-        name: The package to import.
-
     Raises:
         ReportError: It is not installed.
     """
@@ -118,12 +115,7 @@ def require_package(name: str) -> Any:  # noqa: ANN401  (a module)
 
 
 def render(draw: Callable[[Data], "Figure"], data: Data) -> tuple[bytes, bytes]:
-    """Draw a figure; returns it as SVG and as PNG.
-
-    Args:
-        draw: Function that draws the data.
-        data: What it draws.
-    """
+    """Draw a figure; returns it as SVG and as PNG."""
     with styled():
         figure = draw(data)
         svg, png = io.BytesIO(), io.BytesIO()
@@ -133,13 +125,7 @@ def render(draw: Callable[[Data], "Figure"], data: Data) -> tuple[bytes, bytes]:
 
 
 def save(draw: Callable[[Data], "Figure"], data: Data, path: Path) -> None:
-    """Draw a figure into a PNG file.
-
-    Args:
-        draw: Function that draws the data.
-        data: What it draws.
-        path: The file.
-    """
+    """Draw a figure into a PNG file."""
     with styled(), replaced(path, durable=False) as temporary:
         draw(data).savefig(temporary, format="png", dpi=_DPI)
 
@@ -236,11 +222,7 @@ def legend_above(axes: "Axes", columns: int = 4, *, marker: float = 1.0) -> None
 
 
 def legend_of_states(axes: "Axes") -> None:
-    """A legend over the axes in small print, for names as long as that of a state.
-
-    Args:
-        axes: Whose legend.
-    """
+    """A legend over the axes in small print, for names as long as that of a state."""
     labels = axes.get_legend_handles_labels()[1]
     columns = 2 if max(map(len, labels), default=0) <= _LONG_LABEL else 1
     axes.legend(
@@ -255,19 +237,10 @@ def legend_of_states(axes: "Axes") -> None:
 
 
 def literal(text: str) -> str:
-    """A name that a user may have chosen, without mathematics in it.
-
-    Args:
-        text: The name.
-    """
+    """A name that a user may have chosen, without mathematics in it."""
     return text.replace("$", r"\$")
 
 
 def column(data: Mapping[str, Any], name: str) -> Array:
-    """A list of the figure's data as numbers, null as nan.
-
-    Args:
-        data: The data.
-        name: Which list.
-    """
+    """A list of the figure's data as numbers, null as nan."""
     return np.array(data[name], dtype=np.float64)
