@@ -21,7 +21,7 @@ from pathlib import Path
 from PIL import Image
 
 from lammps_bg.report.figures.style import render
-from lammps_bg.report.numbers import NOTHING
+from lammps_bg.results import NOTHING
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("lammps-bg")

@@ -14,7 +14,7 @@ from command_runs import signed, words, z_score
 from scipy.interpolate import make_interp_spline
 
 from lammps_bg.report.figures.style import INK
-from lammps_bg.report.numbers import NOTHING, with_error
+from lammps_bg.results import NOTHING, with_error
 
 FIRST, LARGE = "trained", "large"
 """The size that the models are trained at, and the one that they are applied to without training."""

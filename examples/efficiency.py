@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from command_runs import Commands, command_line, commands_section, publish, settings_of, words
 
-from lammps_bg.report.numbers import with_error
+from lammps_bg.results import with_error
 
 NAME = "efficiency"
 QUIET = (

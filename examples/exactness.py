@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from command_runs import Commands, command_line, commands_section, publish, run_chains, settings_of, signed, words, z_score
-from lammps_bg.report.numbers import NOTHING, with_error
 from matplotlib.figure import Figure
 from scipy.stats import kstest
 
 from lammps_bg.report.figures.style import COLOURS
+from lammps_bg.results import NOTHING, with_error
 
 NAME = "exactness"
 QUIET = ("sample.n_dump=0", "sample.picture=false", "estimate.report=false")

@@ -21,9 +21,9 @@ from command_runs import Commands, command_line, commands_section, publish, run_
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lammps_bg.report.contents import NAMES
 from lammps_bg.report.figures.style import COLOURS, column, draw_curve, draw_density
-from lammps_bg.report.numbers import NOTHING, unit, with_error
+from lammps_bg.results import ENSEMBLES as NAMES
+from lammps_bg.results import NOTHING, unit, with_error
 
 NAME = "figure2_structure"
 KINDS = ("base", "flow", "reweighted", "md")

@@ -22,7 +22,7 @@ from command_runs import Commands, command_line, commands_section, publish, run_
 from matplotlib.figure import Figure
 
 from lammps_bg.report.figures.style import COLOURS
-from lammps_bg.report.numbers import NOTHING
+from lammps_bg.results import NOTHING
 
 NAME = "figure3_efficiency"
 CRYSTALS = {  # key: script, atoms in its cell, title

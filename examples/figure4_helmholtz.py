@@ -25,7 +25,7 @@ from command_runs import Commands, command_line, commands_section, publish, run_
 from matplotlib.figure import Figure
 
 from lammps_bg.report.figures.style import COLOURS, INK, RISE
-from lammps_bg.report.numbers import NOTHING, with_error
+from lammps_bg.results import NOTHING, with_error
 
 NAME = "figure4_helmholtz"
 PHASES = {"cubic": "cubic ice (Ic)", "hexagonal": "hexagonal ice (Ih)"}

@@ -30,7 +30,7 @@ from gibbs_runs import Place, all_z, numbers_of, run_beside
 from matplotlib.figure import Figure
 
 from lammps_bg.report.figures.style import COLOURS, INK, RISE
-from lammps_bg.report.numbers import with_error
+from lammps_bg.results import with_error
 
 NAME = "figure7_silicon"
 BAR = 1e-4  # GPa

@@ -25,7 +25,7 @@ from gibbs_runs import Place, all_z, numbers_of, run_beside
 from matplotlib.figure import Figure
 
 from lammps_bg.report.figures.style import COLOURS, INK
-from lammps_bg.report.numbers import with_error
+from lammps_bg.results import with_error
 
 NAME = "ice_gibbs"
 TEMPERATURE, PRESSURE = 200.0, 0.0  # K, bar; zero is the same in every unit

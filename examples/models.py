@@ -21,7 +21,7 @@ from command_runs import Commands, command_line, commands_section, publish, run_
 from matplotlib.figure import Figure
 
 from lammps_bg.report.figures.style import COLOURS
-from lammps_bg.report.numbers import NOTHING, with_error
+from lammps_bg.results import NOTHING, with_error
 
 NAME = "models"
 KEPT = ("model.pt", "config.toml", "provenance.json", "results.json", "train.csv", "inputs")

@@ -145,7 +145,7 @@ def train(
     stop, record = StopFlag() if stop is None else stop, record or Unrecorded()  # a flag is false before a signal
     moved_at_once = problem.crystal.n_sites * config.train.batch_size // parallel.size()
     with reporter.stage("base"), threads_for(moved_at_once):
-        prepared = _prepared(problem, config, reporter, stop, record)
+        prepared = prepare(problem, config, reporter, stop, record)
     say_shares(reporter, "a training step", "samples", config.train.batch_size)
     trainer = Trainer(prepared.task, config.train, seed=config.seed, ranks=ranks_for(torch_device(config.device)))
     if prepared.stored and record.restore(trainer):
@@ -161,7 +161,7 @@ def train(
     return Trained(generator, prepared.fitted, saved, per_sample, trainer.undone, model=prepared.model)
 
 
-def _prepared(problem: Problem, config: Config, reporter: Reporter, stop: StopFlag, record: TrainingRecord) -> Prepared:
+def prepare(problem: Problem, config: Config, reporter: Reporter, stop: StopFlag, record: TrainingRecord) -> Prepared:
     """The base fitted and the flow built, or both as an earlier start has left them."""
     conditions = conditions_of(config.condition, problem)
     if (saved := record.base()) is not None:

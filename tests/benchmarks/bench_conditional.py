@@ -16,11 +16,10 @@ import numpy as np
 
 from lammps_bg.config import load_config
 from lammps_bg.interrupt import StopFlag
-from lammps_bg.report.console import Console
-from lammps_bg.study.conditional import build_model, conditions_of, fit_bases, task_of
+from lammps_bg.progress import SILENT
 from lammps_bg.study.energies import choose_source
 from lammps_bg.study.problem import Problem, ScriptRequest
-from lammps_bg.study.training import _one_state
+from lammps_bg.study.training import Unrecorded, prepare
 from lammps_bg.thermo.sampler import draw
 from lammps_bg.thermo.weights import effective_sample_size
 from lammps_bg.training.trainer import Trainer
@@ -46,20 +45,13 @@ def cases(temperature):
 def trained(problem, config):
     """The generator of the script's state, and the seconds of base and training."""
     start = time.perf_counter()
-    conditions = conditions_of(config.condition, problem)
-    stop, console = StopFlag(), Console(quiet=True)
-    if conditions is None:
-        task = _one_state(problem, config, console, stop).task
-    else:
-        base = config.base.model_copy(update={"n_samples": config.condition.base_samples})
-        model = build_model(problem, config, fit_bases(problem, base, conditions, config.seed, check=lambda: None))
-        task = task_of(model, config)
+    prepared = prepare(problem, config, SILENT, StopFlag(), Unrecorded())
     fitted = time.perf_counter() - start
-    Trainer(task, config.train, seed=config.seed).run(stop, report=lambda record: None, save=lambda state: None)
+    Trainer(prepared.task, config.train, seed=config.seed).run(StopFlag(), report=lambda record: None, save=lambda state: None)
     seconds = time.perf_counter() - start - fitted
-    if conditions is None:
-        return next(task.evaluated()).generator, fitted, seconds
-    return model.at(model.own_values(problem))[1], fitted, seconds
+    model = prepared.model
+    generator = model.at(model.own_values(problem))[1] if model else next(prepared.task.evaluated()).generator
+    return generator, fitted, seconds
 
 
 def main():
@@ -77,7 +69,7 @@ def main():
         problem = Problem.load(ScriptRequest(options.script, {}, tuple(options.rep)))
         with problem.engine:
             config = load_config(None, (f"train.steps={options.steps}", "energy.source=lammps", *settings))
-            choose_source(problem, config, Console(quiet=True))
+            choose_source(problem, config, SILENT)
             generator, fitted, seconds = trained(problem, config)
             log_w = np.concatenate([chunk.log_w for chunk in draw(generator, problem.exact_target(), SAMPLES, seed=5)])
         ess = effective_sample_size(log_w) / len(log_w)

@@ -17,8 +17,8 @@ from lammps_bg.cli import main
 from lammps_bg.commands import run_report
 from lammps_bg.engine.dump import read_dump
 from lammps_bg.report.contents import read_contents
+from lammps_bg.store import status
 from lammps_bg.store.run_directory import RunDirectory
-from lammps_bg.study import status
 from lammps_bg.study.exact import judge_structure
 from lammps_bg.study.observing import Structure
 

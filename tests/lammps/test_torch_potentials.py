@@ -10,6 +10,7 @@ import pytest
 import torch
 from lammps_scripts import INPUTS
 
+from lammps_bg.commands.stored_run import chosen_before
 from lammps_bg.config import load_config, to_toml
 from lammps_bg.crystal.system import Crystal
 from lammps_bg.engine.describe import PairStyle
@@ -24,7 +25,7 @@ from lammps_bg.potentials.sources.lammps import LammpsSurface
 from lammps_bg.potentials.sources.torch import TorchSurface
 from lammps_bg.report.console import Console
 from lammps_bg.store.run_directory import RunDirectory
-from lammps_bg.study.energies import Judge, choose_source, chosen_before
+from lammps_bg.study.energies import Judge, choose_source
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.thermo.sampler import Chunk
 

@@ -3,4 +3,6 @@
 
 
 def pytest_addoption(parser):
-    parser.addoption("--update-golden", action="store_true", help="write tests/golden/*.txt anew; read the difference before you commit it")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden/*.txt anew; read the difference before you commit it"
+    )

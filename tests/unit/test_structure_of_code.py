@@ -120,14 +120,18 @@ def test_imports_go_one_way(path):
 @pytest.mark.parametrize("folder", FLOORS)
 def test_floors_of_a_folder(folder):
     order, prefix = FLOORS[folder].split(), f"lammps_bg.{folder.replace('/', '.')}."
-    found = {path.stem if path.is_file() else path.name for path in (PACKAGE / folder).iterdir() if not path.name.startswith("__")}
+    found = {
+        path.stem if path.is_file() else path.name for path in (PACKAGE / folder).iterdir() if not path.name.startswith("__")
+    }
     assert found == set(order), "name every module of the folder in FLOORS"
     for path in sorted((PACKAGE / folder).rglob("*.py")):
         own = path.relative_to(PACKAGE / folder).parts[0].removesuffix(".py")
         for module, line in imported(path):
             target = module.removeprefix(prefix).split(".")[0]
             if module.startswith(prefix) and target in order and own in order:
-                assert order.index(target) <= order.index(own), f"{name_of(path)}:{line} imports {module}, which stands after {own}"
+                assert order.index(target) <= order.index(own), (
+                    f"{name_of(path)}:{line} imports {module}, which stands after {own}"
+                )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
