@@ -398,7 +398,8 @@ class Model:
                 len(found.frames),
                 n,
             )
-        return ExactFrames(self.system, found.frames, found.frame_energies, self, found)
+        frames = found.frames.reshape(len(found.frames), self.system.n_atoms, 3)  # there may be none
+        return ExactFrames(self.system, frames, found.frame_energies, self, found)
 
     def at(
         self,

@@ -63,6 +63,7 @@ def histogram(values: NDArray[np.float64], kind: str, label: str) -> "Figure":
     if len(finite):
         axes.hist(finite, bins=min(40, max(8, round(len(finite) ** 0.5))), density=True, color=COLOURS[kind], alpha=0.8)
     axes.set(xlabel=label, ylabel="density")
+    axes.locator_params(axis="x", nbins=5)
     return figure
 
 

@@ -18,7 +18,7 @@ SMALL = {
     "n_exact": 20,
     "n_frames": 50,
     "settings": {
-        "flow.width": 8, "base.pilot_steps": 0, "base.n_samples": 50, "exact.max_evaluations": 600, "sample.n_samples": 64,
+        "flow.width": 8, "base.pilot_steps": 0, "base.n_samples": 50, "exact.max_evaluations": 4000, "sample.n_samples": 64,
         "md.timestep": 4, "md.damp": 40,
     },
 }  # fmt: skip

@@ -103,6 +103,16 @@ def test_exact_configurations(model, exact):
     assert found.value == pytest.approx(sum(found.terms.values()))
 
 
+def test_chains_that_came_to_nothing(crystal):
+    """No configuration, no number, a red verdict that says why; nothing breaks."""
+    model = bg.train(crystal, settings={**SETTINGS, "exact.max_evaluations": "20"})
+    none = model.sample_exact(5)
+    assert none.u.shape == (0, 32, 3)
+    assert none.to_ase() == []
+    assert none.verdict.colour == "red"
+    assert "0 exact configurations" in none._repr_html_()
+
+
 def test_written_frames(samples, tmp_path):
     frames = list(read_dump(samples.write(tmp_path / "samples.dump.gz")))
     assert len(frames) == len(samples)
