@@ -59,6 +59,8 @@ def test_what_is_finished_is_not_run_again(figure3):
     [
         ("figure3_efficiency", ["--profile", "quick"], 9),
         ("figure3_efficiency", ["--profile", "paper"], 9),
+        ("exactness", ["--profile", "quick"], 12),
+        ("exactness", ["--profile", "paper"], 57),
         ("models", ["--profile", "cpu"], 2 * (1 + 5 * 3)),
         ("models", ["--profile", "gpu"], 2 * (1 + 5 * 3)),
         ("efficiency", [], 1 + 2 + 1 + 6),
