@@ -38,7 +38,14 @@ def labels(text):
     return found
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
+TRIED = [
+    pytest.param(page, id=name_of(page), marks=[] if page.name == "README.md" else [pytest.mark.slow])
+    for page in PAGES
+    if blocks_of(page)
+]
+
+
+@pytest.mark.parametrize("page", TRIED)
 def test_blocks_run_in_their_order(page, workshop):
     said, section = "", ""
     for block in blocks_of(page):

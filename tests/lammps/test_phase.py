@@ -138,6 +138,7 @@ def test_report(compared, tmp_path, monkeypatch, capsys):
     assert "No crossing in [18.3, 18.4]" in page
 
 
+@pytest.mark.slow
 def test_one_crystal_by_two_models(models, capsys, tmp_path):
     """A model over lambda at the lambda of the other: no difference; rerun.sh repeats it from its own copies of both models."""
     words = ["phase", "-models", "gsw", "vol", "--axis", "P", *FEW, "--allow-red"]
