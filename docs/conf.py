@@ -17,5 +17,6 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"lammps_bg {release}"
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True

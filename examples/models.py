@@ -196,6 +196,8 @@ def table(results):
         "The models are for these crystals, temperatures, densities and potentials alone; the weights of the samples are exact in any case, "
         "so a low ESS is the price of a poor model and never a wrong number. The licence is that of the package.",
         "",
+        "What an error costs with them by draws, by chains and by MD with MBAR, in energy evaluations: [exactness](../exactness/exactness.md).",
+        "",
         *commands_section(results),
     ]
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 __version__ = version("lammps-bg")
 _API = (
-    "System", "Model", "Frames", "Samples", "ExactFrames", "Dynamics", "FreeEnergy",
+    "System", "Model", "Frames", "Samples", "ExactFrames", "Dynamics", "FreeEnergy", "GibbsEnergies", "PhaseDiagram",
     "train", "load", "free_energy", "compare", "gibbs", "phase_diagram",
 )  # fmt: skip
 __all__ = ["__version__", "testsystems", *_API]

@@ -6,12 +6,14 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_bg.commands import gibbs_job, phase_job
 from lammps_bg.commands.run_folder import create_run
 from lammps_bg.commands.run_records import dump_writer
 from lammps_bg.commands.stored_run import chosen_before, load_trained, stored_request, with_model
@@ -20,7 +22,11 @@ from lammps_bg.engine.lammps_engine import LammpsFlags
 from lammps_bg.errors import ConfigError
 from lammps_bg.progress import SILENT, Reporter
 from lammps_bg.report.console import Console
-from lammps_bg.results import ESTIMATORS, NOT_RELIABLE, with_error
+from lammps_bg.report.figures.estimates import draw_estimators, side_by_side
+from lammps_bg.report.figures.gibbs import draw_gibbs
+from lammps_bg.report.figures.phases import draw_phases
+from lammps_bg.report.notebook import card, histogram
+from lammps_bg.results import ESTIMATORS, NOT_RELIABLE, Estimate, share, term_name, unit, with_error, written
 from lammps_bg.store.job import Job
 from lammps_bg.study import estimating, exact, sampling, training
 from lammps_bg.study.applying import StoredModel, applied
@@ -29,7 +35,7 @@ from lammps_bg.study.energies import choose_source
 from lammps_bg.study.frenkel_ladd import FrenkelLaddResult, frenkel_ladd
 from lammps_bg.study.gibbs import GibbsRequest, GibbsResult, pressures_of, states_of
 from lammps_bg.study.gibbs import gibbs as minimised
-from lammps_bg.study.helmholtz import free_variables
+from lammps_bg.study.helmholtz import free_variables, written_state
 from lammps_bg.study.md import MDResult, MDSetup, run_md
 from lammps_bg.study.md_frames import MDFrames
 from lammps_bg.study.phase import PRESSURE, Phase, PhaseRequest, PhaseResult
@@ -37,8 +43,7 @@ from lammps_bg.study.phase import phase_diagram as compared
 from lammps_bg.study.problem import Problem, ScriptRequest
 from lammps_bg.study.training import Trained
 from lammps_bg.thermo.free_energy import EstimateResult
-from lammps_bg.thermo.verdict import Verdict
-from lammps_bg.thermo.weights import effective_sample_size
+from lammps_bg.thermo.verdict import Verdict, judge
 from lammps_bg.training.model_file import save_model
 
 if TYPE_CHECKING:
@@ -271,8 +276,12 @@ class Samples(Frames):
     @property
     def ess(self) -> float:
         """Effective sample size as a fraction of the number of samples."""
-        log_w = np.where(np.isfinite(self.log_w), self.log_w, -np.inf)
-        return float(effective_sample_size(log_w)) / len(self) if np.isfinite(log_w).any() else 0.0
+        return estimating.weight_summary(self.log_w).ess_fraction
+
+    @property
+    def verdict(self) -> Verdict:
+        """What to think of an average with these weights."""
+        return judge(estimating.weight_summary(self.log_w))
 
     def _numbers(self, index: int) -> dict[str, float]:
         finite = self.log_w[np.isfinite(self.log_w)]
@@ -280,7 +289,18 @@ class Samples(Frames):
         return {"energy": float(self.energies[index]), "log_w": float(self.log_w[index]) - centre}
 
     def __repr__(self) -> str:
-        return f"{len(self)} samples, ESS {self.ess:.1%}, of {self.system}"
+        return f"{len(self)} samples, ESS {share(self.ess)}, of {self.system}; verdict {self.verdict.colour}"
+
+    def _repr_html_(self) -> str:
+        finite = self.log_w[np.isfinite(self.log_w)]
+        centred = finite - finite.mean() if len(finite) else finite
+        number = (
+            f"{len(self)} samples, ESS {share(self.ess)}, σ(ln w) = {centred.std():.2g}"
+            if len(finite)
+            else f"{len(self)} samples"
+        )
+        about = f"of {self.system}"
+        return card(number, about, verdict=self.verdict, draw=lambda: histogram(centred, "flow", "ln w less its mean"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -302,6 +322,13 @@ class ExactFrames(Frames):
 
     def __repr__(self) -> str:
         return f"{len(self)} exact configurations of {self.system}; verdict {self.verdict.colour}"
+
+    def _repr_html_(self) -> str:
+        per_atom, name = self.energies / self.system.n_atoms, f"{unit(self.system.problem.units.labels.energy)} per atom"
+        error = float(per_atom.std(ddof=1)) / len(self) ** 0.5 if len(self) > 1 else None
+        mean = f", potential energy {with_error(float(per_atom.mean()), error, name)}" if len(self) else ""
+        number, about = f"{len(self)} exact configurations{mean}", f"of {self.system}"
+        return card(number, about, verdict=self.verdict, draw=lambda: histogram(per_atom, "exact", f"potential energy ({name})"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -371,7 +398,8 @@ class Model:
                 len(found.frames),
                 n,
             )
-        return ExactFrames(self.system, found.frames, found.frame_energies, self, found)
+        frames = found.frames.reshape(len(found.frames), self.system.n_atoms, 3)  # there may be none
+        return ExactFrames(self.system, frames, found.frame_energies, self, found)
 
     def at(
         self,
@@ -485,7 +513,7 @@ class Quantity:
         return with_error(self.value, self.error, self.unit)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FreeEnergy:
     """The absolute Helmholtz free energy of a crystal, per atom in kT: beta F/N.
 
@@ -544,15 +572,83 @@ class FreeEnergy:
         factor = (1.0 if unit == own else _ENERGIES[own] / _ENERGIES[unit]) / problem.beta
         return Quantity(self.value * factor, self.error * factor, unit)
 
-    def __repr__(self) -> str:
+    @property
+    def _number(self) -> str:
         shown = f"{with_error(self.value, self.error, 'kT')}, F/N = {self.to()}" if self.best else NOT_RELIABLE
-        if compared := self.estimates.comparison:
-            known = (
-                (ESTIMATORS[name].name, self.estimates.values[name].shown, compared.shown_z(name)) for name in compared.results
+        return f"beta F/N = {shown}"
+
+    def _compared(self) -> list[tuple[str, str]]:
+        """Each estimate beside molecular dynamics, by its name."""
+        if not (compared := self.estimates.comparison):
+            return []
+        known = ((ESTIMATORS[name].name, self.estimates.values[name].shown, compared.shown_z(name)) for name in compared.results)
+        rows = [(title, number, "" if z is None else f", z = {z:+.1f}") for title, number, z in known if number is not None]
+        return [(title, f"{with_error(number.value, number.error, 'kT')}{z}") for title, number, z in rows]
+
+    def __repr__(self) -> str:
+        lines = [self._number, *(f"  {title}: {shown}" for title, shown in self._compared())]
+        return "\n".join([*lines, f"verdict {self.verdict.colour}: {' '.join(self.verdict.reasons)} {self.verdict.next_step}"])
+
+    def _repr_html_(self) -> str:
+        rows = [(term_name(name), f"{value:.5f} kT") for name, value in self.terms.items()]
+        shown = {key: entry.shown for key, entry in self.estimates.values.items() if entry.shown is not None}
+        known = [
+            Estimate.read(key, e.name, {"beta_F_per_atom": vars(shown[key])}) for key, e in ESTIMATORS.items() if key in shown
+        ]
+        data = side_by_side(known[0], known) if self.best else None
+        draw = partial(draw_estimators, data) if data else None
+        return card(self._number, f"of {self.system}", verdict=self.verdict, rows=[*rows, *self._compared()], draw=draw)
+
+
+@dataclass(frozen=True, repr=False)
+class GibbsEnergies(GibbsResult):
+    """Gibbs free energies of a crystal, with its volumes: `rows` has one for each state and pressure, the rest is as in its base."""
+
+    def _lines(self) -> list[tuple[str, str]]:
+        """G and volume of each state and pressure, by the state."""
+        volume = f"{self.model.reference.units.labels.length}^3"
+        return [
+            (
+                row.where,
+                f"beta G/N = {written(vars(row.beta_g), in_unit='kT')}, V/N = {written(vars(row.per_atom['volume']), in_unit=volume)}",
             )
-            rows = [(title, number, "" if z is None else f", z = {z:+.1f}") for title, number, z in known if number is not None]
-            shown += "".join(f"\n  {title}: {with_error(number.value, number.error, 'kT')}{z}" for title, number, z in rows)
-        return f"beta F/N = {shown}\nverdict {self.verdict.colour}: {' '.join(self.verdict.reasons)} {self.verdict.next_step}"
+            for row in self.rows
+        ]
+
+    def __repr__(self) -> str:
+        doubt = "" if self.verdict.reliable else f"{NOT_RELIABLE}: "
+        lines = [*(f"{where}: {doubt}{shown}" for where, shown in self._lines()), *self.refused]
+        return "\n".join([*lines, f"verdict {self.verdict.colour}: {' '.join(self.verdict.reasons)} {self.verdict.next_step}"])
+
+    def _repr_html_(self) -> str:
+        number = "Gibbs free energies" if self.verdict.reliable else f"Gibbs free energies, {NOT_RELIABLE}"
+        about, rows = (
+            f"of {self.model.reference.crystal.n_sites} atoms",
+            [*self._lines(), *(("refused", why) for why in self.refused)],
+        )
+        return card(number, about, verdict=self.verdict, rows=rows, draw=lambda: draw_gibbs(gibbs_job.curves_of(self)))
+
+
+@dataclass(frozen=True, repr=False)
+class PhaseDiagram(PhaseResult):
+    """Crystals compared: `differences` has the crossings of each pair, `lines` their coexistence, the rest is as in its base."""
+
+    def _lines(self) -> list[tuple[str, str]]:
+        """What is known of the crossings of each pair, by the pair and its state."""
+        found = ((" - ".join(reversed(entry.names)), written_state(entry.state), entry) for entry in self.differences)
+        return [
+            (f"{pair}{state and ' at '}{state}", f"along {self.axis}: {entry.crossings.sentence}") for pair, state, entry in found
+        ]
+
+    def __repr__(self) -> str:
+        doubt = "" if self.verdict.reliable else f"{NOT_RELIABLE}: "
+        lines = [f"{pair}, {doubt}{said}" for pair, said in self._lines()]
+        return "\n".join([*lines, f"verdict {self.verdict.colour}: {' '.join(self.verdict.reasons)} {self.verdict.next_step}"])
+
+    def _repr_html_(self) -> str:
+        number = "Phase diagram" if self.verdict.reliable else f"Phase diagram, {NOT_RELIABLE}"
+        about, data = f"of {', '.join(phase.name for phase in self.phases)}", phase_job.curves_of(self)
+        return card(number, about, verdict=self.verdict, rows=self._lines(), draw=lambda: draw_phases(data))
 
 
 def free_energy(samples: Samples, exact: ExactFrames | None = None) -> FreeEnergy:
@@ -604,7 +700,7 @@ def gibbs(
     cell: str | None = None,
     settings: Mapping[str, object] | None = None,
     reporter: Reporter | None = None,
-) -> GibbsResult:
+) -> GibbsEnergies:
     """Gibbs free energies, volumes and compressibilities, from a model that was trained over cells.
 
     Args:
@@ -622,7 +718,8 @@ def gibbs(
     conditional, problem = _over_cells(model), model.system.problem
     grid = {} if T is None else {"T": _several(T)}
     request = GibbsRequest(states_of(grid, problem, conditional), pressures_of(_words(P), problem), cell)
-    return minimised(conditional, request, _changed(model.config, settings or {}), reporter or _default_reporter())
+    found = minimised(conditional, request, _changed(model.config, settings or {}), reporter or _default_reporter())
+    return GibbsEnergies(**vars(found))
 
 
 def phase_diagram(
@@ -634,7 +731,7 @@ def phase_diagram(
     T: float | Sequence[float] | None = None,  # noqa: N803
     settings: Mapping[str, object] | None = None,
     reporter: Reporter | None = None,
-) -> PhaseResult:
+) -> PhaseDiagram:
     """Where crystals have the same Gibbs free energy, from models of the same potential that were trained over cells.
 
     Args:
@@ -661,7 +758,7 @@ def phase_diagram(
     if axis != PRESSURE:
         pressures = pressures_of(_words(P), phases[0].model.reference)
         points = [{**point, PRESSURE: value} for point in points for value in pressures]
-    return compared(phases, PhaseRequest(axis, points, limits), reporter or _default_reporter())
+    return PhaseDiagram(**vars(compared(phases, PhaseRequest(axis, points, limits), reporter or _default_reporter())))
 
 
 def _over_cells(model: Model) -> ConditionalModel:

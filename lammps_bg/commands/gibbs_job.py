@@ -170,7 +170,7 @@ def _write(run: RunDirectory, problem: Problem, result: GibbsResult, started: fl
             "cost": {"energy_evaluations": problem.n_evaluations, "wall_seconds": time.monotonic() - started},
         }
     )
-    run.write_json("curves.json", _curves(result))
+    run.write_json("curves.json", curves_of(result))
     run.write_status("done", percent=100.0)
     attempt("figure", lambda: save(draw_gibbs, run.read_json("curves.json"), run.file("gibbs.png")), console)
 
@@ -208,7 +208,7 @@ def _write_states(run: RunDirectory, rows: Sequence[GibbsRow]) -> None:
 # ---- what the figure shows
 
 
-def _curves(result: GibbsResult) -> dict[str, Any]:
+def curves_of(result: GibbsResult) -> dict[str, Any]:
     """F + P V over the volume, and the volume over the pressure."""
     names = result.model.reference.units.labels
     labels = {"volume": f"volume per atom ({unit(names.length)}³)", "pressure": f"pressure ({unit(names.pressure)})"}

@@ -212,7 +212,7 @@ def _write(run: RunDirectory, result: PhaseResult, started: float, console: Cons
             "cost": {"energy_evaluations": result.n_evaluations, "wall_seconds": time.monotonic() - started},
         }
     )
-    run.write_json("curves.json", _curves(result))
+    run.write_json("curves.json", curves_of(result))
     run.write_status("done", percent=100.0)
     attempt("figure", lambda: save(draw_phases, run.read_json("curves.json"), run.file("phase.png")), console)
 
@@ -246,7 +246,7 @@ def _write_coexistence(run: RunDirectory, result: PhaseResult) -> None:
 # ---- what the figure shows
 
 
-def _curves(result: PhaseResult) -> dict[str, Any]:
+def curves_of(result: PhaseResult) -> dict[str, Any]:
     """Delta g along the axis, and the lines."""
     units, outer, curves = result.units, varying(result.outer), []
     for entry in result.differences:

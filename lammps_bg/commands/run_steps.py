@@ -140,7 +140,8 @@ def _evaluated(
         return None
     if exact:
         write_exact(run, exact, problem)
-    run.write_status("estimating")
+    if drawn.earlier is None:  # of a run that is looked at again the status stays until there is something new
+        run.write_status("estimating")
     found = estimate(problem, trained, samples, config, marginal=marginal, md=drawn.md, exact=exact)
     _write(found, drawn, run)
     show(found, problem, trained, console, run, md=drawn.md)

@@ -139,7 +139,7 @@ def estimate(
         exact: What chains came to, where they were run.
     """
     samples = replace(samples, log_w=np.where(np.isfinite(samples.log_w), samples.log_w, -np.inf))
-    known, weights, found = reference(problem, trained.fitted), _summary(samples.log_w), None
+    known, weights, found = reference(problem, trained.fitted), weight_summary(samples.log_w), None
     if md:
         beside = exact.result if exact else None
         alone = marginal.log_w if marginal else None
@@ -177,7 +177,7 @@ def _of_the_draws(
     if bound is not None:
         values["bound"] = Estimate(absolute_from_difference(bound, known), None, bound.n)
     if marginal is not None and value is not None:
-        alone, shown = _summary(marginal.log_w), _tfep(marginal.log_w, known, config, random)
+        alone, shown = weight_summary(marginal.log_w), _tfep(marginal.log_w, known, config, random)
         ess = alone.ess_fraction if shown else None
         missing = Estimate(None, None, len(marginal.log_w), marginal.note)
         values["tfep_marginal"] = Estimate(shown, judge(alone), shown.n) if shown else missing
@@ -198,7 +198,7 @@ def _sources(problem: Problem, trained: Trained, samples: Samples, verdict: Verd
     ]
 
 
-def _summary(log_w: Array) -> WeightSummary:
+def weight_summary(log_w: Array) -> WeightSummary:
     """What the weights are worth, which is nothing where all are zero."""
     if np.isfinite(log_w).any():
         return summarise(log_w)

@@ -120,7 +120,7 @@ class SolvableCrystal(ABC):
 
 
 class EinsteinCrystal(SpringCrystal, SolvableCrystal):
-    """Every atom on its own spring, U = |u|^2 / (2 beta s^2), with the centre of mass removed.
+    """Every atom on its own spring, U = sum of u^2 / (2 beta s^2), with the centre of mass removed.
 
     Args:
         n_atoms: Number of atoms N.

@@ -13,8 +13,9 @@ REPLACED = {
     "mw_cubic -rep 6 6 6": "mw_cubic -rep 2 2 2",
     "lj_fcc -rep 7 7 7": "lj_fcc -rep 3 3 3",
     "lj_fcc -rep 4 4 4": "lj_fcc -rep 3 3 3",
+    "steps=300, seed=1": 'steps=20, seed=1, settings={"flow.width": 8, "base.pilot_steps": 0, "exact.max_evaluations": 600}',
 }
-"""Words of the pages with what stands for them in the test: placeholders, long lists, large supercells."""
+"""Words of the pages with what stands for them in the test: placeholders, long lists, large supercells, long trainings in Python."""
 
 EXERCISED_ELSEWHERE = {
     "make run": "its command, `lammps-bg run`, is that of the tour; the recipe needs a new environment",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^```(\w*|\{[\w-]+\})\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Block:
         page: The page, relative to the repository.
         line: Line of its opening fence, from 1.
         section: Heading that it stands under.
-        language: Word after the fence.
+        language: Word after the fence; in braces where it is a directive of Sphinx.
         text: What is between the fences.
     """
 

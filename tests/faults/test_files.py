@@ -20,7 +20,7 @@ ALLOWED = {  # places that write, and why they may
     "engine/dump.py": "grows under .partial",
     "store/csv_table.py": "grows by whole lines",
     "store/lock.py": "the lock",
-    "engine/potential_files.py": "scratch",
+    "engine/script/files.py": "scratch",
     "engine/instance.py": "scratch",
     "engine/lammps_engine.py": "scratch",
     "store/relaxed_files.py": "a draft that is given its name by a link",

@@ -207,7 +207,7 @@ def test_expected_time_is_right_after_a_tenth(monkeypatch, begun):
 def test_a_job_tells_who_it_is_and_why_it_ended(tmp_path):
     folder = jobs.scripted(tmp_path)
     job = jobs.Job([*jobs.RUN, "--set", "train.steps=100000"], folder)
-    assert jobs.wait_until(job, lambda: jobs.stage_of(folder / "run") == "training")
+    assert jobs.wait_until(job, lambda: jobs.stage_of(folder / "run") == "training" and status.examine(folder / "run").step)
     found = status.examine(folder / "run")
     assert (found.state, found.stage, found.pid, found.host, found.ranks) == ("running", "training", job.pid, HERE, 1)
     assert found.step >= 1

@@ -61,6 +61,21 @@ def test_the_free_energy_of_draws(model, samples):
         found.to("eV")
 
 
+def test_notebook_representations(samples, exact, tmp_path):
+    """Number, verdict and a figure; where two estimates have a number, they stand side by side."""
+    found = bg.free_energy(samples, exact)
+    for shown in (samples, exact, found):
+        page = shown._repr_html_()
+        assert f"&#9679; {shown.verdict.colour}</span>: " in page
+        assert page.count("<img") == 1
+        assert repr(shown).count("verdict ") == 1
+    assert f"{len(exact)} exact configurations, potential energy " in exact._repr_html_()
+    assert f"{samples.ess:.1%}" in samples._repr_html_()
+    page = found._repr_html_()
+    assert f"beta F/N = {api.with_error(found.value, found.error, 'kT')}, F/N = {found.to()}" in page
+    assert "static lattice" in page
+
+
 def test_a_model_on_another_supercell_and_back_from_its_folder(model, samples, tmp_path):
     larger = model.at(replicate=(3, 2, 2))
     assert larger.sample(16).u.shape == (16, 48, 3)
@@ -88,6 +103,16 @@ def test_exact_configurations(model, exact):
     assert found.value == pytest.approx(sum(found.terms.values()))
 
 
+def test_chains_that_came_to_nothing(crystal):
+    """No configuration, no number, a red verdict that says why; nothing breaks."""
+    model = bg.train(crystal, settings={**SETTINGS, "exact.max_evaluations": "20"})
+    none = model.sample_exact(5)
+    assert none.u.shape == (0, 32, 3)
+    assert none.to_ase() == []
+    assert none.verdict.colour == "red"
+    assert "0 exact configurations" in none._repr_html_()
+
+
 def test_written_frames(samples, tmp_path):
     frames = list(read_dump(samples.write(tmp_path / "samples.dump.gz")))
     assert len(frames) == len(samples)
@@ -110,6 +135,7 @@ def test_energy_units():
     assert api._ENERGIES["kcal/mol"] / api._ENERGIES["kJ/mol"] == pytest.approx(4.184)
 
 
+@pytest.mark.slow
 def test_gibbs_of_the_command(capsys, tmp_path, monkeypatch, folder):
     """A model over volumes, trained and minimised without a folder: the command's G."""
     use(monkeypatch, tmp_path)
@@ -118,7 +144,13 @@ def test_gibbs_of_the_command(capsys, tmp_path, monkeypatch, folder):
     assert call(capsys, tmp_path, "train", "-in", folder / "in.lj", "-rep", 2, 2, 2, "-out", "run", *TINY, *words).code == 0
     assert call(capsys, tmp_path, "gibbs", "-model", "run", "-P", 42, "-out", "gibbs", "--allow-red").code == 0
     model = bg.train(bg.System.from_lammps(folder / "in.lj", replicate=(2, 2, 2)), settings={**SETTINGS, **over})
-    (row,) = bg.gibbs(model, P=42).rows
+    gibbs = bg.gibbs(model, P=42)
+    (row,) = gibbs.rows
+    for shown in (repr(gibbs), gibbs._repr_html_()):
+        assert api.with_error(row.beta_g.value, row.beta_g.error, "kT") in shown
+        assert "P = 42 epsilon/sigma^3" in shown
+        assert gibbs.verdict.reasons[0] in shown
+    assert "<img" in gibbs._repr_html_()
     stored = json.loads((tmp_path / "gibbs" / "results.json").read_text())["gibbs"]["states"][0]
     assert row.beta_g.value == pytest.approx(stored["beta_G_per_atom"]["value"], rel=1e-12)  # a stored model is rounded once more
     with pytest.raises(ConfigError, match="expected a model that was trained over cells"):

@@ -151,7 +151,7 @@ def test_resumed_training_of_a_conditional_model(models, capsys, monkeypatch):
     assert not (models / "stopped" / "model.pt").exists()
     refused = call(capsys, models, "train", "--resume", "-out", "stopped", *settings("condition.volume=[-0.02,0.02]"))
     assert refused.code == 2
-    assert "conditions" in refused.error
+    assert "with the condition of the run" in refused.error
     spoken = call(capsys, models, "train", "--resume", "-out", "stopped")
     assert spoken.code == 0, spoken.error
     assert "continues at step 3" in spoken.out

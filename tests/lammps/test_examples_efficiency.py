@@ -16,6 +16,8 @@ import pytest
 from lammps_bg.commands import parse
 from lammps_bg.config import load_config
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -59,6 +61,8 @@ def test_what_is_finished_is_not_run_again(figure3):
     [
         ("figure3_efficiency", ["--profile", "quick"], 9),
         ("figure3_efficiency", ["--profile", "paper"], 9),
+        ("exactness", ["--profile", "quick"], 12),
+        ("exactness", ["--profile", "paper"], 57),
         ("models", ["--profile", "cpu"], 2 * (1 + 5 * 3)),
         ("models", ["--profile", "gpu"], 2 * (1 + 5 * 3)),
         ("efficiency", [], 1 + 2 + 1 + 6),

@@ -472,6 +472,7 @@ def test_a_failing_rank_ends_the_job(tmp_path, error, rank, code):
     assert ("Traceback" in done.stderr) == (code == 1)
 
 
+@pytest.mark.slow
 def test_bad_input_on_two_ranks_is_said_once(tmp_path):
     _, error = finished(["md", "-in", "nowhere"], 2, 2)
     assert error.count("ERROR: ") == 1

@@ -12,6 +12,7 @@ import pytest
 from command_line import call, use
 from conditional_runs import FEW, MODELS, results, rows, settings
 
+import lammps_bg as bg
 from lammps_bg.cli import main
 from lammps_bg.report.console import ProgressLine
 
@@ -51,6 +52,21 @@ def compared(crystals, tmp_path_factory):
         )
     (folder / "shares.json").write_text(json.dumps(shares))
     return folder
+
+
+def test_from_python(compared):
+    """The models compared without a folder; the result says what it found, with a figure in a notebook."""
+    models = {"gsw": bg.load(compared / "gsw").at(replicate=(2, 2, 1)), "tin": bg.load(compared / "tin").at(replicate=(2, 2, 2))}
+    few = {"exact.mode": "never", "gibbs.n_samples": 16, "gibbs.n_repeats": 3, "gibbs.n_volumes": 5}
+    found = bg.phase_diagram(models, axis="lambda", limits=(18.3, 18.4), P=0, settings=few)
+    (entry,) = found.differences
+    assert entry.names == ("gsw", "tin")
+    page = found._repr_html_()
+    for shown in (repr(found), page):
+        assert "tin - gsw at T = " in shown
+        assert f"along lambda: {entry.crossings.sentence}" in shown
+        assert "verdict" in shown or f"&#9679; {found.verdict.colour}" in shown
+    assert "<img" in page
 
 
 def test_files(compared):
@@ -158,6 +174,7 @@ def test_one_crystal_by_two_models(models, capsys, tmp_path):
     assert rows(models, "again", "difference.csv") == rows(models, "same", "difference.csv")
 
 
+@pytest.mark.slow
 def test_chains_for_both_crystals(models, capsys):
     """`--exact always` within a small budget: chains for the cells of each crystal, and no ESS of the draws in the verdict."""
     few = settings("exact.max_evaluations=2500", "estimate.target_error=0.02", "gibbs.n_repeats=3", "estimate.report=false")

@@ -115,6 +115,7 @@ def test_estimate_on_two_ranks(place):
     assert close(after, before)
 
 
+@pytest.mark.slow
 def test_an_interrupted_sampling_goes_on_with_another_number_of_ranks(place, capsys):
     """Cut in the middle of a line: what is whole stays, the rest is drawn again, and nothing can be told from the undisturbed one."""
     whole = (place / "samples" / "samples.csv").read_bytes()
@@ -128,7 +129,9 @@ def test_an_interrupted_sampling_goes_on_with_another_number_of_ranks(place, cap
     assert (place / "samples" / "samples.csv").read_bytes() == whole
 
 
-@pytest.mark.parametrize("damaged", [b"3,1.0,2.0,3.0\n", b"\xff\x00\n", b"39,1.0\n"])
+@pytest.mark.parametrize(
+    "damaged", [b"3,1.0,2.0,3.0\n", *(pytest.param(line, marks=pytest.mark.slow) for line in (b"\xff\x00\n", b"39,1.0\n"))]
+)
 def test_a_damaged_table_is_drawn_again_from_the_damage_on(place, capsys, damaged):
     whole = (place / "samples" / "samples.csv").read_bytes()
     lines = whole.splitlines(keepends=True)

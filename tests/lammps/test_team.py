@@ -224,7 +224,7 @@ DIE = "if here: os.kill(os.getpid(), signal.SIGKILL)"
         (RAISE, 1, "got an error on rank 1 .*'a bug'", True),
         pytest.param(RAISE, 0, "got an error on rank 0 .*'a bug'", True, marks=pytest.mark.slow),
         pytest.param(NAN, 1, "got an error on rank 1 .*Non-numeric atom coords", False, marks=pytest.mark.slow),
-        (DIE, 1, "", False),
+        pytest.param(DIE, 1, "", False, marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_of_one_rank_ends_the_job(fault, rank, message, trace):

@@ -210,7 +210,7 @@ def test_a_base_of_an_augmented_flow_is_measured_where_it_is_used(folder, capsys
 def test_another_optimiser_cannot_continue(folder, capsys):
     spoken = call(capsys, folder, "run", "-out", "mw", "--resume", "--set", "train.optimiser=adam")
     assert spoken.code == 2
-    assert "expected --resume with the optimiser of the run, soap, got adam" in spoken.error
+    assert "with the train.optimiser of the run, got another value" in spoken.error
 
 
 def test_heads_of_attention_need_a_width(folder, capsys):

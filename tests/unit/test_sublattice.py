@@ -225,7 +225,7 @@ def test_gradients_reach_every_parameter(name):
     for key, parameter in flow.named_parameters():
         assert torch.isfinite(parameter.grad).all(), key
         # each orbit has weights of its own, and each gets a gradient; bits only where a site has seen others move
-        live = [any(g.moved.any() for c in flow._colours for g in c if g.kind == k) for k in range(len(parameter))]
+        live = [any(g.moved.any() for c in flow._colours for g in c if g.orbit == k) for k in range(len(parameter))]
         expected = torch.tensor(live) if "moved" in key else True
         assert ((parameter.grad.flatten(1).abs().amax(1) > 0) == expected).all(), key
     assert torch.isfinite(state.grad).all()
@@ -305,7 +305,7 @@ def test_colours_may_hold_several_orbits(name):
     covered = torch.cat([flow._order[group.sites] for group in groups])
     assert sorted(covered.tolist()) == list(range(lattice.n_sites))
     for group in groups:
-        assert set(lattice.orbit[flow._order[group.sites]].tolist()) == {group.kind}
+        assert set(lattice.orbit[flow._order[group.sites]].tolist()) == {group.orbit}
     state = draw_state(lattice.n_sites, n=2)
     new, log_det = flow.forward(state)
     again, log_back = flow.inverse(new)

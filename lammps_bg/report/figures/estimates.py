@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Free energies: estimators side by side, the terms of one, and how it settles with the number of samples."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,14 +35,24 @@ def _shown(run: RunContents) -> list[Estimate]:
 
 def estimators_data(run: RunContents) -> Data | None:
     """The estimates of beta F / N relative to the one on top; None where there are not two of them."""
-    best, known = run.results.best, _shown(run)
+    return side_by_side(run.results.best, _shown(run), only_md=run.results.kind == "md")
+
+
+def side_by_side(best: Estimate | None, known: Sequence[Estimate], *, only_md: bool = False) -> Data | None:
+    """Estimates of beta F / N that have a number, relative to the best of them; None where there are not two.
+
+    Args:
+        best: The reference.
+        known: All of them, best included.
+        only_md: Whether all rest on molecular dynamics, so that `mbar` is that of windows alone.
+    """
     if best is None or best.value is None or len(known) < 2:
         return None
     rows = []
     for given in known:
         value, error = float(given.value or 0.0), float(given.error or 0.0)
         low, high = given.interval or (value, value)
-        kind = "md" if run.results.kind == "md" else given.estimator.samples
+        kind = "md" if only_md else given.estimator.samples
         row = {"key": given.key, "name": given.name, "kind": kind, "value": value, "error": error}
         rows.append({**row, "difference": value - best.value, "interval": [low - best.value, high - best.value]})
     return {"reference": {"name": best.name, "value": best.value}, "rows": rows}

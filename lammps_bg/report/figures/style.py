@@ -116,7 +116,7 @@ def require_package(name: str) -> Any:  # noqa: ANN401  (a module)
 
 def render(draw: Callable[[Data], "Figure"], data: Data) -> tuple[bytes, bytes]:
     """Draw a figure; returns it as SVG and as PNG."""
-    with _styled():
+    with styled():
         figure = draw(data)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
@@ -126,11 +126,12 @@ def render(draw: Callable[[Data], "Figure"], data: Data) -> tuple[bytes, bytes]:
 
 def save(draw: Callable[[Data], "Figure"], data: Data, path: Path) -> None:
     """Draw a figure into a PNG file."""
-    with _styled(), replaced(path, durable=False) as temporary:
+    with styled(), replaced(path, durable=False) as temporary:
         draw(data).savefig(temporary, format="png", dpi=_DPI)
 
 
-def _styled() -> AbstractContextManager[None]:
+def styled() -> AbstractContextManager[None]:
+    """How figures look, while they are drawn; ReportError without matplotlib."""
     context: AbstractContextManager[None] = require_package("matplotlib.style").context(["default", _STYLE])
     return context
 
