@@ -1,5 +1,7 @@
 # make run            the main job: set-up, training, samples, free energy, dump file (about three minutes after set-up)
-# make test           the test suite
+# make test           the test suite, without the slow repeats of what a short test covers (six minutes on two cores)
+# make test-slow      those, which the commits are checked with, too
+# make test-all       both
 # make lint           ruff and mypy
 # make bench          every benchmark in tests/benchmarks
 # make physics        the long physical validation
@@ -20,7 +22,7 @@ KILLS ?= 100
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test lint docs same bench physics compatibility faults containers clean
+.PHONY: run test test-slow test-all lint docs same bench physics compatibility faults containers clean
 .DELETE_ON_ERROR:
 
 run: $(READY)
@@ -33,8 +35,17 @@ run: $(READY)
 	$(BIN)/lammps-bg run -in $(SCRIPT) -rep $(REP) -out $(OUT) $(ARGS)
 
 # a file of tests at a time on each core, the many quick ones of tests/unit last; torch with one thread
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+BATCH := not physics and not faults and not containers
+
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-slow: $(READY)
+	$(PYTEST) -m "slow and $(BATCH)" $(ARGS)
+
+test-all: $(READY)
+	$(PYTEST) -m "$(BATCH)" $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Every entry of the catalogue: energies of plain LAMMPS, a phonon base, a training that lowers the bound, a dump that reruns.
 
-Slow entries carry the marker `physics`.
+The slowest entries carry the marker `physics`.
 """
 
 import math
@@ -14,11 +14,15 @@ from plain_lammps import rerun
 from table import page, table_names
 
 BY_NAME = {entry.name: entry for entry in ENTRIES}
-WORKING = [
-    pytest.param(entry, id=entry.name, marks=[pytest.mark.physics] if entry.slow else [])
-    for entry in ENTRIES
-    if not (entry.refusal or entry.limitation)
-]
+CORE = {"lj/cut", "sw", "eam/alloy", "born/coul/long, ewald"}
+"""One of each kind of energy: pairs, three bodies, density, charges; of the others `make test-slow` tells."""
+
+
+def marks(entry):
+    return [pytest.mark.physics] if entry.slow else [] if entry.name in CORE else [pytest.mark.slow]
+
+
+WORKING = [pytest.param(entry, id=entry.name, marks=marks(entry)) for entry in ENTRIES if not (entry.refusal or entry.limitation)]
 LIMITED = [pytest.param(entry, id=entry.name) for entry in ENTRIES if entry.limitation]
 REFUSED = [pytest.param(entry, id=entry.name) for entry in ENTRIES if entry.refusal]
 
@@ -57,12 +61,14 @@ def test_what_does_not_work_says_so(entry, tmp_path):
     assert entry.refusal in refusal(entry, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", LIMITED)
 def test_a_known_limitation_is_still_there_and_no_larger(entry, tmp_path):
     """Once it is gone, the entry belongs to the others."""
     assert SAME < difference(entry, tmp_path)[0] < 1e-4
 
 
+@pytest.mark.slow
 def test_charges_are_found_in_a_supercell(tmp_path):
     """LAMMPS replicates no atoms that a fix holds charges of, so the fix is set up anew; few energies, the rest is slow."""
     energy, force = difference(BY_NAME["reaxff"], tmp_path)

@@ -42,6 +42,13 @@ def labels(text):
     return found
 
 
+TRIED = [
+    pytest.param(page, id=name_of(page), marks=[] if page.name == "README.md" else [pytest.mark.slow])
+    for page in PAGES
+    if blocks_of(page)
+]
+
+
 def joined(blocks):
     """The blocks of a page; if Python is all that runs there, as one session in its first block, which tells of its end in each."""
     if {block.language for block in blocks if block.language in RUN} != {"python"}:
@@ -51,7 +58,7 @@ def joined(blocks):
     return [replace(block, text=session if block is first else "") if block.language == "python" else block for block in blocks]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
+@pytest.mark.parametrize("page", TRIED)
 def test_blocks_run_in_their_order(page, workshop):
     said, section, coming = "", "", []
     for block in joined(blocks_of(page)):

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 from pages import ROOT
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_warnings(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-c", str(ROOT / "docs"), str(ROOT), str(tmp_path / "site")]
     done = subprocess.run(

@@ -63,7 +63,7 @@ def mounted(folder, options):
             subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.fixture(params=["disk", "limit"])
+@pytest.fixture(params=[pytest.param("disk", marks=pytest.mark.slow), "limit"])
 def disk(request, tmp_path):
     if request.param == "limit":
         yield FileLimit(tmp_path)
@@ -104,6 +104,7 @@ def test_full_at_a_checkpoint(disk, samples):
     assert f"continues at step {step}" in (disk.folder / "a" / "out.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("disk", ["disk"], indirect=True)
 def test_full_while_sampling(disk, samples):
     folder = jobs.scripted(disk.folder / "a")
@@ -120,6 +121,7 @@ def test_full_while_sampling(disk, samples):
     assert not list(run.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_full_at_the_start(tmp_path):
     """Refused before any work where the free space can be seen; by the first file where it cannot."""
     folder = jobs.scripted(tmp_path)

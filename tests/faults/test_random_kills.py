@@ -67,6 +67,7 @@ def test_killed_in_every_stage(tmp_path, samples):
     assert not list(run.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_killed_before_the_inputs_are_stored(tmp_path, samples):
     """Then there is nothing to resume: the same command begins again in what is left of the folder."""
     folder = jobs.scripted(tmp_path)
@@ -160,6 +161,7 @@ def assert_completes(folder, words, samples):
         assert (folder / "run" / "samples.csv").read_text() == samples
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [pytest.param(jobs.MD, id="md"), _RANKED])
 def test_one_rank_is_killed(tmp_path, samples_of_two, words):
     folder, generator = jobs.scripted(tmp_path), random.Random(3)

@@ -13,9 +13,9 @@ from lammps_bg.store.trajectory import TrajectoryFiles
 from lammps_bg.training import checkpoint
 
 CASES = [
-    ("base", signal.SIGTERM, 75),
+    pytest.param("base", signal.SIGTERM, 75, marks=pytest.mark.slow),
     ("training", signal.SIGUSR1, 75),
-    ("training", signal.SIGINT, 130),
+    pytest.param("training", signal.SIGINT, 130, marks=pytest.mark.slow),
     ("sampling", signal.SIGTERM, 75),
 ]
 
@@ -52,7 +52,7 @@ def test_stopped_in_a_stage(tmp_path, samples, stage, number, code):
     assert not list(run.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)])
 def test_stopped_dynamics(tmp_path, number, code):
     folder, generator = jobs.scripted(tmp_path), random.Random(int(number))
     run, frames = folder / "run", 50 * generator.randint(1, 3)

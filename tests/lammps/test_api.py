@@ -135,6 +135,7 @@ def test_energy_units():
     assert api._ENERGIES["kcal/mol"] / api._ENERGIES["kJ/mol"] == pytest.approx(4.184)
 
 
+@pytest.mark.slow
 def test_gibbs_of_the_command(capsys, tmp_path, monkeypatch, folder):
     """A model over volumes, trained and minimised without a folder: the command's G."""
     use(monkeypatch, tmp_path)

@@ -237,7 +237,7 @@ def test_resumed_samples_of_a_model(capsys, run, tmp_path, monkeypatch, command)
     assert (tmp_path / "part" / "samples.csv").read_text() == (tmp_path / "whole" / "samples.csv").read_text()
 
 
-@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("absolute", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_stored_run_finds_files_from_outside_the_folder(capsys, tmp_path, monkeypatch, absolute):
     """Potential and include beside the script's folder, named with .. or absolutely: the copies serve, from any folder."""
     mw_crystal(tmp_path)
@@ -441,7 +441,7 @@ def test_resumed_sampling_draws_the_same(capsys, run, tmp_path, monkeypatch):
     assert (tmp_path / "stopped" / "samples.csv").read_text() == (run / "samples.csv").read_text()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow)])
 def test_signals_in_a_process_of_its_own(capsys, tmp_path, number, code):
     words = ["train", "-in", "in.lj", "-out", "run", *TINY, "--set", "train.steps=100000"]
     program = "import sys; from lammps_bg.cli import main; sys.exit(main())"

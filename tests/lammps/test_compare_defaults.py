@@ -44,6 +44,7 @@ def made_up(system, base, flow, gradient, ess=0.5, free_energy=-25.0, error=0.00
     return entry | {"train_ms_per_sample": 1.0, "draw_ms_per_sample": 0.3, "final": final, "history": history}
 
 
+@pytest.mark.slow
 def test_a_case_goes_from_base_to_samples(compare):
     options = type("Options", (), {"systems": ["mw"]})
     case = compare.cases(options, settings(1.0))["mw/harmonic/sublattice/path"]

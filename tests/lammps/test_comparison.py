@@ -172,7 +172,7 @@ def test_mbar(capsys, tmp_path):
     assert "MBAR (flow and windows)" in spoken.out
 
 
-@pytest.mark.parametrize("md", ["nvt", "mbar"])
+@pytest.mark.parametrize("md", ["nvt", pytest.param("mbar", marks=pytest.mark.slow)])
 def test_augmented(capsys, tmp_path, md):
     spoken = call(capsys, tmp_path, "estimate", "-model", "augmented", "-md", md, "--allow-red")
     assert spoken.code == 0, spoken.out + spoken.error

@@ -54,6 +54,7 @@ def smoked(folder, inputs, *, wanted=0, **environment):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_commands_of_smoke(noted, tmp_path, monkeypatch, capsys):
     """What smoke.sh asks of lammps-bg, done in this process, which saves four starts; `make containers` runs it as it stands."""
     said, (version, *commands) = noted("results.json samples.dump.gz", 0)

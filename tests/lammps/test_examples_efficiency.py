@@ -16,6 +16,8 @@ import pytest
 from lammps_bg.commands import parse
 from lammps_bg.config import load_config
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -15,6 +15,8 @@ import pytest
 
 from lammps_bg.report.figures.style import render
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("figure2_structure", "figure4_helmholtz")
 

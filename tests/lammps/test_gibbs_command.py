@@ -322,6 +322,7 @@ def test_chains_that_do_not_come_there_in_time(models, capsys):
     assert "Traceback" not in spoken.error
 
 
+@pytest.mark.slow
 def test_chains_on_two_ranks_give_the_bytes_of_one(models):
     """The white noise belongs to draws and chains, not to ranks; what follows is decided by the numbers of all of them."""
     words = [

@@ -155,6 +155,7 @@ def test_free_shapes_fluctuate_and_held_ones_do_not(sampled):
     assert set(shape["near_edge"]) == {"volume", "c/a"}
 
 
+@pytest.mark.slow
 def test_energies_in_torch_are_those_of_lammps(sampled, models, capsys):
     """The first step that counts of the same chains: 1e-6 in every number, before rounding grows."""
     words = [
@@ -203,6 +204,7 @@ def test_the_summary_and_the_report(models, capsys):
         assert words in page
 
 
+@pytest.mark.slow
 def test_fluctuations_beyond_the_trained_range_are_told(models, capsys):
     """The volume of eight atoms fluctuates more than the range of the model: the verdict names the key of the configuration."""
     spoken = call(capsys, models, "sample", "-model", "vol", "-P", "0", *SHORT, "-out", "npt")

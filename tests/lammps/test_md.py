@@ -413,6 +413,7 @@ def test_two_ranks_share_the_replicas(tmp_path, capsys):
     assert not list((tmp_path / "two").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_two_ranks_stop_and_go_on(tmp_path):
     """SIGUSR1 to mpirun: exit code 75, the frames of both ranks are saved, and --resume with two ranks goes on."""
     words = ["md", *map(str, BASIC), *TINY_MD, "--set", "md.replicas=2", "-out", "nvt"]
@@ -448,7 +449,12 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize(
-    ("error", "rank", "code"), [("CrystalError('it melted')", 1, 2), ("ValueError('a bug')", 1, 1), ("ValueError('a bug')", 0, 1)]
+    ("error", "rank", "code"),
+    [
+        ("CrystalError('it melted')", 1, 2),
+        pytest.param("ValueError('a bug')", 1, 1, marks=pytest.mark.slow),
+        ("ValueError('a bug')", 0, 1),
+    ],
 )
 def test_a_failing_rank_ends_the_job(tmp_path, error, rank, code):
     words = ["md", *map(str, BASIC), *TINY_MD, "--set", "md.replicas=2", "-out", "nvt"]
@@ -466,6 +472,7 @@ def test_a_failing_rank_ends_the_job(tmp_path, error, rank, code):
     assert ("Traceback" in done.stderr) == (code == 1)
 
 
+@pytest.mark.slow
 def test_bad_input_on_two_ranks_is_said_once(tmp_path):
     _, error = finished(["md", "-in", "nowhere"], 2, 2)
     assert error.count("ERROR: ") == 1

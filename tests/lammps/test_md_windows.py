@@ -229,6 +229,7 @@ def test_signal_and_resume(capsys, tmp_path, monkeypatch):
     assert_reproduced(tmp_path / "mbar", springs_free_energy(results_of(tmp_path / "mbar"), [label] * 4))
 
 
+@pytest.mark.slow
 def test_target_error_makes_windows_longer(capsys, tmp_path):
     (tmp_path / "in.lj").write_text(LJ)
     errors, frames = [], []

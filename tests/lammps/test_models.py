@@ -42,7 +42,14 @@ def test_files(name):
     assert {"config.toml", "provenance.json", "train.csv", "inputs"} <= {entry.name for entry in (MODELS / name).iterdir()}
 
 
-@pytest.mark.parametrize(("name", "cells", "n_atoms"), [("mw_cubic", 2, 64), ("mw_cubic", 3, 216), ("lj_fcc", 3, 108)])
+@pytest.mark.parametrize(
+    ("name", "cells", "n_atoms"),
+    [
+        ("mw_cubic", 2, 64),
+        pytest.param("mw_cubic", 3, 216, marks=pytest.mark.slow),
+        pytest.param("lj_fcc", 3, 108, marks=pytest.mark.slow),
+    ],
+)
 def test_samples_are_as_good_as_the_card_says(name, cells, n_atoms, tmp_path, monkeypatch, capsys):
     """2048 samples: at least two thirds of the card's ESS, and beta F/N within 5 joint standard errors of its BAR (false alarm 6e-7)."""
     use(monkeypatch, tmp_path)

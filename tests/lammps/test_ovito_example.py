@@ -16,6 +16,8 @@ from lammps_bg import cli
 from lammps_bg.engine.dump import DumpWriter, read_dump
 from lammps_bg.thermo.observables import pair_counts, radial_distribution
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ovito_samples.py"
 MORE = ["--set", "sample.n_dump=48", "--set", "sample.picture=false", "-rep", "2", "2", "2"]
 

@@ -154,6 +154,7 @@ def test_report(compared, tmp_path, monkeypatch, capsys):
     assert "No crossing in [18.3, 18.4]" in page
 
 
+@pytest.mark.slow
 def test_one_crystal_by_two_models(models, capsys, tmp_path):
     """A model over lambda at the lambda of the other: no difference; rerun.sh repeats it from its own copies of both models."""
     words = ["phase", "-models", "gsw", "vol", "--axis", "P", *FEW, "--allow-red"]
@@ -173,6 +174,7 @@ def test_one_crystal_by_two_models(models, capsys, tmp_path):
     assert rows(models, "again", "difference.csv") == rows(models, "same", "difference.csv")
 
 
+@pytest.mark.slow
 def test_chains_for_both_crystals(models, capsys):
     """`--exact always` within a small budget: chains for the cells of each crystal, and no ESS of the draws in the verdict."""
     few = settings("exact.max_evaluations=2500", "estimate.target_error=0.02", "gibbs.n_repeats=3", "estimate.report=false")

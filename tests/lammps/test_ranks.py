@@ -78,7 +78,7 @@ def trained(tmp_path_factory):
     return train, train(1, "mpi")[0]
 
 
-@pytest.mark.parametrize(("ranks", "how"), [(3, "mpi"), (2, "gloo")])
+@pytest.mark.parametrize(("ranks", "how"), [(3, "mpi"), pytest.param(2, "gloo", marks=pytest.mark.slow)])
 def test_training_is_that_of_one_rank(trained, ranks, how):
     """Bounds, evaluations and gradients agree to rounding, for a batch that the ranks do not divide; weights do to the last bit on all ranks."""
     train, whole = trained
@@ -106,6 +106,7 @@ def test_samples_are_those_of_one_rank(place):
     assert three["cost"]["energy_evaluations"] >= 100
 
 
+@pytest.mark.slow
 def test_estimate_on_two_ranks(place):
     before = results(place / "samples")["estimates"]
     finished(["estimate", "-model", "samples", "--allow-red"], 2)
@@ -114,6 +115,7 @@ def test_estimate_on_two_ranks(place):
     assert close(after, before)
 
 
+@pytest.mark.slow
 def test_an_interrupted_sampling_goes_on_with_another_number_of_ranks(place, capsys):
     """Cut in the middle of a line: what is whole stays, the rest is drawn again, and nothing can be told from the undisturbed one."""
     whole = (place / "samples" / "samples.csv").read_bytes()
@@ -127,7 +129,9 @@ def test_an_interrupted_sampling_goes_on_with_another_number_of_ranks(place, cap
     assert (place / "samples" / "samples.csv").read_bytes() == whole
 
 
-@pytest.mark.parametrize("damaged", [b"3,1.0,2.0,3.0\n", b"\xff\x00\n", b"39,1.0\n"])
+@pytest.mark.parametrize(
+    "damaged", [b"3,1.0,2.0,3.0\n", *(pytest.param(line, marks=pytest.mark.slow) for line in (b"\xff\x00\n", b"39,1.0\n"))]
+)
 def test_a_damaged_table_is_drawn_again_from_the_damage_on(place, capsys, damaged):
     whole = (place / "samples" / "samples.csv").read_bytes()
     lines = whole.splitlines(keepends=True)
@@ -150,6 +154,7 @@ def test_samples_of_another_model_are_not_continued(place, capsys):
     assert (place / "run" / "samples.csv").read_bytes() != before
 
 
+@pytest.mark.slow
 def test_fewer_samples_than_ranks(place):
     out, error = finished(["sample", "-model", "run", "--set", "sample.n_samples=20", "--allow-red", "-out", "few"], 3)
     assert "the sampling: fewer chunks (2) than MPI ranks (3), so that some ranks wait" in error
@@ -171,6 +176,7 @@ def test_a_run_on_two_ranks(place):
     )
 
 
+@pytest.mark.slow
 def test_stopped_on_two_ranks_and_continued_on_one(place, capsys):
     """SIGUSR1 to mpirun: the checkpoint is written at the next step, the exit code is 75; ranks may change at --resume."""
     process = launched(
@@ -210,7 +216,7 @@ sys.exit(main())
 BUG, WORD = "ValueError('a bug')", "TrainingError('it diverged')"
 
 
-@pytest.mark.parametrize(("error", "rank", "code"), [(WORD, 1, 1), (BUG, 0, 1)])
+@pytest.mark.parametrize(("error", "rank", "code"), [(WORD, 1, 1), pytest.param(BUG, 0, 1, marks=pytest.mark.slow)])
 def test_a_failing_rank_ends_the_training(place, error, rank, code):
     """Within 10 s of the failure, with its sentence or its traceback, and the rank and node it happened on."""
     process = launched(["run", *CRYSTAL, *SETTINGS, "-out", "fails"], 2, code=FAILING.format(error=error, rank=rank))

@@ -9,6 +9,7 @@ import pytest
 from lammps_scripts import LJ
 
 from lammps_bg.engine.lammps_engine import Engine
+from lammps_bg.engine.script import interpreter
 from lammps_bg.engine.script.text import split_words, strip_comment
 from lammps_bg.errors import LammpsBGError, PotentialError, ScriptError
 
@@ -162,8 +163,13 @@ def test_commands_hidden_in_variables(load, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["in.test"]
 
 
-@pytest.mark.parametrize("loop", ["label a\njump SELF a\n", "jump SELF\n", "label a\nvariable x delete\njump SELF a\n"])
-def test_endless_loops_end(load, loop):
+@pytest.mark.parametrize(
+    ("loop", "most"),
+    [("label a\njump SELF a\n", None), ("jump SELF\n", 1000), ("label a\nvariable x delete\njump SELF a\n", 1000)],
+)
+def test_endless_loops_end(load, monkeypatch, loop, most):
+    """The first at the limit of the package."""
+    monkeypatch.setattr(interpreter, "MAX_COMMANDS", most or interpreter.MAX_COMMANDS)
     started = time.monotonic()
     with pytest.raises(ScriptError, match="expected the script to end"):
         load(loop)

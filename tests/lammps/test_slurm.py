@@ -308,7 +308,7 @@ LONG_MD = ["--set", "md.n_frames=800", "--set", "md.replicas=2"]
 @pytest.mark.parametrize(
     ("ranks", "command"),
     [
-        pytest.param(2, [*MD, *TINY_MD, *LONG_MD], id="md"),
+        pytest.param(2, [*MD, *TINY_MD, *LONG_MD], id="md", marks=pytest.mark.slow),
         pytest.param(1, [*RUN, *TINY, *LONG], id="run", marks=pytest.mark.containers),
     ],
 )

@@ -89,6 +89,7 @@ def test_two_ranks_evaluate_as_one(tmp_path, by_two):
     assert differences(by_two, expected, 1e-10) == []
 
 
+@pytest.mark.slow
 def test_four_ranks_evaluate_as_one(tmp_path, monkeypatch):
     """LAMMPS numbers the atoms differently on four ranks, and by itself hands them on to the next slab only."""
     few = {name: team_cases.CRYSTALS[name] for name in ("slabs", "triclinic")}
@@ -159,6 +160,7 @@ def test_md_on_a_team(tmp_path):
     np.testing.assert_allclose(frames.energies, energies, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_training_on_a_team(tmp_path, capsys):
     """One rank draws and learns, two evaluate."""
     words = ["train", "-in", "in.lj", "-rep", "2", "2", "2", *TINY, "--set", "energy.source=lammps", "-lammps-ranks"]
@@ -220,9 +222,9 @@ DIE = "if here: os.kill(os.getpid(), signal.SIGKILL)"
     ("fault", "rank", "message", "trace"),
     [
         (RAISE, 1, "got an error on rank 1 .*'a bug'", True),
-        (RAISE, 0, "got an error on rank 0 .*'a bug'", True),
-        (NAN, 1, "got an error on rank 1 .*Non-numeric atom coords", False),
-        (DIE, 1, "", False),
+        pytest.param(RAISE, 0, "got an error on rank 0 .*'a bug'", True, marks=pytest.mark.slow),
+        pytest.param(NAN, 1, "got an error on rank 1 .*Non-numeric atom coords", False, marks=pytest.mark.slow),
+        pytest.param(DIE, 1, "", False, marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_of_one_rank_ends_the_job(fault, rank, message, trace):
@@ -235,6 +237,7 @@ def test_a_fault_of_one_rank_ends_the_job(fault, rank, message, trace):
     assert ("Traceback" in error) == trace
 
 
+@pytest.mark.slow
 def test_a_signal_stops_and_resume_goes_on(tmp_path):
     """SIGUSR1 reaches every rank; the one that asks stops in order, and the frames so far are there."""
     process = start(2, "-c", MAIN, *MD, "--set", "md.n_frames=200000")

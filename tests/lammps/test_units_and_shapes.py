@@ -144,6 +144,7 @@ def test_skin_for_large_particles_is_not_used(given, load):
     assert 0.1e-10 < problem.engine.skin < 5e-10
 
 
+@pytest.mark.slow
 def test_whole_run_in_si(tmp_path, monkeypatch, in_metal):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.si").write_text(argon("si"))

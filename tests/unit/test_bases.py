@@ -473,7 +473,12 @@ def test_configurations_are_drawn_until_the_noise_does_not_count():
 
 
 @pytest.mark.parametrize(
-    ("name", "replicate", "most"), [("fcc", (3, 3, 3), 350), ("diamond", (2, 2, 2), 450), ("triclinic", (3, 4, 3), 1200)]
+    ("name", "replicate", "most"),
+    [
+        pytest.param("fcc", (3, 3, 3), 350, marks=pytest.mark.slow),
+        pytest.param("diamond", (2, 2, 2), 450, marks=pytest.mark.slow),
+        ("triclinic", (3, 4, 3), 1200),
+    ],
 )
 def test_tens_of_configurations_make_as_good_a_crystal_as_thousands(name, replicate, most):
     """The bound is that of a fit to eight times 4000 configurations to 0.05 kT for the whole crystal; it gains over 2 kT.

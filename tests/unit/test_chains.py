@@ -148,7 +148,12 @@ def test_blocks_of_chains_are_whole_and_bounded():
 
 @pytest.mark.parametrize(
     ("kind", "solvable", "einstein"),
-    [*((kind, ANHARMONIC, False) for kind in KINDS), ("sublattice", HARMONIC, True), ("sublattice", ANHARMONIC, True)],
+    [
+        ("sublattice", ANHARMONIC, False),
+        *(pytest.param(kind, ANHARMONIC, False, marks=pytest.mark.slow) for kind in ("augmented", "global")),
+        ("sublattice", HARMONIC, True),
+        pytest.param("sublattice", ANHARMONIC, True, marks=pytest.mark.slow),
+    ],
     ids=lambda value: getattr(type(value), "__name__", value) if not isinstance(value, str | bool) else str(value),
 )
 def test_the_ladder_gives_the_exact_free_energy_and_energy(kind, solvable, einstein):

@@ -145,7 +145,7 @@ def test_the_measure_is_that_of_gibbs():
     assert mean / found.volume.error > 500
 
 
-@pytest.mark.parametrize("pressure", [0.0, 6.0])
+@pytest.mark.parametrize("pressure", [0.0, pytest.param(6.0, marks=pytest.mark.slow)])
 def test_a_flow_that_is_wrong_costs_samples_and_no_truth(pressure):
     """|z| <= 4.5 by 16 chains: false alarm of each number 4e-4. Flow, widths and their power of the volume are wrong."""
     model = VolumeModel(CRYSTAL, lattice=LATTICE)
@@ -217,6 +217,7 @@ def test_the_state_of_another_crystal_is_refused():
         other.restore(state)
 
 
+@pytest.mark.slow
 def test_no_chain_enters_an_infinite_energy():
     """Where a coordinate of the first atom is positive there is no energy: all samples are on the other side."""
     model = VolumeModel(SMALL, fails=lambda u: u[:, 0, 0] - u[:, :, 0].mean(1) > 0)

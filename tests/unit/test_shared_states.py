@@ -91,7 +91,7 @@ def test_draws_alone_fail():
         assert judge(summarise(state.log_w.ravel())).colour == "red"
 
 
-@pytest.mark.parametrize("kind", ["sublattice", "augmented"])
+@pytest.mark.parametrize("kind", ["sublattice", pytest.param("augmented", marks=pytest.mark.slow)])
 def test_free_energies_over_cells_are_exact(kind):
     """A ladder in the middle cell suffices for all: false alarm once in 60 choices of seeds for F and energies of a kind."""
     found = SharedStates(family(kind), anchor=2, n_chains=16, seed=7).run(ExactBudget(0.03, max_evaluations=30_000))
@@ -102,6 +102,7 @@ def test_free_energies_over_cells_are_exact(kind):
     assert {state for state, window in found.windows[1:] if window.coupling == 1.0} == {2}
 
 
+@pytest.mark.slow
 def test_cells_out_of_reach_get_chains_of_their_own():
     """Volumes so different, under a flow that does not follow them, that no sample of the middle has weight at the ends."""
     states = family(width=0.9, follow=0.0, reach=0.4)

