@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_bg.commands import gibbs_job, phase_job
+from lammps_bg.commands.run_folder import Job as Planned
 from lammps_bg.commands.run_folder import create_run
 from lammps_bg.commands.run_records import dump_writer
 from lammps_bg.commands.stored_run import chosen_before, load_trained, stored_request, with_model
@@ -438,7 +439,7 @@ class Model:
         variables = [word for name, values in request.variables.items() for word in ("-var", name, *values)]
         words = ["train", "-in", str(request.script), "-rep", *map(str, request.replicate), *variables]
         with Job(words):
-            run = create_run(Path(folder), request, self.config, words, problem, kind="run", needed_bytes=0)
+            run = create_run(Planned(request, self.config, Path(folder), words), problem, kind="run", needed_bytes=0)
             save_model(run.file("model.pt"), self.trained.saved, problem.crystal)
             run.write_status("done", percent=100.0)
         return run.path

@@ -12,7 +12,7 @@ import numpy as np
 from lammps_bg import parallel
 from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import model_and_config
-from lammps_bg.commands.run_folder import create_run, reserved
+from lammps_bg.commands.run_folder import Job, create_run, reserved
 from lammps_bg.commands.run_report import attempt, finish
 from lammps_bg.commands.stored_run import load_conditional, stored_request
 from lammps_bg.config import Config
@@ -122,7 +122,7 @@ def carry_out(job: GibbsJob, console: Console, stop: StopFlag, *, allow_red: boo
         problem.count_other_ranks()
         if not parallel.first():
             return 0
-        run = create_run(out, request, config, job.words, problem, kind="gibbs", needed_bytes=_BYTES, model=source)
+        run = create_run(Job(request, config, out, job.words, source), problem, kind="gibbs", needed_bytes=_BYTES)
         _write(run, problem, result, started, console)
         _show(console, result, run)
         finish(run, config, console)

@@ -141,10 +141,7 @@ def _open_run(job: Job, pressure: Pressure, problem: Problem) -> RunDirectory:
             return reopen_run(job.out, job.config, problem)
         needed = _BYTES + problem.crystal.n_sites * 60 * job.config.exact.n_dump + 100 * job.config.sample.n_samples
         more = {"isobaric": {"words": list(pressure.words), "cell": pressure.cell}}
-        return create_run(
-            job.out, job.request, job.config, job.words, problem,
-            kind="sample", needed_bytes=needed, model=job.model, more=more,
-        )  # fmt: skip
+        return create_run(job, problem, kind="sample", needed_bytes=needed, more=more)
 
     return made_by_first(make, job.out)
 

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a command of the main job is going to do: new, continued, or with the model of an earlier run."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lammps_bg import parallel
-from lammps_bg.commands.run_folder import require_same_request
+from lammps_bg.commands.run_folder import Job, require_same_request
 from lammps_bg.commands.run_records import require_checkpoints
 from lammps_bg.commands.stored_run import stored_request, with_model
 from lammps_bg.config import Config, load_config
@@ -29,31 +28,6 @@ _KEPT = {
     "`lammps-bg phase`": ("base", "flow", "condition", "train", "sample", "md"),
 }
 """Blocks and keys of the configuration that a command takes as its run has them: what it had made depends on them."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is going to be done.
-
-    Attributes:
-        request: Script and flags.
-        config: The configuration.
-        out: Run directory.
-        words: Arguments after `lammps-bg`, as typed.
-        model: Run whose model is used; None trains one.
-        resume: Whether `out` is an earlier run to continue.
-        force: Use the model at another temperature or potential than it was trained with.
-        started: time.monotonic() at the start.
-    """
-
-    request: ScriptRequest
-    config: Config
-    out: Path
-    words: Sequence[str]
-    model: RunDirectory | None = None
-    resume: bool = False
-    force: bool = False
-    started: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)

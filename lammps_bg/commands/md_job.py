@@ -135,10 +135,7 @@ def _open(plan: MDPlan, problem: Problem) -> RunDirectory:
         if plan.resume:
             return reopen_run(plan.out, plan.config, problem)
         frames = plan.config.md.n_frames * (1 if plan.mode != "mbar" else 10)
-        return create_run(
-            plan.out, plan.request, plan.config, plan.words, problem,
-            kind="md", needed_bytes=60 * problem.crystal.n_sites * frames, more={"mode": plan.mode},
-        )  # fmt: skip
+        return create_run(plan, problem, kind="md", needed_bytes=60 * problem.crystal.n_sites * frames, more={"mode": plan.mode})
 
     return made_by_first(make, plan.out)
 

@@ -13,7 +13,7 @@ from lammps_bg import parallel
 from lammps_bg.commands.gibbs_job import numbers
 from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import model_and_config
-from lammps_bg.commands.run_folder import copy_model, create_run, reserved
+from lammps_bg.commands.run_folder import Job, copy_model, create_run, reserved
 from lammps_bg.commands.run_report import attempt, finish
 from lammps_bg.commands.stored_run import load_conditional, stored_request, with_model
 from lammps_bg.config import Config, load_config
@@ -189,7 +189,9 @@ def _create(job: PhaseJob, out: Path, sources: Sequence[RunDirectory], config: C
     """The folder of the results, with the inputs of the first model and the hashes of all."""
     hashes = [{"name": run.path.name, "sha256": sha256(run.file("model.pt"))} for run in sources]
     request = stored_request(sources[0])
-    created = create_run(out, request, config, job.words, problem, kind="phase", needed_bytes=_BYTES, more={"sources": hashes})
+    created = create_run(
+        Job(request, config, out, job.words), problem, kind="phase", needed_bytes=_BYTES, more={"sources": hashes}
+    )
     for index, run in enumerate(sources):
         copy_model(created, run, MODELS / str(index) / run.path.name)
     return created

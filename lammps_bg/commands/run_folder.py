@@ -2,9 +2,10 @@
 """The folder of a command: new with all inputs stored, or an earlier one with the same inputs."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,32 +22,42 @@ log = logging.getLogger(__name__)
 Kind = Literal["run", "sample", "md", "gibbs", "phase"]
 
 
-def create_run(
-    out: Path,
-    request: ScriptRequest,
-    config: Config,
-    words: Sequence[str],
-    problem: Problem,
-    *,
-    kind: Kind,
-    needed_bytes: int,
-    model: RunDirectory | None = None,
-    more: dict[str, Any] | None = None,
-) -> RunDirectory:
-    """Make a run directory and store what the command was given.
+@dataclass(frozen=True)
+class Job:
+    """What is going to be done.
 
-    Args:
-        out: The folder.
+    Attributes:
         request: Script and flags.
         config: The configuration.
+        out: Run directory.
         words: Arguments after `lammps-bg`, as typed.
-        problem: The crystal made from them.
+        model: Run whose model is used; None trains one.
+        resume: Whether `out` is an earlier run to continue.
+        force: Use the model at another temperature or potential than it was trained with.
+        started: time.monotonic() at the start.
+    """
+
+    request: ScriptRequest
+    config: Config
+    out: Path
+    words: Sequence[str]
+    model: RunDirectory | None = None
+    resume: bool = False
+    force: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+
+def create_run(job: Job, problem: Problem, *, kind: Kind, needed_bytes: int, more: dict[str, Any] | None = None) -> RunDirectory:
+    """Make the run directory of a job and store what it was given, its model included.
+
+    Args:
+        job: The job.
+        problem: The crystal made from its request.
         kind: What the command does.
         needed_bytes: Disk space it will take.
-        model: Run whose model is copied.
         more: Further facts that --resume must know.
     """
-    run = RunDirectory.create(out, needed_bytes=needed_bytes)
+    run, request, model = RunDirectory.create(job.out, needed_bytes=needed_bytes), job.request, job.model
     entry: dict[str, Any] = {
         "kind": kind,
         "energies": problem.source,
@@ -64,9 +75,9 @@ def create_run(
         run.store_inputs(
             problem.engine.script_files,
             problem.engine.potential_files,
-            config=to_toml(config),
-            command=words,
-            seeds={"seed": config.seed},
+            config=to_toml(job.config),
+            command=job.words,
+            seeds={"seed": job.config.seed},
             names=problem.engine.reader.files.places,
             extra={"request": entry},
         )

@@ -301,6 +301,6 @@ def _open_run(job: Job, problem: Problem) -> RunDirectory:
             return reopen_run(job.out, job.config, problem)
         kind: Kind = "sample" if job.model else "run"
         needed = disk_bytes(problem, job.config)
-        return create_run(job.out, job.request, job.config, job.words, problem, kind=kind, needed_bytes=needed, model=job.model)
+        return create_run(job, problem, kind=kind, needed_bytes=needed)
 
     return made_by_first(make, job.out)

@@ -29,6 +29,7 @@ Colour = Literal["displacement", "species"]
 
 VULKAN_PACKAGES = "libvulkan1 mesa-vulkan-drivers"
 _POOL = 400  # samples are independent, so the first ones are as good as any and the rest of the file need not be read
+_SUPERIMPOSED = 150  # samples in a picture; strongly uneven weights leave fewer
 _VIEW = np.array([-0.88, -0.40, -0.25])  # close to a cube edge: rows of atoms stay visible, the tilt gives depth
 _TURNS = np.radians([0, -12, 12, -24, 24, -36, 36, -48, 48])  # about z, tried where sites hide behind each other
 _HIDDEN = 0.3  # sites closer than this in the picture hide each other, in nearest-neighbour distances
@@ -51,7 +52,6 @@ def render_samples(
     length_unit: str,
     labels: Sequence[str] = (),
     colour: Colour = "displacement",
-    n_samples: int = 150,
     size: tuple[int, int] = (1600, 1200),
 ) -> None:
     """Draw the thermal cloud of the samples over the reference lattice.
@@ -66,7 +66,6 @@ def render_samples(
         length_unit: Written name of the length unit, for the legend.
         labels: Names of the types, for the legend by species.
         colour: By the distance from the site, or by species.
-        n_samples: How many samples to superimpose; strongly uneven weights leave fewer.
         size: Width and height, pixels.
 
     Raises:
@@ -74,7 +73,7 @@ def render_samples(
         RunDirectoryError: The dump cannot be read or does not fit the sites.
     """
     ovito_module("data")
-    frames = _pick_by_weight(list(islice(read_dump(dump_path), _POOL)), n_samples)
+    frames = _pick_by_weight(list(islice(read_dump(dump_path), _POOL)), _SUPERIMPOSED)
     sites = np.asarray(sites, dtype=np.float64)
     if sites.shape != frames[0].positions.shape:
         raise RunDirectoryError(

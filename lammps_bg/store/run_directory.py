@@ -33,6 +33,12 @@ _REMEDIES = {
 }
 SAMPLE_COLUMNS = ("sample", "pe", "log_q", "log_w")
 
+_STATUS = {
+    "step": "step", "percent": "percent", "loss": "loss", "ess": "ess", "free_energy": "F", "error": "error", "eta_seconds": "eta_seconds",
+}  # fmt: skip
+"""Numbers of status.json: steps or samples done and share of the stage in percent, loss per atom, ESS as a fraction, beta F/N with its standard
+error, seconds to the end of the stage."""
+
 
 class RunDirectory:
     """A folder with one run in it. Made by `create` or found by `open`.
@@ -256,32 +262,17 @@ class RunDirectory:
         """Content of results.json; raises RunDirectoryError if it is missing or of a later version."""
         return Results(self._read_schema("results.json", RESULTS_SCHEMA))
 
-    def write_status(
-        self,
-        stage: str,
-        *,
-        step: int | None = None,
-        percent: float | None = None,
-        loss: float | None = None,
-        ess: float | None = None,
-        free_energy: float | None = None,
-        error: float | None = None,
-        eta_seconds: float | None = None,
-    ) -> None:
+    def write_status(self, stage: str, **numbers: float | None) -> None:
         """Replace status.json, which says where the run stands.
 
         Args:
             stage: What the program is doing, one word.
-            step: Steps or samples done in this stage.
-            percent: Share of the stage that is done.
-            loss: Training loss per atom, reduced.
-            ess: Effective sample size as a fraction.
-            free_energy: Current estimate of beta F / N, written as `F`.
-            error: Its standard error.
-            eta_seconds: Expected time to the end of the stage, seconds.
+            numbers: Those of `_STATUS` that are known.
         """
-        numbers = {"step": step, "percent": percent, "loss": loss, "ess": ess, "F": free_energy, "error": error}
-        self.job.write_status(self.path, _plain({"stage": stage, **numbers, "eta_seconds": eta_seconds}))
+        known = {written: numbers.pop(name, None) for name, written in _STATUS.items()}
+        if numbers:
+            raise TypeError(f"unknown numbers of a status: {', '.join(numbers)}")
+        self.job.write_status(self.path, _plain({"stage": stage, **known}))
 
     def end_status(self) -> None:
         """Say in status.json that the command has nothing left to do; the numbers are those written last."""
