@@ -77,9 +77,18 @@ def execute(job: Job, console: Console, stop: StopFlag, *, draws: bool, allow_re
         return _carry_out(job, problem, console, stop, draws=draws, allow_red=allow_red)
 
 
+def _source_before(job: Job) -> str | None:
+    """The energy source of the run that goes on, or whose crystal is drawn again: timings must not decide about last digits."""
+    if job.resume:
+        return chosen_before(RunDirectory.open(job.out))
+    if job.model and job.request.stored and job.request.replicate == stored_request(job.model).replicate:
+        return chosen_before(job.model)
+    return None
+
+
 def _carry_out(job: Job, problem: Problem, console: Console, stop: StopFlag, *, draws: bool, allow_red: bool) -> int:
     """A job on its problem; returns the exit code."""
-    choose_source(problem, job.config, console, before=chosen_before(RunDirectory.open(job.out)) if job.resume else None)
+    choose_source(problem, job.config, console, before=_source_before(job))
     loaded = load_trained(job.model, problem, job.config, console, force=job.force) if job.model else None
     if loaded is None:
         _require_neighbours(problem, job.config)

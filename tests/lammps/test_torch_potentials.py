@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Potentials in torch: equal to LAMMPS to 1e-10 in energy, forces and virial, in any box, with any types, and never beyond their skin."""
 
+import json
 import sys
 from dataclasses import dataclass
 from itertools import product
@@ -8,6 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from command_line import TINY, call, mw_crystal, use
 from lammps_scripts import INPUTS
 
 from lammps_bg.commands.stored_run import chosen_before
@@ -313,6 +315,29 @@ def test_a_run_goes_on_with_the_source_it_was_begun_with(tmp_path, capsys):
     moved = problem.at({"volume": 0.01})
     assert moved.source == "torch"
     assert moved.potential.crystal.volume > problem.crystal.volume
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recorded", "other"), [("torch", "lammps"), ("lammps", "torch")])
+def test_a_crystal_is_drawn_again_with_the_source_of_its_run(recorded, other, tmp_path, capsys, monkeypatch):
+    """Timings, which would choose the other one, must not decide about the last digits of the same samples."""
+    use(monkeypatch, tmp_path)
+    script = str(mw_crystal(tmp_path))
+    assert (
+        call(capsys, tmp_path, "train", "-in", script, "-out", "model", *TINY[:-1], "--set", f"energy.source={recorded}").code
+        == 0
+    )
+    config = (tmp_path / "model" / "config.toml").read_text()
+    (tmp_path / "model" / "config.toml").write_text(config.replace(f'source = "{recorded}"', 'source = "auto"'))
+    monkeypatch.setattr("lammps_bg.study.energies._milliseconds", lambda surface, trials: float(surface_name(surface) != other))
+    for rep, expected in ((("1", "1", "1"), recorded), (("2", "1", "1"), other)):
+        out = "-".join(rep)
+        assert call(capsys, tmp_path, "sample", "-model", "model", "-rep", *rep, "-out", out, *TINY).code == 0
+        assert json.loads((tmp_path / out / "provenance.json").read_text())["request"]["energies"] == expected
+
+
+def surface_name(surface):
+    return "lammps" if isinstance(surface, LammpsSurface) else "torch"
 
 
 def test_a_pair_style_in_torch_is_one_new_file(tmp_path, monkeypatch):
