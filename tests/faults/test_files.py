@@ -26,6 +26,7 @@ ALLOWED = {  # places that write, and why they may
     "store/relaxed_files.py": "a draft that is given its name by a link",
     "report/figures/style.py": "inside replaced()",
     "report/html.py": "into memory",
+    "report/notebook.py": "into memory",
     "store/trajectory.py": "inside replaced()",
     "training/checkpoint.py": "inside replaced()",
 }
