@@ -1,5 +1,5 @@
 # make run            the main job: set-up, training, samples, free energy, dump file (about three minutes after set-up)
-# make test           the test suite, without the slow repeats of what a short test covers (six minutes on two cores)
+# make test           the test suite, without the slow repeats of what a short test covers (seven minutes on two cores)
 # make test-slow      those, which the commits are checked with, too
 # make test-all       both
 # make lint           ruff and mypy
