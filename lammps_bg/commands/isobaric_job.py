@@ -101,7 +101,7 @@ def execute(job: Job, pressure: Pressure, console: Console, stop: StopFlag, *, a
             _forecast(chains, job.config, seconds, console)
             return 0
         run = _open_run(job, pressure, problem)
-        record, reporter = isobaric_run.IsobaricChainFile(run, job.config, crystal, isobar), StatusReporter(console, run)
+        record, reporter = isobaric_run.chain_file(run, job.config, crystal, isobar), StatusReporter(console, run)
         found = sample_isobaric(crystal, chains, job.config, reporter, stop=stop, record=record)
         crystal.problem.count_other_ranks()
         if not parallel.first():

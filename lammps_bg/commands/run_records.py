@@ -17,6 +17,7 @@ from lammps_bg.config import Config
 from lammps_bg.engine.dump import DumpWriter
 from lammps_bg.errors import RunDirectoryError
 from lammps_bg.progress import Reporter
+from lammps_bg.store.chain_file import CHAINS, ChainFile
 from lammps_bg.store.provenance import sha256
 from lammps_bg.store.run_directory import SAMPLE_COLUMNS, RunDirectory
 from lammps_bg.study.exact import ExactSamples
@@ -32,7 +33,6 @@ Array = NDArray[np.float64]
 _BASE, _CHECKPOINT = "base.pt", "checkpoint.pt"
 _OF = "sampling.json"
 _DUMP, _RESAMPLED = "samples.dump.gz", "resampled.dump.gz"
-_CHAINS = "exact.pt"
 _CHAIN_COLUMNS = ("sample", "chain", "step", "pe", "log_w")
 
 
@@ -243,8 +243,8 @@ def write_resampled(run: RunDirectory, samples: Samples, trained: Trained, probl
                 frame += 1
 
 
-class ChainFile:
-    """exact.pt: a `study.exact.ChainRecord`.
+def chain_file(run: RunDirectory, config: Config, source: str, model: RunDirectory) -> ChainFile:
+    """The chains of a run.
 
     Args:
         run: The run directory.
@@ -253,27 +253,11 @@ class ChainFile:
         model: The run of the model, whose chains are continued.
     """
 
-    def __init__(self, run: RunDirectory, config: Config, source: str, model: RunDirectory) -> None:
-        self._run, self._config, self._source, self._model = run, config, source, model
+    def depends_on() -> dict[str, Any]:
+        exact = {"chains": config.exact.chains, "n_dump": config.exact.n_dump}
+        return {**_identity(model, config, source), **exact, "n_samples": config.sample.n_samples}
 
-    def _of(self) -> dict[str, Any]:
-        """What the chains depend on, beside the number of their steps."""
-        exact = {"chains": self._config.exact.chains, "n_dump": self._config.exact.n_dump}
-        return {**_identity(self._model, self._config, self._source), **exact, "n_samples": self._config.sample.n_samples}
-
-    def stored(self) -> dict[str, Any] | None:
-        """The chains of the run, if they are of this model and these settings."""
-        path = self._model.file(_CHAINS)
-        saved: dict[str, Any] | None = None
-        if parallel.first() and path.exists():
-            with suppress(RunDirectoryError, KeyError):
-                saved = checkpoint.load(path)
-                saved = saved if saved["of"] == self._of() else None
-        return parallel.agreed(saved)
-
-    def keep(self, state: dict[str, Any]) -> None:
-        """Write exact.pt."""
-        checkpoint.save(self._run.file(_CHAINS), {"of": self._of(), **state})
+    return ChainFile(run.file(CHAINS), model.file(CHAINS), depends_on)
 
 
 def write_exact(run: RunDirectory, found: ExactSamples, problem: Problem) -> None:

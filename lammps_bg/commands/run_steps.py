@@ -15,9 +15,9 @@ from lammps_bg.commands.job_ranks import require_same_on_all_ranks
 from lammps_bg.commands.job_request import Job, require_kept
 from lammps_bg.commands.run_folder import Kind, create_run, finished_code, made_by_first, reopen_run
 from lammps_bg.commands.run_records import (
-    ChainFile,
     SampleFiles,
     TrainingFiles,
+    chain_file,
     write_exact,
     write_model,
     write_resampled,
@@ -142,7 +142,7 @@ def _evaluated(
 ) -> Estimates | None:
     """Chains where they are needed, estimates, and all that is written and shown of them; None on all ranks but the first."""
     problem, trained, samples, config = drawn.problem, drawn.trained, drawn.samples, drawn.config
-    reporter, record = StatusReporter(console, run), ChainFile(run, config, problem.source, model)
+    reporter, record = StatusReporter(console, run), chain_file(run, config, problem.source, model)
     exact = sample_exact(problem, trained, samples.log_w, config, reporter, stop=stop, record=record)
     problem.count_other_ranks()
     if not parallel.first():

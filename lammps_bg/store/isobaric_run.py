@@ -1,30 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Samples at constant pressure on disk: exact.csv, exact.dump.gz, their entries of results.json, and exact.pt to go on from."""
 
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from lammps_bg import parallel
 from lammps_bg.config import Config
 from lammps_bg.crystal.cell_variables import SHEARS
 from lammps_bg.engine.dump import DumpWriter
-from lammps_bg.errors import RunDirectoryError
+from lammps_bg.store.chain_file import CHAINS, ChainFile
 from lammps_bg.store.provenance import sha256
 from lammps_bg.store.run_directory import RunDirectory
 from lammps_bg.study.isobaric import CrystalCells, IsobaricResult
 from lammps_bg.thermo.free_energy import EstimateResult
 from lammps_bg.thermo.isobaric import Isobar
 from lammps_bg.thermo.timeseries import Fixed
-from lammps_bg.training import checkpoint
 
-_STATE, _TABLE, _DUMP = "exact.pt", "exact.csv", "exact.dump.gz"
+_TABLE, _DUMP = "exact.csv", "exact.dump.gz"
 _COLUMNS = ("sample", "chain", "step", "pe", "log_w", "volume")
 
 
-class IsobaricChainFile:
-    """exact.pt: a `study.exact.ChainRecord`.
+def chain_file(run: RunDirectory, config: Config, crystal: CrystalCells, isobar: Isobar) -> ChainFile:
+    """The chains of a run at constant pressure.
 
     Args:
         run: The run directory, with the model.
@@ -33,32 +30,14 @@ class IsobaricChainFile:
         isobar: Its cells at the pressure.
     """
 
-    def __init__(self, run: RunDirectory, config: Config, crystal: CrystalCells, isobar: Isobar) -> None:
-        self._run, self._config, self._crystal, self._isobar = run, config, crystal, isobar
-
-    def _of(self) -> dict[str, Any]:
-        """What the chains depend on, beside the number of their steps."""
-        config = self._config
+    def depends_on() -> dict[str, Any]:
         return {
-            "model": sha256(self._run.file("model.pt")), "seed": config.seed, "chains": config.exact.chains,
-            "n_dump": config.exact.n_dump, "energies": self._crystal.problem.source, "judge": config.energy.judge,
-            "device": config.device, "fixed": dict(self._crystal.fixed), "pressure": self._isobar.pressure,
-            "names": list(self._crystal.names),
+            "model": sha256(run.file("model.pt")), "seed": config.seed, "chains": config.exact.chains,
+            "n_dump": config.exact.n_dump, "energies": crystal.problem.source, "judge": config.energy.judge,
+            "device": config.device, "fixed": dict(crystal.fixed), "pressure": isobar.pressure, "names": list(crystal.names),
         }  # fmt: skip
 
-    def stored(self) -> dict[str, Any] | None:
-        """The chains of the run, if they are of this model and these settings."""
-        path = self._run.file(_STATE)
-        saved: dict[str, Any] | None = None
-        if parallel.first() and path.exists():
-            with suppress(RunDirectoryError, KeyError):
-                saved = checkpoint.load(path)
-                saved = saved if saved["of"] == self._of() else None
-        return parallel.agreed(saved)
-
-    def keep(self, state: dict[str, Any]) -> None:
-        """Write exact.pt."""
-        checkpoint.save(self._run.file(_STATE), {"of": self._of(), **state})
+    return ChainFile(run.file(CHAINS), run.file(CHAINS), depends_on)
 
 
 def write_table(found: IsobaricResult, run: RunDirectory) -> None:

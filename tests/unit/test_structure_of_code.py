@@ -34,7 +34,7 @@ FLOORS = {
     "engine/script": "text rules left_out trace files variables interpreter reader parameters",
     "engine": "flags library script team atoms instance describe fix_trials evaluator lammps_engine ensembles dynamics relaxation "
     "relaxed_script dump",
-    "store": "csv_table lock job provenance run_directory status status_reporter trajectory md_run isobaric_run relaxed_files",
+    "store": "csv_table lock job provenance run_directory status status_reporter trajectory chain_file md_run isobaric_run relaxed_files",
     "report": "console contents figures notebook page tables run_page gibbs_page phase_page picture ovito_session templates html",
     "report/figures": "style auxiliaries dynamics chains estimates gibbs histograms phases structure training",
 }

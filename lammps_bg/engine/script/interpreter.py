@@ -3,6 +3,7 @@
 
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,7 +56,7 @@ class Quit(Exception):  # noqa: N818
     """The script said `quit`: no error, it asked for it."""
 
 
-class Interpreter:
+class Interpreter(ABC):
     """Follows a LAMMPS script; what to do with a command that is not control flow is the subclass' business.
 
     Attributes:
@@ -102,13 +103,13 @@ class Interpreter:
             "partition": self._partition,
         }
 
+    @abstractmethod
     def execute(self, text: str, words: list[Word]) -> None:
         """Execute, skip or refuse a command that is not control flow."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lacks(self, text: str) -> bool:
         """Whether a command names something that was left out."""
-        raise NotImplementedError
 
     # ---- files and lines
 
@@ -210,9 +211,9 @@ class Interpreter:
         conditions = [word.raw for before, word in pairwise(words) if before.text in ("if", "elif")]
         return self.stale.used(" ".join(conditions), self._where)
 
+    @abstractmethod
     def defines_crystal(self, words: Sequence[str]) -> bool:
         """Whether a command is part of what defines the crystal or its energy."""
-        raise NotImplementedError
 
     def _stale_error(self, raw: str, found: StaleRead) -> LammpsBGError:
         since, place = found.since, f"{found.file.name} line {found.line}"
